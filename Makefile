@@ -1,0 +1,41 @@
+# `make` makes .venv itself, from requirements.lock, and again only when that file changes.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+READY := .venv/.ready
+
+.PHONY: help demo repro test test-long lint lock bench show
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+demo: $(READY)  ## a whole experiment on built-in data, no download, about a minute
+	@python -m recipes run digits --demo
+
+repro: $(READY)  ## dvc repro: bring everything up to date with params.yaml
+	dvc repro
+
+show: $(READY)  ## the experiments as a table: metrics and the parameters that differ
+	dvc exp show --only-changed --drop '.*/'
+
+test: $(READY)  ## the test suite
+	python -m pytest -m "not long"
+
+test-long: $(READY)  ## the test suite with the long form of every test
+	python -m pytest
+
+lint: $(READY)  ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
+	python -m pip install --quiet --target .venv/uv uv
+	.venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
