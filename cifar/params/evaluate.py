@@ -1,0 +1,13 @@
+"""The `evaluate` section: how the test images are scored."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cifar.params import Section
+
+
+class Evaluate(Section):
+    device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    batch_size: int = Field(ge=1)
+    tta: Literal["none", "flip"]

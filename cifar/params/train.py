@@ -1,0 +1,69 @@
+"""The `train` section: network, optimisation, augmentation, hardware."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cifar.params import Section
+
+MODELS = Path(__file__).parent.parent / "models"
+
+
+class Train(Section):
+    # the network
+    model: str
+    depth: int = Field(ge=0)
+    width: int = Field(ge=0)
+    dropout: float = Field(ge=0, lt=1)
+    dropout_step: float = Field(ge=0, lt=1)
+    batch_norm: bool
+    backbone: str | None
+    freeze: bool
+    # the optimisation
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    optimizer: Literal["sgd", "adam", "adamw", "muon"]
+    lr: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool
+    weight_decay: float = Field(ge=0)
+    schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"]
+    warmup: int = Field(ge=0)
+    drop: float = Field(gt=0, lt=1)
+    drop_epochs: int = Field(ge=1)
+    label_smoothing: float = Field(ge=0, lt=1)
+    clip_norm: float = Field(ge=0)
+    # which weights are kept
+    monitor: Literal["accuracy", "loss"]
+    keep: Literal["best", "last"]
+    patience: int = Field(ge=0)
+    ema: float = Field(ge=0, lt=1)
+    ensemble: int = Field(ge=1, le=100)
+    # the augmentation
+    flip: Literal["none", "random", "alternating"]
+    shift: int = Field(ge=0)
+    cutout: int = Field(ge=0)
+    # the hardware
+    device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    threads: int = Field(ge=0)
+
+    @field_validator("model")
+    @classmethod
+    def check_model(cls, name: str) -> str:
+        known = sorted(path.stem for path in MODELS.glob("[a-z]*.py"))
+        if name not in known:
+            raise ValueError(f"no such file in cifar/models; there are {', '.join(known)}")
+        return name
+
+    @model_validator(mode="after")
+    def check_together(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("train.nesterov needs train.momentum above 0")
+        if self.warmup and self.warmup >= self.epochs:
+            raise ValueError(f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}")
+        if self.warmup and self.schedule == "plateau":
+            raise ValueError("train.schedule: plateau takes no train.warmup: set it to 0")
+        if (self.model == "pretrained") != bool(self.backbone):
+            raise ValueError("train.model: pretrained and train.backbone go together: set both or none")
+        return self
