@@ -1,0 +1,93 @@
+"""Output files that appear whole or not at all, with the same bytes for the same content."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cifar import UserError
+
+
+@contextlib.contextmanager
+def atomic(path: Path | str) -> Iterator[IO[bytes]]:
+    """A file handle whose content takes the name `path` only when the block ends without an error.
+
+    Raises:
+        OSError: with `path` in it, also where the system names no file (a full disk).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    with atomic(path) as handle:
+        handle.write(content)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Sorted keys and a newline at the end; NaN is a ValueError, as it is not JSON."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_csv(path: Path | str, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Floats with six significant digits, so that the last bits of a sum do not show."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    write_bytes(path, buffer.getvalue().encode())
+
+
+def write_array(path: Path | str, array: np.ndarray) -> None:
+    """The bytes of np.save, but through `handle`: NumPy's own way misses a disk that fills up in the last 4 KB."""
+    array = np.ascontiguousarray(array)
+    if array.dtype.hasobject:
+        raise ValueError("Python objects are no array")
+    with atomic(path) as handle:
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
+        handle.write(array.data)
+
+
+def read_json(path: Path | str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"damaged JSON ({path}): `dvc repro --force` makes it again") from None
+
+
+def read_array(path: Path | str) -> np.ndarray:
+    """The array of a .npy file, memory-mapped and read-only.
+
+    Raises:
+        UserError: cut, damaged, or holding Python objects.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, SyntaxError, tokenize.TokenError):  # the last two: what a damaged header raises
+        raise UserError(f"damaged array ({path}): `dvc repro --force` makes it again") from None
+
+
+def sha256(path: Path | str) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,166 @@
+"""Output files appear whole or not at all, and the same content is the same bytes."""
+
+import errno
+import hashlib
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar import UserError, files
+
+ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
+
+
+def names(folder: Path) -> list[str]:
+    """What is in the folder, hidden files too."""
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_file_appears_when_its_block_ends(tmp_path):
+    """Before the end of its block there is no file of the name; afterwards it is there whole, and nothing else is."""
+    path = tmp_path / "folder" / "file"
+    with files.atomic(path) as handle:
+        handle.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failing_block_changes_nothing(error, tmp_path):
+    """When the block fails, on a signal too, the old file is untouched and no temporary one is left."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(error), files.atomic(path) as handle:
+        handle.write(b"half")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    """An error for which the system names no file carries the path; one that names a file keeps it."""
+    with pytest.raises(OSError, match="No space left") as caught, files.atomic(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "file")
+    with pytest.raises(FileNotFoundError) as caught, files.atomic(tmp_path / "file"):
+        (tmp_path / "other").read_bytes()
+    assert caught.value.filename == str(tmp_path / "other")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_in_the_way_is_told(tmp_path):
+    """Where a folder has the name of the file, the error is an OSError with a path, and nothing is left behind."""
+    (tmp_path / "name" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="name"):
+        files.write_bytes(tmp_path / "name", b"x")
+    assert names(tmp_path) == ["name"]
+
+
+def test_json_is_the_same_bytes_for_the_same_content(tmp_path):
+    """Keys are sorted, text stays text, and the last line ends."""
+    files.write_json(tmp_path / "a", {"b": 1.5, "a": ["ä", None]})
+    assert (tmp_path / "a").read_bytes() == '{\n  "a": [\n    "ä",\n    null\n  ],\n  "b": 1.5\n}\n'.encode()
+    assert files.read_json(tmp_path / "a") == {"a": ["ä", None], "b": 1.5}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_has_no_nan(value, tmp_path):
+    """What is not JSON is refused before a byte is written."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a", {"loss": value})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b'{"a": "\xff"}'])
+def test_damaged_json_is_told(content, tmp_path):
+    """Empty, cut or badly encoded JSON is an error that names the file."""
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged JSON \(.*a\.json\)"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_csv_has_fixed_line_ends_and_digits(tmp_path):
+    """Lines end with a single newline, floats have six significant digits, whole numbers and text stay."""
+    rows = [(1, 1 / 3, "a,b"), (2, 2e-7 / 3, 'say "x"'), (10**9, 1e9 / 3, "ä"), (None, np.float64(0.5), True)]
+    files.write_csv(tmp_path / "a.csv", ["epoch", "loss", "name"], rows)
+    expected = 'epoch,loss,name\n1,0.333333,"a,b"\n2,6.66667e-08,"say ""x"""\n1000000000,3.33333e+08,ä\n,0.5,True\n'
+    assert (tmp_path / "a.csv").read_bytes() == expected.encode()
+
+
+def test_arrays_come_back_mapped_and_read_only(tmp_path):
+    """An array is read without loading it, with its values, type and shape, and cannot be changed by accident."""
+    files.write_array(tmp_path / "a.npy", ARRAY)
+    array = files.read_array(tmp_path / "a.npy")
+    assert isinstance(array, np.memmap)
+    assert not array.flags.writeable
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array, ARRAY)
+
+
+def test_an_array_is_the_same_bytes_however_it_lies_in_memory(tmp_path):
+    """The order of an array in memory does not show in its file, and the bytes are those that NumPy writes."""
+    for array in (ARRAY, np.arange(3), np.array(["ä", "bc"]), np.zeros((0, 2)), np.array(True)):
+        files.write_array(tmp_path / "a.npy", array)
+        files.write_array(tmp_path / "b.npy", np.asfortranarray(array))
+        np.save(tmp_path / "c.npy", np.atleast_1d(array))
+        assert len({(tmp_path / f"{name}.npy").read_bytes() for name in "abc"}) == 1
+
+
+@pytest.mark.parametrize("size", [100, 5000, 1_000_000])
+def test_a_disk_that_fills_up_is_noticed(size, tmp_path):
+    """A write that ends a few bytes early is an error with the path, for any size of the array, and leaves nothing."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 + size - 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            files.write_array(tmp_path / "a.npy", np.zeros(size, np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path / "a.npy")
+    assert names(tmp_path) == []
+
+
+def test_object_arrays_are_refused(tmp_path):
+    """Python objects are neither written nor read: reading them would run code."""
+    with pytest.raises(ValueError, match="Python objects"):
+        files.write_array(tmp_path / "a.npy", np.array([{}], dtype=object))
+    assert names(tmp_path) == []
+    np.save(tmp_path / "b.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="damaged array"):
+        files.read_array(tmp_path / "b.npy")
+
+
+def test_every_cut_of_an_array_is_noticed(tmp_path):
+    """An array file that ends early, at whatever byte, is an error that names it."""
+    files.write_array(tmp_path / "a.npy", ARRAY)
+    whole = (tmp_path / "a.npy").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "a.npy").write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"damaged array \(.*a\.npy\)"):
+            files.read_array(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"NUMPY", b"NUMPI"), (b"(2, 2", b"(9, 2"), (b"}", b"{"), (b"|u1", b"zzz")])
+def test_a_damaged_array_header_is_told(old, new, tmp_path):
+    """A header that is none, or that promises more than is there, is an error that names the file."""
+    files.write_array(tmp_path / "a.npy", ARRAY)
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"damaged array \(.*a\.npy\)"):
+        files.read_array(tmp_path / "a.npy")
+
+
+def test_an_archive_of_arrays_is_no_array(tmp_path):
+    """A .npz under the name of a .npy is refused, as the code would take it for an array."""
+    np.savez(tmp_path / "a.npz", ARRAY)
+    with pytest.raises(UserError, match="damaged array"):
+        files.read_array(tmp_path / "a.npz")
+
+
+def test_sha256_is_that_of_the_content(tmp_path):
+    """The checksum of a file is hashlib's of its bytes."""
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
