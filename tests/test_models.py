@@ -1,0 +1,387 @@
+"""The networks: sizes, initial weights, what learns and what does not."""
+
+import inspect
+import math
+from urllib.parse import urlparse
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+from cifar import UserError, network, optim
+
+torch.set_num_threads(1)
+ARGUMENTS = {
+    "num_classes": 10, "in_channels": 3, "image_size": 32,
+    "depth": 0, "width": 0, "dropout": 0.0, "dropout_step": 0.0, "batch_norm": False,
+}  # fmt: skip
+SMALLEST = {"convpool": 8, "dense_head": 22, "fast": 9, "gap": 18, "resnet18": 1, "sgd_cnn": 8, "vgg": 8}
+DROPOUT = ["dense_head", "fast", "gap", "resnet18", "sgd_cnn", "vgg"]
+BACKBONES = ["mobilenet_v3_small", "resnet18", "squeezenet1_1"]
+
+
+def build(name, seed=0, **changes):
+    """The network in its published form but for the changes."""
+    parameters = inspect.signature(network.module(name).build).parameters
+    return network.build(name, {k: v for k, v in (ARGUMENTS | changes).items() if k in parameters}, seed)
+
+
+def pretrained(backbone, channels=3, freeze=False, seed=0):
+    facts = {"num_classes": 7, "in_channels": channels, "image_size": 32, "mean": [0.4] * channels}
+    return network.build("pretrained", facts | {"std": [0.2] * channels, "backbone": backbone, "freeze": freeze}, seed)
+
+
+def random_images(count, side, channels=3, seed=0):
+    return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def shapes(net, *kinds, side=32):
+    return [shape for _, kind, shape, _ in network.summary(net, 3, side) if kind in kinds]
+
+
+def two_steps(net, side):
+    """The names of the parameters that two steps of plain SGD move, and of those that they leave."""
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    optimizer = optim.make_optimizer(
+        "sgd", net, lr=0.1, momentum=0.0, nesterov=False, weight_decay=0.0, batch_size=4
+    )  # fmt: skip
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(net.train()(random_images(4, side)), torch.arange(4)).backward()
+        optimizer.step()
+    after = dict(net.named_parameters())
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    return moved, after.keys() - moved
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "count"),
+    [  # convolution a->b: b * (9a + 1), dense a->b: b * (a + 1), normalisation of b: 2b
+        ("convpool", {}, 32 * 28 + 80 * 289 + 128 * 721 + 100 * 2049 + 10 * 101),
+        ("gap", {}, 48 * 28 + 3 * 48 * 433 + 10 * 433),
+        ("vgg", {"depth": 1}, 1_060_138),  # 32*28 + 32*289 + 128*8193 + 10*129
+        ("vgg", {"depth": 2}, 591_274),  # + 64*289 + 64*577, and 128*4097 in place of 128*8193
+        ("vgg", {}, 550_570),  # + 128*577 + 128*1153, and 128*2049
+        ("vgg", {"batch_norm": True}, 550_570 + 2 * (2 * (32 + 64 + 128) + 128)),
+        ("dense_head", {}, 32 * 28 + 64 * 289 + 128 * 577 + 256 * 513 + 128 * 257 + 10 * 129),
+        ("dense_head", {"num_classes": 100}, 32 * 28 + 64 * 289 + 128 * 577 + 256 * 513 + 128 * 257 + 100 * 129),
+        ("sgd_cnn", {}, 32 * 28 + 64 * 289 + 128 * 577 + 128 * 2049 + 10 * 129),
+        ("resnet18", {}, 11_173_962),  # the number that the literature gives for this network
+        # whitening 12->24 with bias; 9ab per convolution; 2b per normalisation; a head without bias
+        ("fast", {}, 24 * 13 + 9 * (24 + 32) * 32 + 9 * (32 + 3 * 128) * 128 + 2 * (2 * 32 + 4 * 128) + 10 * 128),
+    ],
+)
+def test_parameter_counts(name, changes, count):
+    """Each network has the number of parameters that its definition gives by hand."""
+    net = build(name, **changes)
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert sum(row[3] for row in network.summary(net, 3, 32)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "convolutions", "pools", "dense"),
+    [
+        ("convpool", {}, ["32x32x32", "80x16x16", "128x8x8"], ["32x16x16", "80x8x8", "128x4x4"], ["100", "10"]),
+        ("gap", {}, ["48x32x32", "48x30x30", "48x15x15", "48x13x13", "10x4x4"], ["48x15x15", "48x6x6"], []),
+        ("vgg", {"depth": 1}, ["32x32x32"] * 2, ["32x16x16"], ["128", "10"]),
+        ("vgg", {"depth": 2}, ["32x32x32"] * 2 + ["64x16x16"] * 2, ["32x16x16", "64x8x8"], ["128", "10"]),
+        ("vgg", {}, ["32x32x32"] * 2 + ["64x16x16"] * 2 + ["128x8x8"] * 2, ["32x16x16", "64x8x8", "128x4x4"],
+         ["128", "10"]),
+        ("dense_head", {}, ["32x30x30", "64x13x13", "128x4x4"], ["32x15x15", "64x6x6", "128x2x2"],
+         ["256", "128", "10"]),
+        ("sgd_cnn", {}, ["32x32x32", "64x16x16", "128x8x8"], ["32x16x16", "64x8x8", "128x4x4"], ["128", "10"]),
+        ("fast", {}, ["24x31x31", "32x31x31", "32x15x15", "128x15x15", "128x7x7", "128x7x7", "128x3x3"],
+         ["32x15x15", "128x7x7", "128x3x3"], []),
+    ],
+)  # fmt: skip
+def test_shapes_after_every_layer(name, changes, convolutions, pools, dense):
+    """Convolutions, pools and dense layers give the shapes that the recipe states."""
+    net = build(name, **changes)
+    assert shapes(net, "Conv2d") == convolutions
+    assert shapes(net, "MaxPool2d") == pools
+    assert shapes(net, "Linear") == dense
+    assert network.summary(net, 3, 32)[-1][2] == "10"
+
+
+def test_resnet18_halves_the_image_three_times():
+    """The blocks of ResNet-18 keep 32x32 pixels in the first stage and end at 512 maps of 4x4."""
+    found = shapes(build("resnet18"), "Conv2d")
+    assert found[0] == "64x32x32"
+    assert [found.count(shape) for shape in ("64x32x32", "128x16x16", "256x8x8", "512x4x4")] == [5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_other_sizes_channels_and_classes(name):
+    """From the smallest size that its error states on, a network takes grey images and 100 classes."""
+    for side in (SMALLEST[name], SMALLEST[name] + 1, 37):
+        net = build(name, image_size=side, in_channels=1, num_classes=100, width=8)
+        logits = net(random_images(2, side, channels=1))
+        assert logits.shape == (2, 100)
+        assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST.keys() - {"resnet18", "vgg"}))
+def test_too_small_images_are_refused(name):
+    """One pixel less than the stated size is an error of one line that names the key and that size."""
+    with pytest.raises(UserError, match=rf"params\.yaml, preprocess\.image_size\): {SMALLEST[name]} or more$"):
+        build(name, image_size=SMALLEST[name] - 1)
+
+
+def test_vgg_refuses_more_blocks_than_halvings():
+    """The number of blocks that the error of vgg allows works, and one more is refused."""
+    for side, most in ((2, 1), (3, 1), (4, 2), (31, 4), (32, 5)):
+        build("vgg", image_size=side, depth=most, width=1)
+        with pytest.raises(UserError, match=rf"params\.yaml, train\.depth\): at most {most}, or"):
+            build("vgg", image_size=side, depth=most + 1, width=1)
+
+
+def uniform(weight, bound):
+    """Whether the weights are spread evenly up to the bound: a standard deviation of bound / sqrt(3)."""
+    weight = weight.detach()
+    return weight.abs().max() <= bound and math.isclose(weight.std(), bound / math.sqrt(3), rel_tol=0.1)
+
+
+def test_convpool_starts_from_normal_weights_and_a_zero_softmax():
+    """Weights of convpool have variance 1/n_in (dense: 1/n_out), biases variance 1, the last layer is zero."""
+    first, second, third, dense, softmax = (x for x in build("convpool") if isinstance(x, nn.Conv2d | nn.Linear))
+    for layer, n in ((first, 3 * 9), (second, 32 * 9), (third, 80 * 9), (dense, 100)):
+        std = layer.weight.std().item()
+        assert std == pytest.approx(1 / math.sqrt(n), rel=0.1)
+        assert abs(layer.weight.mean().item()) < 4 * std / math.sqrt(layer.weight.numel())
+    biases = torch.cat([layer.bias for layer in (first, second, third, dense)])
+    assert biases.std().item() == pytest.approx(1, rel=0.15)
+    assert not softmax.weight.any()
+    assert not softmax.bias.any()
+
+
+def test_vgg_starts_he_uniform():
+    """Weights of vgg are uniform up to sqrt(6 / n_in) and its biases are zero."""
+    for layer in build("vgg"):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert uniform(layer.weight, math.sqrt(6 / layer.weight[0].numel()))
+            assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("name", ["gap", "dense_head", "sgd_cnn"])
+def test_glorot_uniform(name):
+    """Weights of gap, dense_head and sgd_cnn are uniform up to sqrt(6 / (n_in + n_out)), their biases zero."""
+    for layer in build(name):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            n_in, n_out = layer.weight[0].numel(), layer.weight[:, 0].numel()
+            assert uniform(layer.weight, math.sqrt(6 / (n_in + n_out)))
+            assert not layer.bias.any()
+
+
+def test_fast_starts_as_the_identity():
+    """A convolution of fast hands on its input maps as far as it has filters for them."""
+    net, x = build("fast"), random_images(1, 8, channels=24)
+    assert torch.allclose(net[2](x)[:, :24], x)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_weights_depend_on_the_seed_alone(name):
+    """The same seed gives the same weights, another seed others, whatever random numbers were drawn before."""
+    first = build(name, width=8)
+    torch.rand(3)
+    again, other = build(name, width=8), build(name, seed=1, width=8)
+    assert network.weights([first]) == network.weights([again])
+    assert network.weights([first]) != network.weights([other])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [*((name, {}) for name in SMALLEST), ("vgg", {"batch_norm": True}), ("fast", {"depth": 3})]
+)
+def test_two_steps_move_every_trainable_tensor(name, changes):
+    """Two steps move every parameter but those that are frozen; building and evaluating move nothing."""
+    net = build(name, image_size=24, width=8, **changes)
+    before = network.weights([net])
+    net.eval()(random_images(2, 24))
+    assert network.weights([net]) == before
+    _, left = two_steps(net, 24)
+    assert left == {name for name, p in net.named_parameters() if not p.requires_grad}
+    assert bool(left) == (name == "fast")
+
+
+def test_fast_freezes_the_whitening_and_the_scales():
+    """What fast does not train is the first convolution's weights and the scales of its normalisations."""
+    net = build("fast")
+    norms = {f"{i}.weight" for i, layer in enumerate(net) if isinstance(layer, nn.BatchNorm2d)}
+    assert {name for name, p in net.named_parameters() if not p.requires_grad} == {"0.weight"} | norms
+    assert len(norms) == 6
+
+
+@pytest.mark.parametrize("name", DROPOUT)
+def test_dropout_has_an_effect_in_training_only(name):
+    """With dropout two passes differ in training and agree in evaluation; without it they agree in both."""
+    x = random_images(4, 24)
+    net = build(name, image_size=24, width=8, dropout=0.5).train()
+    assert not torch.equal(net(x), net(x))
+    assert torch.equal(net.eval()(x), net(x))
+    plain = build(name, image_size=24, width=8).train()
+    assert torch.equal(plain(x), plain(x))
+
+
+def test_dropout_rises_from_place_to_place():
+    """Rising dropout is 0.2, 0.3, 0.4 after the pools of vgg and 0.5 after its dense layer."""
+    net = build("vgg", dropout=0.2, dropout_step=0.1)
+    assert [layer.p for layer in net if isinstance(layer, nn.Dropout)] == pytest.approx([0.2, 0.3, 0.4, 0.5])
+    with pytest.raises(UserError, match=r"rises to 1 .*train\.dropout_step"):
+        build("vgg", dropout=0.4, dropout_step=0.2)
+
+
+def test_pool_before_relu_is_the_published_order_bit_for_bit():
+    """vgg pools before ReLU; the published order gives the same bits, forward and backward."""
+    net, x = build("vgg", width=8), random_images(2, 32)
+    layers = list(net)
+    for i in [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
+        assert isinstance(layers[i + 1], nn.ReLU)
+        layers[i : i + 2] = layers[i + 1], layers[i]
+    published = nn.Sequential(*layers)
+    gradients = [torch.autograd.grad(n(x).square().sum(), list(net.parameters())) for n in (net, published)]
+    assert torch.equal(net(x), published(x))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_batch_norm_follows_every_relu_of_vgg():
+    """With batch normalisation the order is convolution, ReLU, normalisation, and the pool comes last."""
+    kinds = [type(layer).__name__ for layer in build("vgg", depth=1, batch_norm=True)]
+    block = ["Conv2d", "ReLU", "BatchNorm2d"]
+    assert kinds == [
+        *block, *block, "MaxPool2d", "FastDropout", "Flatten", "Linear", "ReLU", "BatchNorm1d", "FastDropout", "Linear"
+    ]  # fmt: skip
+
+
+def test_fast_whitens_the_patches():
+    """After prepare the first convolution's outputs have identity covariance, but for what the floor takes."""
+    images = F.avg_pool2d(random_images(64, 20), 3, 1).mul(torch.tensor([1.0, 0.5, 2.0])[:, None, None])
+    net, other = build("fast"), build("fast", seed=1)
+    for one in (net, other):
+        network.prepare("fast", one, images)
+    patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double()
+    values = torch.linalg.eigvalsh(torch.cov(patches.T)).flip(0)
+    white = net[0].double()(images.double()).transpose(0, 1).flatten(1)
+    assert torch.allclose(torch.cov(white[:12]), torch.diag(values / (values + 5e-4)), atol=1e-4)
+    assert torch.equal(white[12:], -white[:12])
+    assert values[0] > 100 * values[-1]  # there was something to whiten
+    assert torch.equal(net[0].weight.float(), other[0].weight)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_backbones_take_small_images(backbone, channels):
+    """A network of torchvision takes grey and colour images of 32x32 pixels and has the classes of the data."""
+    net = pretrained(backbone, channels).train()
+    assert net(random_images(2, 32, channels)).shape == (2, 7)
+    heads = [
+        layer for layer in net.modules() if 7 in (getattr(layer, "out_features", 0), getattr(layer, "out_channels", 0))
+    ]
+    assert len(heads) == 1
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_freeze_trains_the_last_layer_only(backbone):
+    """A frozen backbone trains weight and bias of its last layer and keeps its running statistics."""
+    net = pretrained(backbone, freeze=True)
+    head = {f"backbone.{net.head}.weight", f"backbone.{net.head}.bias"}
+    buffers = {name: value.clone() for name, value in net.named_buffers()}
+    assert {name for name, p in net.named_parameters() if p.requires_grad} == head
+    assert two_steps(net, 32)[0] == head
+    assert all(torch.equal(value, buffers[name]) for name, value in net.named_buffers())
+
+
+def test_an_unfrozen_backbone_learns_everywhere():
+    """Without freeze two steps move every parameter and the running statistics."""
+    net = pretrained("mobilenet_v3_small")
+    buffers = {name: value.clone() for name, value in net.named_buffers() if "running" in name}
+    assert two_steps(net, 32)[1] == set()
+    assert not any(torch.equal(value, buffers[name]) for name, value in net.named_buffers() if "running" in name)
+
+
+def test_google_networks_train_on_one_output():
+    """GoogLeNet, which has further outputs in training, gives the logits of the classes alone."""
+    assert pretrained("googlenet").train()(random_images(2, 32)).shape == (2, 7)
+
+
+def test_an_image_reaches_the_backbone_as_its_weights_want_it():
+    """A pixel value goes through the pipeline's normalisation and back, then through that of the weights."""
+    net, seen = pretrained("resnet18", channels=1).eval(), []
+    net.backbone.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    net(torch.full((1, 1, 32, 32), (0.7 - 0.4) / 0.2))
+    expected = torch.tensor([(0.7 - 0.485) / 0.229, (0.7 - 0.456) / 0.224, (0.7 - 0.406) / 0.225])
+    assert seen[0].shape == (1, 3, 224, 224)
+    assert torch.allclose(seen[0], expected[:, None, None].expand(3, 224, 224), atol=1e-5)
+
+
+def test_an_unknown_backbone_is_an_error_that_lists_them():
+    """A wrong name is answered with the names that there are."""
+    with pytest.raises(UserError, match=r"no backbone 'resnet19' \(params\.yaml, train\.backbone\).* resnet18, "):
+        pretrained("resnet19")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A function from a backbone to the file of its weights in an empty cache folder, behind a dead proxy."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+
+    def path(backbone):
+        url = torchvision.models.get_model_weights(backbone).DEFAULT.url
+        return tmp_path / "hub/checkpoints" / urlparse(url).path.rpartition("/")[2]
+
+    return path
+
+
+@pytest.mark.parametrize("backbone", [*BACKBONES, "densenet121"])
+def test_placed_weights_are_loaded(backbone, place):
+    """Weights in torch's cache folder come into every layer but the last, older files' names included."""
+    torch.manual_seed(7)
+    source = torchvision.models.get_model(backbone, weights=None).state_dict()
+    for name in [name for name in source if "num_batches_tracked" in name]:  # older files do not have it
+        del source[name]
+    old = {name: name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") for name in source}
+    renamed = old if backbone == "densenet121" else {}
+    torch.save({renamed.get(name, name): value for name, value in source.items()}, place(backbone))
+    net = pretrained(backbone)
+    fresh = {name: value.clone() for name, value in net.backbone.state_dict().items()}
+    network.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+    loaded = net.backbone.state_dict()
+    head = {f"{net.head}.weight", f"{net.head}.bias"}
+    assert all(torch.equal(loaded[name], fresh[name]) for name in head)
+    assert all(torch.equal(loaded[name], source[name]) for name in source.keys() - head)
+
+
+def test_without_network_the_error_names_url_and_place(place):
+    """Weights that cannot be downloaded are one line with the URL and the file to place."""
+    net = pretrained("resnet18")
+    with pytest.raises(UserError) as caught:
+        network.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+    text = str(caught.value)
+    assert "https://download.pytorch.org/models/resnet18-" in text
+    assert str(place("resnet18")) in text
+    assert "\n" not in text
+
+
+class Code:
+    """A pickle that would run code."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('the file ran code')",)
+
+
+@pytest.mark.parametrize("content", ["garbage", "nothing", "another network", "code"])
+def test_a_wrong_file_of_weights_is_refused(content, place):
+    """A damaged file, another network's and one with code in it are one line, and nothing of it is used."""
+    path, net = place("resnet18"), pretrained("resnet18")
+    if content in ("garbage", "nothing"):
+        path.write_bytes(b"garbage" if content == "garbage" else b"")
+    else:
+        other = torchvision.models.get_model("squeezenet1_1", weights=None).state_dict()
+        torch.save(other if content == "another network" else Code(), path)
+    before = network.weights([net])
+    with pytest.raises(UserError, match=r"^no weights of resnet18, .*delete this file and run again$") as caught:
+        network.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+    assert str(path) in str(caught.value)
+    assert network.weights([net]) == before

@@ -1,0 +1,239 @@
+"""Networks by name: options, weights as files, the table of layers, and dropout from random bytes."""
+
+import copy
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from cifar import UserError, network
+
+torch.set_num_threads(1)
+FACTS = {"num_classes": 3, "in_channels": 1, "image_size": 8, "mean": [0.5], "std": [0.2]}
+VGG = {"num_classes": 3, "in_channels": 1, "image_size": 8, "depth": 1, "width": 2, "dropout": 0.0,
+       "dropout_step": 0.0, "batch_norm": True}  # fmt: skip
+
+
+def make(*seeds):
+    return [network.build("vgg", VGG, seed) for seed in seeds]
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_arguments_are_those_that_build_takes():
+    """A network gets the facts and options that it has parameters for, and nothing else."""
+    options = SimpleNamespace(**network.OFF | {"depth": 2, "dropout": 0.3, "batch_norm": True})
+    expected = {"num_classes": 3, "in_channels": 1, "image_size": 8, "depth": 2, "width": 0, "dropout": 0.3,
+                "dropout_step": 0.0, "batch_norm": True}  # fmt: skip
+    assert network.arguments("vgg", options, FACTS) == expected
+    off = SimpleNamespace(**network.OFF)
+    assert network.arguments("convpool", off, FACTS) == {key: FACTS[key] for key in list(FACTS)[:3]}
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("convpool", "dropout", 0.2),
+        ("convpool", "batch_norm", True),
+        ("gap", "depth", 2),
+        ("sgd_cnn", "width", 16),
+        ("resnet18", "dropout_step", 0.1),
+        ("vgg", "backbone", "resnet18"),
+        ("fast", "freeze", True),
+    ],
+)
+def test_an_option_that_a_network_does_not_have_is_refused(name, option, value):
+    """An option without effect is one line that names it and the value that means nothing."""
+    options = SimpleNamespace(**network.OFF | {option: value})
+    with pytest.raises(
+        UserError, match=rf"^train\.{option} = {value} has no effect in {name} .*{network.OFF[option]}$"
+    ):
+        network.arguments(name, options, FACTS)
+
+
+def test_weights_are_the_same_bytes_twice():
+    """The same weights give the same file, without times or names in it; networks and ensembles keep every tensor."""
+    assert network.weights(make(0)) == network.weights(make(0)) == network.weights([copy.deepcopy(make(0)[0])])
+    header, names = {}, set(make(0)[0].state_dict())
+    for nets, expected in ((make(0), names), (make(0, 1), {f"{i}.{name}" for i in (0, 1) for name in names})):
+        content = network.weights(nets)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        assert header.keys() == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 11])
+def test_weights_come_back(tmp_path, count):
+    """Weights and running statistics are read into fresh networks to the bit, each member its own."""
+    nets = make(*range(count))
+    for number, net in enumerate(nets):
+        net.train()(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(number)))
+    (tmp_path / "w").write_bytes(network.weights([net.to(memory_format=torch.channels_last) for net in nets]))
+    others = make(*range(100, 100 + count))
+    network.load(others, tmp_path / "w")
+    assert all(same(one, other) for one, other in zip(nets, others, strict=True))
+    assert count == 1 or not same(others[0], others[1])
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}", "cut", "longer"])
+def test_what_is_no_file_of_weights_is_refused(tmp_path, content):
+    """Garbage, an empty, a cut and a longer file are one line with the path, and nothing is read from them."""
+    whole = network.weights(make(0))
+    path, (net,) = tmp_path / "w", make(1)
+    path.write_bytes({"cut": whole[:-1], "longer": whole + b"\0"}.get(content, content))
+    with pytest.raises(UserError) as caught:
+        network.load([net], path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert same(net, make(1)[0])
+
+
+@pytest.mark.parametrize(("written", "read"), [(1, 2), (2, 1), (3, 2)])
+def test_an_ensemble_of_another_size_is_refused(tmp_path, written, read):
+    """Weights of more or of fewer networks than asked for are those of another network."""
+    (tmp_path / "w").write_bytes(network.weights(make(*range(written))))
+    with pytest.raises(UserError, match="weights of another network"):
+        network.load(make(*range(read)), tmp_path / "w")
+
+
+@pytest.mark.parametrize("change", [{"width": 3}, {"depth": 2}, {"batch_norm": False}, {"num_classes": 4}])
+def test_weights_of_another_network_are_refused(tmp_path, change):
+    """A network of another shape does not take the weights, and says so in one line."""
+    (tmp_path / "w").write_bytes(network.weights(make(0)))
+    with pytest.raises(UserError, match=r"^weights of another network, [^\n]*: run `dvc repro`$"):
+        network.load([network.build("vgg", VGG | change, 0)], tmp_path / "w")
+
+
+def test_a_flipped_bit_in_the_header_is_noticed_or_harmless(tmp_path):
+    """Whichever bit of the header changes, the file is refused or gives the very same weights."""
+    content, (original,) = network.weights(make(0)), make(0)
+    path, length = tmp_path / "w", 8 + int.from_bytes(content[:8], "little")
+    (net,), refused = make(0), 0
+    for place in range(length):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        for value in net.state_dict().values():
+            value.zero_()
+        try:
+            network.load([net], path)
+        except UserError:
+            refused += 1
+        else:
+            assert same(net, original)
+    assert refused > 0.9 * length
+
+
+def test_the_table_names_every_layer():
+    """The table has a line for each layer with its shape and parameters, and the sum of them."""
+    (net,) = make(0)
+    layers = network.summary(net.train(), 1, 8)
+    assert layers[0] == ("0", "Conv2d", "2x8x8", 2 * 10)
+    assert [row[0] for row in layers] == [str(i) for i in range(len(net))]
+    lines = network.table(layers).splitlines()
+    assert lines[0].split() == ["0", "Conv2d", "2x8x8", "20"]
+    assert lines[-1].split() == [f"{sum(p.numel() for p in net.parameters()):,}", "parameters"]
+    assert net.training
+    assert not net[0]._forward_hooks
+
+
+def test_the_table_counts_parameters_outside_of_layers():
+    """Parameters that belong to no layer, as those of an attention, come in a last row."""
+
+    class Scaled(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(4, 2))
+            self.scale = nn.Parameter(torch.ones(7))
+
+    assert network.summary(Scaled(), 1, 2)[-2:] == [("1", "Linear", "2", 10), ("(others)", "", "", 7)]
+
+
+def dropped(p, shape=(1000, 1000), seed=0, **options):
+    """Ones after dropout."""
+    torch.manual_seed(seed)
+    return network.FastDropout(p).train()(torch.ones(shape, **options))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
+def test_dropout_keeps_its_share_and_the_mean(p):
+    """A share p of a million elements becomes zero, the others 1 / (1 - p), so that the mean stays."""
+    y = dropped(p)
+    zeros = (y == 0).double().mean().item()
+    assert abs(zeros - p) < 5 * (p * (1 - p) / 1e6) ** 0.5
+    kept = y[y != 0].unique()
+    assert len(kept) == 1
+    assert kept.item() == pytest.approx(1 / (1 - p), rel=1e-4)
+    assert y.double().mean().item() == pytest.approx(1, abs=5 * (p / (1 - p) / 1e6) ** 0.5)
+
+
+def test_dropout_equals_torchs_in_distribution():
+    """Zeros per row, per column and in neighbouring places are as frequent as with torch's dropout."""
+    ours = dropped(0.3) == 0
+    torch.manual_seed(1)
+    torchs = nn.Dropout(0.3)(torch.ones(1000, 1000)) == 0
+    for zeros in (ours, torchs):
+        for dim in (0, 1):  # binomial: 300, give or take 14.5
+            counts = zeros.sum(dim).double()
+            assert 295 < counts.mean() < 305
+            assert 13 < counts.std() < 16
+        for step in (1, 2, 3, 4):  # independent neighbours, within a draw of four elements and across
+            pairs = (zeros[:, :-step] & zeros[:, step:]).double().mean()
+            assert 0.088 < pairs < 0.092
+
+
+def test_dropout_draws_anew_and_repeats_with_the_seed():
+    """Two calls drop different elements, and the same seed the same ones."""
+    torch.manual_seed(0)
+    layer = network.FastDropout(0.5)
+    first, second = layer(torch.ones(1000)), layer(torch.ones(1000))
+    assert 400 < (first != second).sum() < 600
+    assert torch.equal(first, dropped(0.5, 1000))
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (5, 7), (2, 3, 5, 5), (1, 1, 1, 1), (4, 6), (0, 3)])
+def test_dropout_takes_any_number_of_elements(shape):
+    """Sizes that are no multiple of four work, and every element is dropped at some time and kept at another."""
+    zeros = torch.stack([dropped(0.5, shape, seed=seed) == 0 for seed in range(40)])
+    assert zeros.shape[1:] == shape
+    assert zeros.any(0).all()
+    assert not zeros.all(0).any()
+
+
+def test_dropout_keeps_the_memory_format():
+    """Channels-last tensors stay so; slices, transposes and expanded tensors are dropped element by element."""
+    last = dropped(0.5, (4, 8, 5, 5)).to(memory_format=torch.channels_last)
+    assert network.FastDropout(0.5)(last).is_contiguous(memory_format=torch.channels_last)
+    whole = torch.ones(64, 64)
+    for x in (whole[:, ::2], whole[::2, 1:], whole.T, whole[:1].expand(64, 64), whole[5]):
+        y = network.FastDropout(0.5)(x)
+        assert y.shape == x.shape
+        assert 0.25 < (y == 0).double().mean() < 0.75
+        assert set(y.unique().tolist()) == {0, 2}
+    columns = network.FastDropout(0.5)(whole[:1].expand(64, 64)).sum(0)
+    assert 0 < columns.min() < columns.max() < 128  # each element for itself, though they share one place in memory
+
+
+def test_dropout_passes_the_gradient_through_what_it_keeps():
+    """The gradient is the mask: zero where dropped, the scale elsewhere."""
+    x = torch.ones(100, requires_grad=True)
+    y = network.FastDropout(0.5)(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_dropout_off_is_the_identity():
+    """With probability zero, and in evaluation with any, every bit passes; almost one drops almost all."""
+    x = torch.randn(1000)
+    assert torch.equal(network.FastDropout(0.0).train()(x), x)
+    assert torch.equal(network.FastDropout(0.7).eval()(x), x)
+    assert dropped(1 - 1e-9).count_nonzero() < 60  # one of 65536 is kept
+
+
+def test_every_dropout_of_a_network_is_the_fast_one():
+    """A network that is built by name has no dropout layer of torch's left, and each keeps its probability."""
+    net = network.build("vgg", VGG | {"dropout": 0.2, "dropout_step": 0.1}, 0)
+    found = [(type(layer), layer.p) for layer in net.modules() if isinstance(layer, nn.Dropout)]
+    assert found == [(network.FastDropout, 0.2), (network.FastDropout, pytest.approx(0.3))]
