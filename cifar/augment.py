@@ -1,0 +1,84 @@
+"""Augmentation in two steps: draw the offsets of an epoch, then apply those of a batch, each image its own.
+
+Images stay uint8 and channels-last in memory, (N, H, W, C), until the network gets them.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One value per image: rows and columns to skip in the padded image, whether to mirror it, the hole's centre."""
+
+    top: Tensor  # (N,) int64, 0 to 2 * shift
+    left: Tensor  # (N,) int64, 0 to 2 * shift
+    mirror: Tensor  # (N,) bool
+    hole: Tensor  # (N, 2) float in [0, 1), row and column as shares of the image's side
+
+    def take(self, index: Tensor) -> "Draws":
+        """Those of the images `index`, on its device."""
+        return Draws(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def to(self, place: torch.device) -> "Draws":
+        return Draws(*(getattr(self, field.name).to(place) for field in fields(self)))
+
+
+def draw(count: int, shift: int, flip: str, epoch: int, first: torch.Generator, generator: torch.Generator) -> Draws:
+    """Uniform offsets for `count` images. The same numbers are drawn whatever is switched off.
+
+    Args:
+        flip: "none"; "random" for half of the images; "alternating" for half of them, chosen once, in odd
+            epochs and the other half in even ones, so that two epochs show both sides of every image
+            (Jordan, 2024).
+        epoch: from 1.
+        first: the generator of the first epoch's choice for "alternating", the same in every epoch.
+        generator: that of this epoch.
+    """
+    top, left = torch.randint(2 * shift + 1, (2, count), generator=generator)
+    mirror = torch.rand(count, generator=generator) < 0.5
+    hole = torch.rand(count, 2, generator=generator)
+    if flip == "alternating":
+        mirror = (torch.rand(count, generator=first) < 0.5) ^ (epoch % 2 == 0)
+    return Draws(top, left, torch.zeros_like(mirror) if flip == "none" else mirror, hole)
+
+
+def pad(images: Tensor, shift: int) -> Tensor:
+    """(N, H, W, C) to (N, H + 2 * shift, W + 2 * shift, C): the borders reflected, done once for all epochs.
+
+    An image smaller than the shift cannot be reflected and repeats its border pixels instead.
+    """
+    if shift == 0:
+        return images
+    mode = "reflect" if shift < min(images.shape[1:3]) else "replicate"
+    parts = [  # in parts, because padding works on floats, four times as large
+        F.pad(part.permute(0, 3, 1, 2).float(), [shift] * 4, mode=mode).to(torch.uint8).permute(0, 2, 3, 1)
+        for part in images.split(4096)
+    ]
+    return torch.cat([part.contiguous() for part in parts])
+
+
+def apply(padded: Tensor, index: Tensor, draws: Draws, shift: int) -> Tensor:
+    """The images `index` of the padded set, cropped to their size and mirrored as drawn: (B, H, W, C) uint8."""
+    count, height, width, channels = padded.shape
+    sizes = (count, 2 * shift + 1, 2 * shift + 1, height - 2 * shift, width - 2 * shift, channels)
+    n, y, x, c = padded.stride()
+    windows = padded.as_strided(sizes, (n, y, x, y, x, c))  # every crop of every image, without a copy
+    images = windows[index, draws.top, draws.left]
+    return torch.where(draws.mirror[:, None, None, None], images.flip(2), images)
+
+
+def cut_out(x: Tensor, draws: Draws, size: int) -> Tensor:
+    """A square hole of side `size` in each network input (B, C, H, W), cut at the borders; holes are 0, the mean.
+
+    DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout (2017).
+    """
+    if size == 0:
+        return x
+    height, width = x.shape[2:]
+    rows = (torch.arange(height, device=x.device) - (draws.hole[:, :1] * height).floor() + size // 2) // size == 0
+    columns = (torch.arange(width, device=x.device) - (draws.hole[:, 1:] * width).floor() + size // 2) // size == 0
+    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)

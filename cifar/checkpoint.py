@@ -1,0 +1,70 @@
+"""State that outlives an interrupted training: noticed when damaged, used only by the run it belongs to."""
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from cifar import UserError
+
+
+def key(facts: dict[str, Any], paths: Iterable[Path]) -> str:
+    """The name of a run: 32 hex digits of everything its result depends on.
+
+    Args:
+        facts: parameters, versions, device, threads.
+        paths: its code and its data; their contents count, not their names' order.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for path in sorted(paths):
+        with path.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def loaded_code() -> list[Path]:
+    """The files of this program that are loaded: the stage's script and the library's modules."""
+    modules = [m for name, m in sys.modules.items() if name == "__main__" or name.split(".")[0] == "cifar"]
+    return [Path(file) for m in modules if (file := getattr(m, "__file__", None))]
+
+
+def dump(state: dict[str, Any]) -> bytes:
+    """The state behind the sha256 sum of it."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """The state that `dump` made, or nothing where there is none or where a bit of it has changed."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        print(f"note: {path} is damaged and is not used: training starts anew")
+        return None
+    return torch.load(io.BytesIO(content[32:]), weights_only=True)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock at `path`. When `dvc` alone is killed its training lives on, and must not meet a second one.
+
+    Raises:
+        UserError: somebody else holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another training runs in this folder ({path}): wait for it or stop it") from None
+    with lock:
+        yield

@@ -1,0 +1,130 @@
+"""State between two runs: damage is noticed, strangers are not used, one run at a time."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar import UserError, checkpoint
+
+ROOT = Path(__file__).parent.parent
+STATE = {"weights": torch.arange(6.0).reshape(2, 3), "epoch": 3, "history": [{"lr": 0.1}], "average": None}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "state"
+    path.write_bytes(checkpoint.dump(STATE))
+    return path
+
+
+def test_a_state_comes_back(saved):
+    """What was dumped is loaded, to the bit; where there is no file there is no state."""
+    loaded = checkpoint.load(saved)
+    assert torch.equal(loaded.pop("weights"), STATE["weights"])
+    assert loaded == {key: value for key, value in STATE.items() if key != "weights"}
+    assert checkpoint.load(saved.with_name("none")) is None
+
+
+def test_the_same_state_gives_the_same_bytes(saved):
+    """A state dumped twice is the same file."""
+    assert checkpoint.dump(STATE) == saved.read_bytes()
+
+
+def test_any_flipped_bit_is_noticed(saved, capsys):
+    """A single changed bit, in the sum or in the content, makes a state unusable, and says so."""
+    content = saved.read_bytes()
+    for place in [0, 31, 32, *range(33, len(content), 97), len(content) - 1]:
+        for bit in (1, 128):
+            damaged = bytearray(content)
+            damaged[place] ^= bit
+            saved.write_bytes(damaged)
+            assert checkpoint.load(saved) is None
+            assert capsys.readouterr().out == f"note: {saved} is damaged and is not used: training starts anew\n"
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 500, -1])
+def test_a_cut_file_is_noticed(saved, length):
+    """A file that was emptied or cut anywhere is not used."""
+    saved.write_bytes(saved.read_bytes()[:length])
+    assert checkpoint.load(saved) is None
+
+
+class Code:
+    """A pickle that would run code."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('the file ran code')",)
+
+
+def test_a_state_is_data_only(saved):
+    """A file with a right sum and code in it does not run that code."""
+    buffer = io.BytesIO()
+    torch.save({"epoch": Code()}, buffer)
+    saved.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        checkpoint.load(saved)
+
+
+def test_the_key_changes_with_every_fact_and_content(tmp_path):
+    """Another value, another name of a fact, a changed, added or exchanged file give another key; order does not."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"1")
+    two.write_bytes(b"2")
+    facts = {"lr": 0.1, "where": "cpu"}
+    key = checkpoint.key(facts, [one, two])
+    assert key == checkpoint.key(dict(reversed(facts.items())), [two, one])
+    others = [
+        checkpoint.key({"lr": 0.2, "where": "cpu"}, [one, two]),
+        checkpoint.key({"lr": 0.1, "place": "cpu"}, [one, two]),
+        checkpoint.key({"lr": 0.1}, [one, two]),
+        checkpoint.key(facts, [one]),
+    ]
+    one.write_bytes(b"2")
+    others.append(checkpoint.key(facts, [one, two]))
+    two.write_bytes(b"1")
+    others.append(checkpoint.key(facts, [one, two]))
+    assert len({key, *others}) == 7
+    assert all(len(text) == 32 and set(text) <= set("0123456789abcdef") for text in [key, *others])
+
+
+def test_the_loaded_code_is_the_program_and_the_library(tmp_path):
+    """The files that count are the script and every module of the library that it has loaded, and no other."""
+    script = tmp_path / "script.py"
+    script.write_text("from cifar import checkpoint, seeds\nprint(*checkpoint.loaded_code(), sep='\\n')")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
+    library = {ROOT / "cifar" / f"{name}.py" for name in ("__init__", "checkpoint", "seeds")}
+    assert {Path(name) for name in done.stdout.splitlines()} == {script} | library
+
+
+def test_a_second_process_is_refused(tmp_path):
+    """While one process holds the lock another is told so at once; when it is killed the lock is free."""
+    path = tmp_path / "folder/lock"
+    hold = f"from pathlib import Path\nfrom cifar import checkpoint\nwith checkpoint.exclusive(Path({str(path)!r})):"
+    first = subprocess.Popen(
+        [sys.executable, "-c", f"{hold}\n print('held', flush=True)\n input()"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with first:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=r"another training runs in this folder"), checkpoint.exclusive(path):
+            pass
+        first.kill()
+    with checkpoint.exclusive(path):
+        pass
+    with checkpoint.exclusive(path):
+        pass
+
+
+def test_the_lock_is_released_after_an_error(tmp_path):
+    """A training that fails leaves the lock free."""
+    with pytest.raises(ValueError, match="inside"), checkpoint.exclusive(tmp_path / "lock"):
+        raise ValueError("inside")
+    with checkpoint.exclusive(tmp_path / "lock"):
+        pass

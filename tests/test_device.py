@@ -1,0 +1,64 @@
+"""The choice of the device, and of the number of threads."""
+
+import os
+
+import pytest
+import torch
+
+from cifar import UserError, device
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that makes torch report so many CUDA devices, and MPS or not."""
+
+    def pretend(cuda, mps):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "name", "expected"),
+    [
+        (0, False, "auto", "cpu"),
+        (0, True, "auto", "mps"),
+        (2, False, "auto", "cuda:0"),
+        (1, True, "auto", "cuda:0"),
+        (2, False, "cuda", "cuda:0"),
+        (2, False, "cuda:1", "cuda:1"),
+        (2, True, "mps", "mps"),
+        (2, True, "cpu", "cpu"),
+    ],
+)
+def test_the_device_of_that_name(machine, cuda, mps, name, expected):
+    """auto is the first of CUDA, MPS and CPU; a name is that device; cuda is the first one."""
+    machine(cuda, mps)
+    assert device.pick(name, "train.device") == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "name", "there"),
+    [
+        (0, False, "cuda", "cpu"),
+        (0, False, "mps", "cpu"),
+        (2, False, "cuda:2", "cuda:0, cuda:1, cpu"),
+        (1, True, "cuda:1", "cuda:0, mps, cpu"),
+    ],
+)
+def test_an_absent_device_is_an_error_that_lists_what_there_is(machine, cuda, mps, name, there):
+    """A device that is not there is one line with its name, what there is instead, and the key."""
+    machine(cuda, mps)
+    with pytest.raises(UserError, match=rf"^no device {name} here, only {there} \(params\.yaml, evaluate\.device\)"):
+        device.pick(name, "evaluate.device")
+
+
+def test_threads():
+    """So many threads as asked for are used, and for 0 as many as the process has cores."""
+    before = torch.get_num_threads()
+    try:
+        assert device.set_threads(3) == torch.get_num_threads() == 3
+        assert device.set_threads(0) == torch.get_num_threads() == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,91 @@
+"""Numbers computed by hand, and the ways in which a prediction must not depend on how it was made."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from torch import nn
+
+from cifar import scoring
+
+torch.set_num_threads(1)
+
+
+def logits_of(choices, classes):
+    """Logits whose largest value is at the given classes."""
+    return torch.nn.functional.one_hot(torch.tensor(choices), classes).float()
+
+
+def test_loss_and_accuracy_by_hand():
+    """Probabilities of 1/2, 1/4 and 1/4 for the true class, the first one right: mean of their logarithms, a third."""
+    probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5], [0.5, 0.25, 0.25]])
+    loss, accuracy = scoring.loss_and_accuracy(probabilities.log(), torch.tensor([0, 1, 2]))
+    assert loss == pytest.approx((math.log(2) + 2 * math.log(4)) / 3)
+    assert accuracy == 1 / 3
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 7), (7, 7), (3, 10), (8862, 10_000), (1, 1)])
+def test_the_interval_is_wilsons(right, count):
+    """The interval is Wilson's, as another implementation has it, at 0 and 100 % too."""
+    labels = torch.zeros(count, dtype=torch.int64)
+    numbers = scoring.summary(logits_of([0] * right + [1] * (count - right), 2), labels)
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    expected = {"accuracy": right / count, "accuracy_low": interval.low, "accuracy_high": interval.high}
+    assert {name: numbers[name] for name in expected} == pytest.approx(expected, abs=6e-6)
+
+
+def test_numbers_are_rounded_and_named():
+    """A summary holds loss, accuracy and its interval, with five places."""
+    numbers = scoring.summary(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
+    loss = math.log(1 + math.e) - 2 / 3
+    assert numbers == {
+        "loss": round(loss, 5), "accuracy": 0.66667, "accuracy_low": 0.20766, "accuracy_high": 0.93851
+    }  # fmt: skip
+
+
+def test_top5_accuracy_from_eleven_classes_on():
+    """With eleven classes the share of labels among the five largest logits is given, with ten it is not."""
+    ranked = torch.arange(11.0).repeat(4, 1)  # class 10 first, class 6 fifth, class 5 sixth
+    labels = torch.tensor([10, 6, 5, 0])
+    assert scoring.summary(ranked, labels)["top5_accuracy"] == 0.5
+    assert "top5_accuracy" not in scoring.summary(ranked[:, :10], labels % 10)
+
+
+def test_per_class_counts():
+    """Each class has its own counts, a class without images too."""
+    counts = scoring.per_class(np.array([0, 1, 1, 2, 0]), np.array([0, 0, 1, 2, 2]), 4)
+    assert counts == [(1, 2), (1, 1), (1, 2), (0, 0)]
+
+
+def test_an_ensemble_gives_the_mean_probability():
+    """The probabilities of an ensemble are the means of its members'; a member alone keeps its logits."""
+    members = [torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) * 10 for seed in range(3)]
+    mean = sum(logits.double().softmax(1) for logits in members) / 3
+    assert torch.allclose(scoring.average(members).exp(), mean)
+    assert torch.equal(scoring.average(members[:1]), members[0])
+
+
+def test_an_ensemble_of_sure_members_stays_finite():
+    """Members that are sure of different classes give one half each, and the class that both exclude no infinity."""
+    members = [torch.tensor([[1000.0, -1000.0, -1000.0]]), torch.tensor([[-1000.0, 1000.0, -1000.0]])]
+    assert scoring.average(members).tolist() == [pytest.approx([-math.log(2), -math.log(2), -2000])]
+
+
+def test_predictions_do_not_depend_on_the_batch_size():
+    """Every image has its own logits, in order, whatever the size of a batch, and the network is in evaluation."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(12, 4)).train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    images = torch.randint(256, (10, 4, 4, 1), dtype=torch.uint8)
+
+    def prepare(batch):
+        return batch.float().permute(0, 3, 1, 2) / 255
+
+    whole = scoring.predict(net, images, prepare, 1000)
+    for size in (1, 3, 10):
+        assert torch.allclose(scoring.predict(net, images, prepare, size), whole, atol=1e-6)
+    assert torch.allclose(whole, net.eval()(prepare(images)), atol=1e-6)
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert not whole.requires_grad
