@@ -1,0 +1,64 @@
+"""Stage 4: the model meets the test images, once.
+
+Writes the numbers to compare, the prediction for each image, and the accuracy of each class.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cifar import device, files, network, params, scoring, stage, tensors
+from cifar.params.evaluate import Evaluate
+
+DATA, MODEL = Path("data/processed"), Path("models")
+
+
+def main() -> None:
+    p, _ = params.load(Evaluate)
+    place = device.pick(p.device, "evaluate.device")
+    model = files.read_json(MODEL / "model.json")
+    nets = [network.build(model["model"], model["arguments"], seed=0) for _ in range(model["ensemble"])]
+    network.load(nets, MODEL / "model.safetensors")
+
+    images, labels, names = (files.read_array(DATA / "test" / f"{name}.npy") for name in ("images", "labels", "names"))
+    pixels, targets = tensors.to_device(images, place), tensors.to_device(labels, place)
+    normalize = tensors.normalizer(model["mean"], model["std"], place)
+    members, mirrored = [], []
+    for net in nets:
+        net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        members.append(scoring.predict(net, pixels, normalize, p.batch_size))
+        if p.tta == "flip":
+            mirrored.append(scoring.predict(net, pixels.flip(2), normalize, p.batch_size))
+    logits = scoring.average(members)
+    numbers: dict[str, Any] = scoring.summary(logits, targets)
+    if p.tta == "flip":
+        numbers["tta_accuracy"] = scoring.summary(scoring.average(members + mirrored), targets)["accuracy"]
+    if len(nets) > 1:
+        alone = [scoring.summary(own, targets)["accuracy"] for own in members]
+        numbers["member_accuracy"] = {str(number): accuracy for number, accuracy in enumerate(alone)}
+    write(numbers, logits, labels, names.tolist(), model["classes"])
+    print(
+        f"test accuracy {numbers['accuracy']:.2%} (95 % interval {numbers['accuracy_low']:.2%} to "
+        f"{numbers['accuracy_high']:.2%}, n = {len(labels)}), loss {numbers['loss']:.3f}"
+    )
+
+
+def write(
+    numbers: dict[str, Any], logits: torch.Tensor, labels: np.ndarray, names: list[str], classes: list[str]
+) -> None:
+    confidences, choices = (value.cpu().numpy() for value in logits.softmax(1).max(1))
+    rows = (
+        (name, classes[label], classes[choice], f"{confidence:.4f}")
+        for name, label, choice, confidence in zip(names, labels, choices, confidences, strict=True)
+    )
+    files.write_csv("plots/predictions.csv", ["image", "actual", "predicted", "confidence"], rows)
+    counts = scoring.per_class(choices, labels, len(classes))
+    shares = [(name, right / max(total, 1), total) for name, (right, total) in zip(classes, counts, strict=True)]
+    files.write_csv("plots/classes.csv", ["class", "accuracy", "images"], shares)
+    files.write_json("metrics/test.json", {"test": numbers})
+
+
+if __name__ == "__main__":
+    stage.run(main)

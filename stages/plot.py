@@ -1,0 +1,69 @@
+"""Stage 5: the pictures, from what the other stages wrote; no training code."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from safetensors.numpy import load
+
+from cifar import files, params, plotting, stage
+from cifar.params.plot import Plot
+
+DATA, PLOTS = Path("data/processed"), Path("plots")
+
+
+def main() -> None:
+    p, _ = params.load(Plot)
+    model, test = files.read_json("models/model.json"), files.read_json("metrics/test.json")["test"]
+    history = pd.read_csv(PLOTS / "history.csv")
+    text = {"image": str, "actual": str, "predicted": str}
+    predictions = pd.read_csv(PLOTS / "predictions.csv", dtype=text, keep_default_na=False)
+    figures = {
+        "curves": plotting.curves([part for _, part in history.groupby("network")], model["epochs"]),
+        "confusion": confusion(predictions, model["classes"], test),
+        "samples": samples(p, model["classes"]),
+        "mistakes": mistakes(p, predictions),
+        "filters": plotting.filters(first_filters(model)),
+    }
+    for name, figure in figures.items():
+        with files.atomic(PLOTS / f"{name}.png") as handle:
+            plotting.save(figure, handle, p.dpi)
+
+
+def confusion(predictions: pd.DataFrame, classes: list[str], test: dict[str, float]) -> Figure:
+    table = pd.crosstab(predictions["actual"], predictions["predicted"]).reindex(
+        index=classes, columns=classes, fill_value=0
+    )
+    title = f"Test accuracy {test['accuracy']:.2%} ({test['accuracy_low']:.2%} to {test['accuracy_high']:.2%})"
+    return plotting.confusion(table.to_numpy(), classes, title)
+
+
+def samples(p: Plot, classes: list[str]) -> Figure:
+    images, labels = (files.read_array(DATA / "train" / f"{name}.npy") for name in ("images", "labels"))
+    return plotting.samples(images, np.asarray(labels), classes, p.samples_per_class)
+
+
+def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
+    """The wrong predictions that the network was surest of."""
+    wrong = predictions[predictions["actual"] != predictions["predicted"]]
+    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(p.mistakes)
+    images = files.read_array(DATA / "test" / "images.npy")[worst.index.to_numpy()]
+    captions = [
+        f"{plotting.shorten(actual)}, seen as\n{plotting.shorten(predicted)} ({confidence:.0%})"
+        for _, actual, predicted, confidence in worst.itertuples(index=False)
+    ]
+    title = f"The most confident of {len(wrong)} mistakes among {len(predictions)} test images"
+    return plotting.mistakes(images, captions, title)
+
+
+def first_filters(model: dict) -> np.ndarray:
+    """The weights (N, C, h, w) of the first convolution."""
+    weights = load(Path("models/model.safetensors").read_bytes())
+    first = next(name for name, kind, *_ in model["layers"] if kind.startswith("Conv"))
+    prefix = "0." if model["ensemble"] > 1 else ""
+    return weights[f"{prefix}{first}.weight"]
+
+
+if __name__ == "__main__":
+    stage.run(main)

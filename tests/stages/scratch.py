@@ -1,0 +1,42 @@
+"""One stage, run in a folder of its own with altered parameters."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_stage(
+    folder: Path, name: str, env: dict[str, str] | None = None, disk: int | None = None, **overrides: dict[str, Any]
+) -> subprocess.CompletedProcess[str]:
+    """`python -m stages.<name>` in `folder`, with the repository's params.yaml and e.g. fetch={"dataset": "digits"}.
+
+    With `disk`, a file may have so many bytes at most: what then fails, fails as on a full disk.
+    """
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    for section, values in overrides.items():
+        params[section] |= values
+    yaml.dump(params, folder / "params.yaml")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    fixed = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "*"}
+    return subprocess.run(
+        [sys.executable, "-m", f"stages.{name}"],
+        cwd=folder,
+        env=inherited | fixed | (env or {}),
+        preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))) if disk else None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file in the folder and its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,268 @@
+"""Stage fetch: every source gives the same arrays, verified, or one line and nothing."""
+
+import hashlib
+import io
+import json
+import pickle
+import re
+import tarfile
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from scratch import content, run_stage
+
+from cifar import datasets, pictures
+
+CLASSES = {"cifar10": [f"class {i}" for i in range(10)], "cifar100": [f"class {i}" for i in range(100)]}
+
+
+def arrays(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8), rng.integers(0, classes, 3)
+
+
+def cifar(path: Path, name: str, kind: str) -> dict[str, np.ndarray]:
+    """Make an archive in an official layout, three images per member, and return what it holds."""
+    layout = getattr(datasets.DATASETS[name], kind)
+    members, expected = {}, {}
+    for split, names in (("train", layout.train), ("test", layout.test)):
+        parts = [arrays(i + 9 * (split == "test"), len(CLASSES[name])) for i in range(len(names))]
+        expected[f"{split}_images"] = np.concatenate([images for images, _ in parts])
+        expected[f"{split}_labels"] = np.concatenate([labels for _, labels in parts])
+        for member, (images, labels) in zip(names, parts, strict=True):
+            rows = images.transpose(0, 3, 1, 2).reshape(3, -1)
+            if kind == "binary":
+                prefix = np.zeros((3, layout.label_bytes), np.uint8)  # of two label bytes, the first is the coarse one
+                prefix[:, -1] = labels
+                members[member] = np.hstack([prefix, rows]).tobytes()
+            else:
+                members[member] = pickle.dumps({b"data": rows, layout.labels_key.encode(): labels.tolist()})
+    if kind == "binary":
+        members[layout.classes] = "\n".join(CLASSES[name]).encode()
+    else:
+        members[layout.classes] = pickle.dumps({layout.classes_key.encode(): CLASSES[name]})
+    members["readme.html"] = b"not wanted"
+    with tarfile.open(path, "w:gz") as tar:
+        for member, body in members.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return expected
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_raw(folder: Path, name: str, expected: dict[str, np.ndarray]) -> None:
+    raw = folder / "data" / "raw"
+    assert {path.name for path in raw.iterdir()} == {"dataset.json", *(f"{key}.npy" for key in expected)}
+    assert json.loads((raw / "dataset.json").read_text()) == {"name": name, "classes": CLASSES[name]}
+    for key, array in expected.items():
+        found = np.load(raw / f"{key}.npy")
+        assert found.dtype == (np.uint8 if key.endswith("images") else np.int64)
+        np.testing.assert_array_equal(found, array)
+
+
+def error(run) -> str:
+    """The one line that a failing stage ends with."""
+    assert run.returncode == 1
+    assert re.fullmatch(r"error: [^\n]*\n", run.stderr), run.stderr
+    return run.stderr
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A folder and the address of a server of its files; the paths that were asked for are in `web.asked`."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            web.asked.append(self.path)
+
+    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+    web.folder, web.url, web.asked = folder, f"http://127.0.0.1:{web.server_port}", []
+    Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
+    yield web
+    web.shutdown()
+    web.server_close()
+
+
+def test_digits_are_built_in(tmp_path):
+    """All 1,797 digits arrive from inside scikit-learn, their 17 grey levels spread over 0 to 255."""
+    run = run_stage(tmp_path, "fetch", fetch={"dataset": "digits"})
+    assert run.returncode == 0, run.stderr
+    raw = tmp_path / "data" / "raw"
+    assert {path.name for path in raw.iterdir()} == {"dataset.json", "train_images.npy", "train_labels.npy"}
+    images, labels = np.load(raw / "train_images.npy"), np.load(raw / "train_labels.npy")
+    assert (images.shape, images.dtype, labels.shape, labels.dtype) == ((1797, 8, 8, 1), np.uint8, (1797,), np.int64)
+    assert np.unique(images).tolist() == [round(level * 255 / 16) for level in range(17)]
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert images[0, 0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0 in the original
+    assert json.loads((raw / "dataset.json").read_text()) == {"name": "digits", "classes": list("0123456789")}
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("kind", ["binary", "python"])
+def test_a_copy_in_either_layout_is_read(name, kind, tmp_path):
+    """A local archive becomes the very arrays and class names that it was made of, and replaces an earlier data set."""
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    (tmp_path / "data" / "raw" / "pictures.tar").write_bytes(b"of a stage that was run by hand")
+    expected = cifar(tmp_path / "copy.tar.gz", name, kind)
+    source = {"dataset": name, "source": "copy.tar.gz", "sha256": sha256(tmp_path / "copy.tar.gz")}
+    run = run_stage(tmp_path, "fetch", fetch=source)
+    assert run.returncode == 0, run.stderr
+    check_raw(tmp_path, name, expected)
+
+
+def test_a_copy_needs_its_checksum(tmp_path):
+    """A copy that is not the official archive, or not the one whose checksum is given, is refused with its real one."""
+    cifar(tmp_path / "copy.tar.gz", "cifar10", "python")
+    real = sha256(tmp_path / "copy.tar.gz")
+    message = error(run_stage(tmp_path, "fetch", fetch={"source": "copy.tar.gz"}))
+    assert "copy.tar.gz is not the expected file (params.yaml, fetch.sha256)" in message
+    assert real in message
+    assert not (tmp_path / "data").exists()
+    message = error(run_stage(tmp_path, "fetch", fetch={"source": "copy.tar.gz", "sha256": "0" * 64}))
+    assert real in message
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_address_is_downloaded_once_and_verified(web, tmp_path):
+    """An archive from an address stays in .downloads, where it serves the next time, and is replaced once damaged."""
+    expected = cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
+    source = {"source": f"{web.url}/copy.tar.gz", "sha256": sha256(web.folder / "copy.tar.gz")}
+    assert run_stage(tmp_path, "fetch", fetch=source).returncode == 0
+    check_raw(tmp_path, "cifar10", expected)
+    cached = tmp_path / ".downloads" / "copy.tar.gz"
+    before = content(tmp_path / "data")
+    assert run_stage(tmp_path, "fetch", fetch=source).returncode == 0
+    assert web.asked == ["/copy.tar.gz"]
+    cached.write_bytes(cached.read_bytes()[:-1])
+    assert run_stage(tmp_path, "fetch", fetch=source).returncode == 0
+    assert web.asked == ["/copy.tar.gz"] * 2
+    assert cached.read_bytes() == (web.folder / "copy.tar.gz").read_bytes()
+    assert content(tmp_path / "data") == before
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "images"])
+def test_an_address_needs_a_checksum(dataset, web, tmp_path):
+    """What comes from the web without a checksum is refused with its real one, pictures too, and nothing is written."""
+    cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
+    message = error(run_stage(tmp_path, "fetch", fetch={"dataset": dataset, "source": f"{web.url}/copy.tar.gz"}))
+    assert f"fetch.sha256): if you trust it, set it to {sha256(web.folder / 'copy.tar.gz')}" in message
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_wrong_download_is_refused(web, tmp_path):
+    """What comes from the web with another checksum than the given one is refused with the real one, and not kept."""
+    (web.folder / "copy.tar.gz").write_bytes(b"<html>Please log in</html>")
+    message = error(run_stage(tmp_path, "fetch", fetch={"source": f"{web.url}/copy.tar.gz", "sha256": "0" * 64}))
+    assert sha256(web.folder / "copy.tar.gz") in message
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / ".downloads" / "copy.tar.gz").exists()
+
+
+def test_mirrors_are_tried_in_turn(web, tmp_path):
+    """The official archive comes from the first of CIFAR_MIRRORS that has the right one, whatever its slashes."""
+    (web.folder / "a").mkdir()
+    (web.folder / "a" / "cifar-100-binary.tar.gz").write_bytes(b"<html>Please log in</html>")
+    (web.folder / "b").mkdir()
+    expected = cifar(web.folder / "b" / "cifar-100-binary.tar.gz", "cifar100", "binary")
+    source = {"dataset": "cifar100", "sha256": sha256(web.folder / "b" / "cifar-100-binary.tar.gz")}
+    run = run_stage(tmp_path, "fetch", fetch=source, env={"CIFAR_MIRRORS": f"{web.url}/a/ {web.url}/b"})
+    assert run.returncode == 0, run.stderr
+    check_raw(tmp_path, "cifar100", expected)
+    assert [path[:3] for path in web.asked] == ["/a/", "/a/", "/a/", "/b/"]
+
+
+def test_without_a_mirror_two_ways_on_are_named(web, tmp_path):
+    """When no mirror has the official archive, the message says what each did, and how to go on without them."""
+    run = run_stage(
+        tmp_path, "fetch", env={"CIFAR_MIRRORS": f"{web.url}/a/ {web.url}/b/"}, fetch={"dataset": "cifar10"}
+    )
+    message = error(run)
+    for part in ("/a/cifar-10-binary.tar.gz: HTTP 404; ", "/b/cifar-10-binary.tar.gz: HTTP 404)"):
+        assert f"{web.url}{part}" in message
+    assert "set fetch.source to the path or URL of a copy, or fetch.dataset to digits" in message
+    assert not (tmp_path / "data").exists()
+
+
+FILES = {
+    "train/cat/1.png": b"1",
+    "train/cat/2.png": b"2",
+    "train/dog/1.png": b"3",
+    "test/dog/ä.png": b"4",
+    "train/dog/.DS_Store": b"5",
+}
+
+
+def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
+    """Folder, tar.gz and zip of the same pictures give the same files and classes; DVC's root is where paths begin."""
+    for name, body in FILES.items():
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pets" / name).write_bytes(body)
+    with tarfile.open(tmp_path / "pets.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "pets", "pets")
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as made:
+        for name, body in reversed(FILES.items()):
+            made.writestr(name, body)
+    for source in ("pets", "pets.tar.gz", "./pets.zip"):
+        (tmp_path / "copy").mkdir(exist_ok=True)
+        env = {"DVC_ROOT": str(tmp_path)}
+        run = run_stage(tmp_path / "copy", "fetch", fetch={"dataset": "images", "source": source}, env=env)
+        assert run.returncode == 0, run.stderr
+        assert ("DVC does not watch" in run.stdout) == (source == "pets")
+        raw = tmp_path / "copy" / "data" / "raw"
+        expected = sorted((name, body) for name, body in FILES.items() if ".DS_Store" not in name)
+        assert pictures.unpack(raw / "pictures.tar") == expected
+        assert json.loads((raw / "dataset.json").read_text()) == {"name": "images", "classes": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"dataset": "images", "source": "nowhere"}, "no such file: nowhere (params.yaml, fetch.source)"),
+        ({"dataset": "cifar10", "source": "."}, "no such file: . (params.yaml, fetch.source): name a folder"),
+        ({"dataset": "images", "source": "evil.tar"}, "member 'train/cat/link' is a link"),
+        ({"dataset": "cifar10", "source": "evil.tar", "sha256": True}, "member 'train/cat/link' is a link"),
+        ({"dataset": "cifar100", "source": "cifar10.tar.gz", "sha256": True}, "no member cifar-100-binary/"),
+    ],
+)
+def test_a_source_that_cannot_serve_is_told(source, said, tmp_path):
+    """No such file, a folder, a hostile archive and that of another data set end it, and nothing is written."""
+    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
+        info = tarfile.TarInfo("train/cat/link")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(info)
+    cifar(tmp_path / "cifar10.tar.gz", "cifar10", "binary")
+    if "sha256" in source:
+        source = source | {"sha256": sha256(tmp_path / source["source"])}
+    assert said in error(run_stage(tmp_path, "fetch", fetch=source))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_mistake_in_the_last_section_stops_the_first_stage(tmp_path):
+    """All of params.yaml is checked before anything is done: a wrong plot.dpi costs no hour of training."""
+    message = error(run_stage(tmp_path, "fetch", fetch={"dataset": "digits"}, plot={"dpi": 1}))
+    assert "plot.dpi = 1" in message
+    assert list(content(tmp_path)) == ["params.yaml"]
+
+
+@pytest.mark.parametrize("trouble", ["disk is full", "folder is a file"])
+def test_trouble_with_the_disk_leaves_nothing(trouble, tmp_path):
+    """When writing fails, the stage ends with one line that names the file, and no part of a file is there."""
+    expected = cifar(tmp_path / "copy.tar.gz", "cifar10", "binary")
+    assert expected["train_images"].size > 20_000
+    if trouble == "folder is a file":
+        (tmp_path / "data").write_bytes(b"")
+    source = {"source": "copy.tar.gz", "sha256": sha256(tmp_path / "copy.tar.gz")}
+    message = error(run_stage(tmp_path, "fetch", fetch=source, disk=20_000 if trouble == "disk is full" else None))
+    assert "data/raw" in message
+    assert content(tmp_path).keys() - {"data"} == {"params.yaml", "copy.tar.gz"}

@@ -1,0 +1,222 @@
+"""Stage preprocess: three splits that share nothing, statistics of the training part, and the same bytes each time."""
+
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scratch import content, run_stage
+
+SPLITS = ("train", "val", "test")
+
+
+def raw_arrays(folder: Path, channels: int = 3, test: int = 20) -> dict[str, np.ndarray]:
+    """data/raw as stage fetch leaves it: 60 training images of 3 classes and 4 x 4 pixels, and test images or none."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, count in (("train", 60), ("test", test)):
+        if count:
+            arrays[f"{name}_images"] = rng.integers(0, 256, (count, 4, 4, channels), dtype=np.uint8)
+            arrays[f"{name}_labels"] = np.arange(count) % 3
+    (folder / "data" / "raw").mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(folder / "data" / "raw" / f"{name}.npy", array)
+    (folder / "data" / "raw" / "dataset.json").write_text('{"name": "made", "classes": ["a", "b", "c"]}')
+    return arrays
+
+
+def raw_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
+    (folder / "data" / "raw").mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / "data" / "raw" / "pictures.tar", "w") as tar:
+        for name, body in pictures.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    classes = sorted({name.split("/")[1] for name in pictures})
+    (folder / "data" / "raw" / "dataset.json").write_text(json.dumps({"name": "images", "classes": classes}))
+
+
+def picture(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 0, 255)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pets(**more: bytes) -> dict[str, bytes]:
+    """Ten training pictures of each of two classes and two test pictures; the red of each picture tells which it is."""
+    cats = {f"train/cat/{i}.png": picture(i) for i in range(10)}
+    dogs = {f"train/dog/{i}.png": picture(100 + i) for i in range(10)}
+    return cats | dogs | {"test/cat/0.png": picture(50), "test/dog/0.png": picture(150)} | more
+
+
+def preprocess(folder: Path, env: dict[str, str] | None = None, **values) -> tuple[dict, dict[str, np.ndarray]]:
+    """Run the stage with the repository's parameters, changed by `values`; dataset.json and the arrays by name."""
+    run = run_stage(folder, "preprocess", env=env, preprocess={"image_size": 4, "val_fraction": 0.25} | values)
+    assert run.returncode == 0, run.stderr
+    out = folder / "data" / "processed"
+    expected = {f"{split}/{kind}.npy" for split in SPLITS for kind in ("images", "labels", "names")}
+    assert content(out).keys() == {"dataset.json", *expected}
+    return json.loads((out / "dataset.json").read_text()), {name[:-4]: np.load(out / name) for name in expected}
+
+
+def error(run) -> str:
+    """The last line of what a failing stage says."""
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
+def test_three_splits_of_the_arrays(tmp_path):
+    """Validation is a share of each class of the training part, test is the test part, every image is in one place
+    with its label, and the statistics are those of the training images alone."""
+    raw = raw_arrays(tmp_path)
+    facts, out = preprocess(tmp_path)
+    assert sorted([*out["train/names"], *out["val/names"]]) == sorted(f"train/{i}" for i in range(60))
+    assert out["test/names"].tolist() == [f"test/{i}" for i in range(20)]
+    for split in SPLITS:
+        images, labels, names = (out[f"{split}/{kind}"] for kind in ("images", "labels", "names"))
+        assert (images.dtype, labels.dtype, images.shape[1:]) == (np.uint8, np.int64, (4, 4, 3))
+        source, places = ("test" if split == "test" else "train"), [int(name.split("/")[1]) for name in names]
+        assert places == sorted(places)
+        np.testing.assert_array_equal(images, raw[f"{source}_images"][places])
+        np.testing.assert_array_equal(labels, raw[f"{source}_labels"][places])
+    train = out["train/images"] / 255
+    np.testing.assert_allclose(facts.pop("mean"), train.mean((0, 1, 2)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(facts.pop("std"), train.std((0, 1, 2)), rtol=0, atol=1e-12)
+    assert facts == {
+        "name": "made",
+        "classes": ["a", "b", "c"],
+        "image_size": 4,
+        "channels": 3,
+        "normalize": "standardize",
+        "counts": {"train": [15, 15, 15], "val": [5, 5, 5], "test": [7, 7, 6]},
+        "in_test_and_training": 0,
+        "skipped": {},
+    }
+
+
+def test_the_same_bytes_elsewhere_and_later(tmp_path):
+    """Another folder, hash seed and time zone give the same bytes, of arrays and of pictures."""
+    outputs = []
+    for name, env in (("a", {"PYTHONHASHSEED": "1", "TZ": "UTC"}), ("b", {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"})):
+        for kind in ("arrays", "pictures"):
+            folder = tmp_path / name / kind
+            folder.mkdir(parents=True)
+            raw_arrays(folder) if kind == "arrays" else raw_pictures(folder, pets(**{"train/cat/x.png": b""}))
+            preprocess(folder, env=env, on_bad_image="skip", image_size=3)
+        outputs.append(content(tmp_path / name))
+    assert outputs[0] == outputs[1]
+
+
+def test_a_test_part_is_held_out_where_there_is_none(tmp_path):
+    """Without a test part a share of each class becomes it, whatever part validates; images are scaled, grey stays."""
+    raw_arrays(tmp_path, channels=1, test=0)
+    facts, out = preprocess(tmp_path, test_fraction=0.2, image_size=6)
+    assert facts["counts"] == {"train": [12] * 3, "val": [4] * 3, "test": [4] * 3}
+    assert (facts["channels"], facts["image_size"], len(facts["mean"])) == (1, 6, 1)
+    assert out["val/images"].shape == (12, 6, 6, 1)
+    assert sorted(np.concatenate([out[f"{split}/names"] for split in SPLITS])) == sorted(
+        f"train/{i}" for i in range(60)
+    )
+
+
+def test_folds_take_turns(tmp_path):
+    """In cross-validation each fold validates on other images, and all are tested on the same ones."""
+    raw_arrays(tmp_path, test=0)
+    _, whole = preprocess(tmp_path)
+    folds = [preprocess(tmp_path, folds=2, fold=fold)[1] for fold in (0, 1)]
+    for one, other in (folds, reversed(folds)):
+        assert one["val/names"].tolist() == other["train/names"].tolist()
+        assert one["test/names"].tolist() == whole["test/names"].tolist()
+        assert np.bincount(one["val/labels"]).tolist() == [8] * 3
+
+
+def test_few_images_for_quick_looks(tmp_path):
+    """With per_class, at most so many images of each class are shared by training and validation, and as many test."""
+    raw_arrays(tmp_path)
+    assert preprocess(tmp_path, per_class=4)[0]["counts"] == {"train": [3] * 3, "val": [1] * 3, "test": [4] * 3}
+    run = run_stage(tmp_path, "preprocess", preprocess={"per_class": 1})
+    assert "a class has 1 and 0.1 of them are to be held out (params.yaml, preprocess.val_fraction)" in error(run)
+
+
+def test_pictures_become_arrays(tmp_path):
+    """Each picture is in the split and class that its folder says, in the order of the names, with its pixels."""
+    raw_pictures(tmp_path, dict(reversed(pets().items())))
+    facts, out = preprocess(tmp_path)
+    assert facts["classes"] == ["cat", "dog"]
+    assert facts["counts"] == {"train": [8, 8], "val": [2, 2], "test": [1, 1]}
+    for split in SPLITS:
+        names, labels = out[f"{split}/names"].tolist(), out[f"{split}/labels"].tolist()
+        assert names == sorted(names)
+        assert labels == [int("dog" in name) for name in names]
+        numbers = [int(name.split("/")[2][:-4]) + 100 * label for name, label in zip(names, labels, strict=True)]
+        red = out[f"{split}/images"][:, 0, 0].tolist()
+        assert red == [[number + 50 * (split == "test"), 0, 255] for number in numbers]
+    assert {name.split("/")[0] for name in out["test/names"]} == {"test"}
+
+
+def test_bad_pictures_are_listed_or_skipped(tmp_path):
+    """All bad pictures are named with their reasons, then the stage ends; or it goes on and records them."""
+    bad = {"train/cat/empty.png": b"", "train/dog/text.png": b"hello", "test/cat/cut.png": picture(1)[:-30]}
+    raw_pictures(tmp_path, pets(**bad))
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
+    assert "3 of 25 pictures cannot be used, listed above" in error(run)
+    assert "set preprocess.on_bad_image: skip" in run.stderr
+    listed = dict(line.split(": ", 1) for line in run.stderr.splitlines()[:-1])
+    assert listed.keys() == bad.keys()
+    assert not (tmp_path / "data" / "processed").exists()
+    facts, out = preprocess(tmp_path, on_bad_image="skip")
+    assert facts["skipped"] == listed
+    assert facts["skipped"]["train/cat/empty.png"] == "empty file"
+    assert sum(len(out[f"{split}/names"]) for split in SPLITS) == 22
+    assert not bad.keys() & {name for split in SPLITS for name in out[f"{split}/names"]}
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("train/dog", "no usable training picture of class 'dog'"),
+        ("train", "no usable training picture of class 'cat'"),
+        ("test", "no usable test picture"),
+    ],
+)
+def test_skipping_must_leave_something(lost, said, tmp_path):
+    """A class without a usable training picture, and a test part without any, end it; nothing takes their place."""
+    raw_pictures(tmp_path, {name: b"" if name.startswith(lost) else body for name, body in pets().items()})
+    assert said in error(run_stage(tmp_path, "preprocess", preprocess={"on_bad_image": "skip"}))
+    assert not (tmp_path / "data" / "processed").exists()
+
+
+def test_test_images_that_are_also_trained_on_are_counted(tmp_path):
+    """A test image whose pixels are among the training images is counted, said, and recorded."""
+    raw_pictures(tmp_path, pets(**{"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)}))
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
+    assert "note: 2 of 4 test images are also among the training images" in run.stdout
+    assert json.loads((tmp_path / "data/processed/dataset.json").read_text())["in_test_and_training"] == 2
+
+
+@pytest.mark.parametrize("trouble", ["disk is full", "folder is a file", "nothing fetched", "damaged array"])
+def test_trouble_with_the_disk_is_one_line(trouble, tmp_path):
+    """When reading or writing fails, the stage ends with one line that names the file, and leaves no part of one."""
+    raw_arrays(tmp_path)
+    raw = tmp_path / "data" / "raw"
+    if trouble == "folder is a file":
+        (tmp_path / "data" / "processed").write_bytes(b"")
+    elif trouble == "nothing fetched":
+        (raw / "dataset.json").unlink()
+    elif trouble == "damaged array":
+        (raw / "train_images.npy").write_bytes((raw / "train_images.npy").read_bytes()[:-1])
+    limit = 2000 if trouble == "disk is full" else None  # the training images have 2,160 bytes
+    run = run_stage(tmp_path, "preprocess", disk=limit, preprocess={"image_size": 4, "val_fraction": 0.25})
+    file = {"nothing fetched": r"raw/dataset\.json", "damaged array": r"raw/train_images\.npy"}.get(
+        trouble, "processed"
+    )
+    assert re.search(rf"\(data/{file}", error(run))
+    assert run.stderr.count("\n") == 1
+    assert [name for name in content(tmp_path / "data") if name.startswith("processed/")] == []
