@@ -1,0 +1,179 @@
+"""Scratch copies of the repository, one of them taken through `dvc repro` once for all tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parent.parent
+TINY = """\
+# Seconds on two cores: small digits, a small network, small pictures.
+fetch: {dataset: digits, source: null, sha256: null}
+preprocess: {image_size: 8, per_class: 20}
+train: {model: vgg, depth: 1, width: 4, batch_norm: false, epochs: 2, batch_size: 64, optimizer: sgd, lr: 0.05,
+  schedule: constant, keep: last, flip: none, shift: 1, device: cpu, threads: 1}
+evaluate: {device: cpu}
+plot: {dpi: 50, samples_per_class: 1, mistakes: 6}
+"""
+# Loaded by Python at its start: notes what a stage imports, opens and renames, and which file of the project did it.
+AUDIT = """
+import os, sys
+if stage := os.environ.get("DVC_STAGE"):
+    root = os.getcwd() + os.sep
+    log = os.open(os.environ["AUDIT_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    def inside(path):
+        full = os.path.abspath(os.fsdecode(path))
+        return full[len(root):] if full.startswith(root) and "<" not in full and "__pycache__" not in full else ""
+    def note(event, args):
+        if event == "import":
+            what, name = "import", args[0] if "." not in args[0] else ""
+        elif event == "open" and not isinstance(args[0], int):
+            what = "write" if args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else "read"
+            name = inside(args[0])
+        elif event == "os.rename":
+            what, name = "write", inside(args[1])
+        else:
+            return
+        frame = sys._getframe()
+        while frame and not inside(frame.f_code.co_filename):
+            frame = frame.f_back
+        if name:
+            by = inside(frame.f_code.co_filename) if frame else ""
+            os.write(log, f"{stage}|{what}|{name}|{by}\\n".encode())
+    sys.addaudithook(note)
+"""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the repository in a folder of its own, under Git."""
+
+    path: Path
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """That of a user in a fresh shell with the environment of these tests, and nothing from outside."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PYTHON"))}
+        folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        own = {"PATH": folders, "GIT_CONFIG_GLOBAL": os.devnull, "DVC_SITE_CACHE_DIR": f"{self.path}.site"}
+        return inherited | own | variables
+
+    def run(self, *command: str, ok: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command here; unless `ok` is false, it must succeed."""
+        done = subprocess.run(
+            command, cwd=self.path, env=self.environment(**variables), capture_output=True, text=True, timeout=300
+        )
+        assert not ok or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "commit.gpgsign=false", "commit", "--quiet", "--message", "state")
+
+    def edit(self, file: str, change: Callable[[str], str]) -> None:
+        path = self.path / file
+        path.write_text(change(path.read_text()))
+
+    def copy(self, path: Path) -> "Project":
+        shutil.copytree(self.path, path)
+        return Project(path)
+
+    @staticmethod
+    def ran(output: str) -> list[str]:
+        """The stages that a dvc command ran, in order, from what it printed."""
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+
+    def end(self) -> None:
+        """Kill what still works in this folder."""
+        for process in psutil.process_iter(["cwd"]):
+            if process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(self.path):
+                process.kill()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A project after a command, what the command printed, and the notes of its stages: (stage, what, name, by)."""
+
+    project: Project
+    output: str
+    notes: frozenset[tuple[str, ...]] = frozenset()
+
+
+def create(path: Path) -> Project:
+    """A repository of one commit from the files that Git tracks here or would, without results."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.split("\0"):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    project = Project(path)
+    project.run("git", "init", "--quiet")
+    project.run("git", "config", "user.name", "Test")
+    project.run("git", "config", "user.email", "test@example.org")
+    project.commit()
+    return project
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` has filled, in the first of the test processes that wants it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not Path(f"{folder}.done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            Path(f"{folder}.done").touch()
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return create(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`dvc repro` of the tiny recipe in a fresh clone, its results committed. Work in `reproduced` instead."""
+
+    def make(folder: Path) -> None:
+        (folder / "sitecustomize.py").write_text(AUDIT)
+        project = create(folder / "project")
+        (project.path / "recipes/tiny.yaml").write_text(TINY)
+        source = {"PYTHONDONTWRITEBYTECODE": "1"}  # every module is read from its source, which shows in the notes
+        project.run("python", "-m", "recipes", "apply", "tiny", **source)
+        project.commit()
+        watched = {"PYTHONPATH": str(folder), "AUDIT_LOG": str(folder / "log")}
+        (folder / "output").write_text(project.run("dvc", "repro", **source, **watched).stdout)
+        project.commit()
+
+    folder = once(tmp_path_factory, "first_run", make)
+    notes = frozenset(tuple(line.split("|")) for line in (folder / "log").read_text().splitlines())
+    return Run(Project(folder / "project"), (folder / "output").read_text(), notes)
+
+
+@pytest.fixture(scope="session")
+def dropout_run(first_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The experiment `more` with another dropout, as it stands in the workspace after its run."""
+
+    def make(folder: Path) -> None:
+        project = first_run.project.copy(folder / "project")
+        done = project.run("dvc", "exp", "run", "--name", "more", "-S", "train.dropout=0.3")
+        (folder / "output").write_text(done.stdout)
+
+    folder = once(tmp_path_factory, "dropout_run", make)
+    return Run(Project(folder / "project"), (folder / "output").read_text())
+
+
+@pytest.fixture
+def reproduced(first_run: Run, tmp_path: Path) -> Project:
+    """A copy of the project that has run, everything up to date and committed."""
+    return first_run.project.copy(tmp_path / "project")

@@ -1,0 +1,229 @@
+"""The commands a user types, in scratch copies of the repository, on small digits."""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+from ruamel.yaml import YAML
+
+PIPELINE = YAML(typ="safe").load((Path(__file__).parent.parent / "dvc.yaml").read_text())
+STAGES = list(PIPELINE["stages"])
+COMPARED = {"test.accuracy", "test.loss", "val.accuracy", "val.loss", "train.accuracy", "train.loss"}
+
+
+def params(project):
+    return YAML(typ="safe").load((project.path / "params.yaml").read_text())
+
+
+def same(output):
+    """The stages that a dvc command left alone."""
+    return re.findall(r"Stage '(\w+)' didn't change, skipping", output)
+
+
+def restored(output):
+    """The stages whose outputs a dvc command took from the run-cache."""
+    return re.findall(r"Stage '(\w+)' is cached - skipping run", output)
+
+
+def charts(project, *command):
+    """The plots that a dvc command gives, by their titles, pictures by their paths."""
+    data = json.loads(project.run("dvc", "plots", *command, "--json").stdout)["data"]
+    titled = {}
+    for name, entries in data.items():
+        first = entries[0]
+        titled[name if first["type"] == "image" else first["content"]["title"]["text"]] = entries
+    return titled
+
+
+def rows(entries):
+    return [row for entry in entries for row in entry["content"]["data"]["values"]]
+
+
+def test_the_second_repro_runs_nothing(first_run, reproduced):
+    """`dvc repro` runs every stage in a fresh clone, and a second time none, without importing a heavy library."""
+    assert first_run.project.ran(first_run.output) == STAGES
+    done = reproduced.run("dvc", "repro", PYTHONPROFILEIMPORTTIME="1")
+    assert same(done.stdout) == STAGES
+    loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert "dvc" in loaded and not loaded & {"torch", "torchvision", "matplotlib", "pandas", "sklearn"}
+
+
+def test_a_parameter_changes_the_stage_of_its_section(reproduced):
+    """Change something in every section at once, and each is a reason to run again for the stage of its name alone;
+    the seed is one for train."""
+    values = params(reproduced) | {"seed": 1}
+    for section in STAGES:
+        values[section] |= {list(values[section])[-1]: "other"}
+    with (reproduced.path / "params.yaml").open("w") as handle:
+        YAML().dump(values, handle)
+    status = json.loads(reproduced.run("dvc", "status", "--json").stdout)
+    changed = {stage: set(change["changed deps"]["params.yaml"]) for stage, (change,) in status.items()}
+    assert changed == {stage: {stage} | ({"seed"} if stage == "train" else set()) for stage in STAGES}
+
+
+def test_a_training_parameter_reruns_training_and_what_follows(dropout_run):
+    """`dvc exp run -S train.dropout=0.3` runs train, evaluate and plot, and neither fetch nor preprocess."""
+    assert dropout_run.project.ran(dropout_run.output) == STAGES[STAGES.index("train") :]
+    assert same(dropout_run.output) == STAGES[: STAGES.index("train")]
+
+
+def test_metrics_and_parameters_are_compared_with_the_last_commit(dropout_run):
+    """`dvc metrics show` and `diff` and `dvc params diff` name the numbers and the parameter that changed."""
+    project = dropout_run.project
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    numbers = {
+        f"{part}.{name}"
+        for file in shown.values()
+        for part in ("train", "val", "test")
+        for name in file["data"].get(part, {})
+    }
+    assert numbers >= COMPARED
+    metrics = json.loads(project.run("dvc", "metrics", "diff", "--json").stdout)
+    changes = {name: change for file in metrics.values() for name, change in file.items()}
+    assert set(changes) >= {"train.loss", "val.loss", "test.loss"} and changes["train.loss"]["diff"] != 0
+    parameters = json.loads(project.run("dvc", "params", "diff", "--json").stdout)["params.yaml"]
+    assert list(parameters) == ["train.dropout"] and parameters["train.dropout"]["new"] == 0.3
+
+
+def test_plots_show_what_there_is_to_see(dropout_run):
+    """`dvc plots show` draws loss and accuracy of both parts, learning rate, both confusions and every picture."""
+    shown = charts(dropout_run.project, "show")
+    for title in ("Loss", "Accuracy"):
+        series = {row["field"] for row in rows(shown[title])}
+        assert series == {f"train_{title.lower()}", f"val_{title.lower()}"}
+    assert all(float(row["lr"]) > 0 for row in rows(shown["Learning rate"]))
+    confusions = {title: entries for title, entries in shown.items() if title.startswith("Confusion")}
+    images = len(rows(confusions["Confusion, test images"]))
+    assert [len(rows(entries)) for entries in confusions.values()] == [images, images] and images == 200
+    pictures = [path for stage in PIPELINE["stages"].values() for path in stage.get("plots", []) if "png" in path]
+    assert pictures and set(pictures) <= set(shown)
+
+
+def test_plots_diff_draws_both_versions_in_one_chart(dropout_run, tmp_path):
+    """`dvc plots diff HEAD` has both revisions in every chart, and a page that shows them."""
+    compared = charts(dropout_run.project, "diff", "HEAD", "--out", str(tmp_path / "page"))
+    for title, entries in compared.items():
+        assert {name for entry in entries for name in entry["revisions"]} == {"workspace", "HEAD"}, title
+    assert len({tuple(row.values()) for row in rows(compared["Loss"]) if row["rev"] == "HEAD"}) == 4  # 2 epochs
+    dropout_run.project.run("dvc", "plots", "diff", "HEAD", "--out", str(tmp_path / "page"))
+    page = (tmp_path / "page/index.html").read_text()
+    assert all(f'"{title}"' in page for title in ("Loss", "Accuracy", "Learning rate"))
+
+
+def test_going_back_is_free_and_experiments_are_comparable(dropout_run, tmp_path):
+    """Back to the earlier dropout nothing is trained, results are those of before; both experiments can be compared."""
+    project = dropout_run.project.copy(tmp_path / "project")
+    dropout = YAML(typ="safe").load(project.run("git", "show", "HEAD:params.yaml").stdout)["train"]["dropout"]
+    done = project.run("dvc", "exp", "run", "--name", "back", "-S", f"train.dropout={dropout}")
+    assert project.ran(done.stdout) == []
+    assert restored(done.stdout) == STAGES[STAGES.index("train") :]
+    assert project.run("git", "status", "--porcelain").stdout == ""
+
+    table = project.run("dvc", "metrics", "diff", "more", "back", "--all", "--md").stdout
+    assert {cells[2].strip() for line in table.splitlines() if len(cells := line.split("|")) > 2} >= COMPARED
+    parameters = json.loads(project.run("dvc", "params", "diff", "more", "back", "--json").stdout)["params.yaml"]
+    assert parameters["train.dropout"]["old"] == 0.3 and parameters["train.dropout"]["new"] == dropout
+    text = project.run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", ".*/").stdout
+    columns = text.splitlines()[0].split(",")
+    assert set(columns) >= {"Experiment", "train.loss", "val.loss", "test.loss", "train.dropout"}
+    assert not [name for name in columns if "/" in name]
+
+
+def test_code_that_changes_no_result_stops_there(reproduced):
+    """Editing a stage's script runs that stage and, where its outputs stay the same, no other; a new network, none."""
+    reproduced.edit("stages/evaluate.py", lambda text: text + "# another remark\n")
+    (reproduced.path / "cifar/models/another.py").write_text("raise SystemExit('not chosen')\n")
+    done = reproduced.run("dvc", "repro")
+    assert reproduced.ran(done.stdout) == ["evaluate"]
+    assert same(done.stdout) == [stage for stage in STAGES if stage != "evaluate"]
+
+
+def test_a_misspelt_parameter_is_refused_by_dvc(reproduced):
+    """`-S train.droput=0.3` runs nothing and leaves params.yaml as it was."""
+    done = reproduced.run("dvc", "exp", "run", "-S", "train.droput=0.3", ok=False)
+    assert done.returncode and "droput" in done.stderr and not reproduced.ran(done.stdout)
+    assert reproduced.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_bad_parameters_are_refused_before_any_work(project):
+    """A new key and wrong types anywhere in params.yaml end the first stage with one line that names them all."""
+    options = ("-S", "+train.droput=0.3", "-S", "plot.dpi=high", "-S", "seed=-1")
+    done = project.run("dvc", "exp", "run", *options, ok=False)
+    assert done.returncode and project.ran(done.stdout) == [STAGES[0]]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "train.droput (did you mean dropout?)" in line and "plot.dpi = 'high'" in line and "seed = -1" in line
+    assert "Traceback" not in done.stderr and not (project.path / "data/raw").exists()
+
+
+def test_a_clone_pulls_the_results(reproduced, tmp_path):
+    """After `dvc push`, a clone is complete by its lock file alone, and after `dvc pull` by its files."""
+    store, clone = tmp_path / "store", type(reproduced)(tmp_path / "clone")
+    reproduced.run("dvc", "remote", "add", "--default", "store", str(store))
+    reproduced.commit()
+    reproduced.run("dvc", "push")
+    reproduced.run("git", "clone", "--quiet", ".", str(clone.path))
+    assert same(clone.run("dvc", "repro", "--dry", "--allow-missing").stdout) == STAGES
+    clone.run("dvc", "pull")
+    assert same(clone.run("dvc", "repro").stdout) == STAGES
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_the_same_inputs_give_the_same_bytes(reproduced):
+    """Every stage again, in another folder, with another hash seed and time zone: no output changes by a bit."""
+    done = reproduced.run("dvc", "repro", "--force", PYTHONHASHSEED="1", TZ="Asia/Kathmandu")
+    assert reproduced.ran(done.stdout) == STAGES
+    assert reproduced.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
+    """A queued experiment runs beside the workspace, which stays as it is, and leaves the stages alone that come before
+    its parameters; `-S train.lr=0.00005`, which DVC writes as 5e-05, trains with that rate."""
+    options = ("-S", "preprocess.val_fraction=0.2", "-S", "train.lr=0.00005", "-S", "seed=1", "train")
+    reproduced.run("dvc", "exp", "run", "--queue", "--name", "later", *options)
+    try:
+        reproduced.run("dvc", "queue", "start")
+        deadline = time.monotonic() + 120
+        while not (found := re.search(r"refs/exps/\S+/later$", reproduced.run("git", "show-ref").stdout, re.MULTILINE)):
+            assert time.monotonic() < deadline, reproduced.run("dvc", "queue", "logs", "later", ok=False).stdout
+            time.sleep(0.5)
+        logs = reproduced.run("dvc", "queue", "logs", "later").stdout
+    finally:
+        reproduced.run("dvc", "queue", "stop", "--kill", ok=False)
+        reproduced.end()
+    assert same(logs) == ["fetch"] and reproduced.ran(logs) == ["preprocess", "train"]
+    assert reproduced.run("git", "status", "--porcelain").stdout == ""
+    assert "lr: 5e-05" in reproduced.run("git", "show", f"{found[0]}:params.yaml").stdout
+    header, first, *_ = reproduced.run("git", "show", f"{found[0]}:plots/history.csv").stdout.splitlines()
+    assert float(dict(zip(header.split(","), first.split(","), strict=True))["lr"]) == 0.00005
+
+
+def test_a_killed_training_is_not_done(reproduced):
+    """A training ended from outside fails its experiment: no experiment is recorded, and train is still to run."""
+    command = ("dvc", "exp", "run", "--name", "endless", "-S", "train.epochs=100000", "train")
+    running = subprocess.Popen(
+        command,
+        cwd=reproduced.path,
+        env=reproduced.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        next(line for line in running.stdout if line.startswith("epoch 1/"))
+        (stage,) = [
+            process
+            for process in psutil.Process(running.pid).children(recursive=True)
+            if process.cmdline()[1:] == ["-m", "stages.train"]
+        ]
+        stage.terminate()
+        output, _ = running.communicate(timeout=120)
+    finally:
+        reproduced.end()
+        running.wait()
+    assert running.returncode and "stages.train, exited with" in output
+    assert "endless" not in reproduced.run("dvc", "exp", "list", "--name-only").stdout
+    assert reproduced.run("git", "diff", "--stat", "dvc.lock").stdout == ""
+    assert "train" in json.loads(reproduced.run("dvc", "status", "--json").stdout)

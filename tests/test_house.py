@@ -1,0 +1,230 @@
+"""The rules of the house, read from the source files; and what the stages open when they run."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+STAGES = PIPELINE["stages"]
+MODEL = "cifar/models/${train.model}.py"
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
+    for folder in sorted(ROOT.iterdir())
+    if folder.name[0] != "." and folder.name != "tests"
+    for path in sorted(folder.rglob("*.py"))
+}
+GUARDS = ("cifar/stage.py", "cifar/checkpoint.py")  # they read a stage's inputs only to tell whether one has changed
+STATE = (".checkpoints", ".downloads", "runs")  # ignored by Git, outside the pipeline
+
+
+def nodes(file, kind):
+    return [node for node in ast.walk(SOURCES[file]) if isinstance(node, kind)]
+
+
+def calls(file):
+    """(dotted name of what is called, its keywords, line) of every call."""
+    return [
+        (ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}, node.lineno)
+        for node in nodes(file, ast.Call)
+    ]
+
+
+def imported(file):
+    """Every module or name of a module that the file imports, wherever in it: `a.b` for `from a import b` too."""
+    names = {alias.name for node in nodes(file, ast.Import) for alias in node.names}
+    for node in nodes(file, ast.ImportFrom):
+        assert node.level == 0, f"{file}:{node.lineno}: a relative import"
+        names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def project_files(file):
+    """The files of the library that importing `file` loads, itself included."""
+    found, left = set(), {file}
+    while left:
+        file = left.pop()
+        found.add(file)
+        for name in imported(file):
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                stem = "/".join(parts[:end])
+                left |= {f"{stem}.py", f"{stem}/__init__.py"} & SOURCES.keys()
+        left -= found
+    return found
+
+
+def script(stage):
+    return f"stages/{stage}.py"
+
+
+def paths(stage, *kinds):
+    """The paths under these keys of a stage, without their options."""
+    entries = [entry for kind in kinds for entry in STAGES[stage].get(kind, [])]
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def within(path, folders):
+    return any(Path(path).is_relative_to(folder) for folder in folders)
+
+
+def writer(path):
+    """The stage that writes a path, or nothing for a file of the repository."""
+    return next((s for s in STAGES if within(path, paths(s, "outs", "metrics", "plots"))), None)
+
+
+def ancestors(stage):
+    before = {writer(path) for path in paths(stage, "deps")} - {None}
+    return before.union(*map(ancestors, before)) if before else set()
+
+
+def offences(bad):
+    """file:line of every call for which bad(name, keywords) holds."""
+    return [f"{file}:{line}: {name}" for file in SOURCES for name, words, line in calls(file) if bad(name, words)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dependencies_are_the_imports(stage):
+    """A stage's Python dependencies are exactly the files that its script imports, and the network that it builds."""
+    needed = project_files(script(stage))
+    if any(name == "network.build" for name, *_ in calls(script(stage))):
+        needed.add(MODEL)
+    declared = [path for path in paths(stage, "deps") if path.endswith(".py")]
+    assert sorted(declared) == sorted(needed)
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_are_the_sections_read(stage):
+    """A stage's params are the section that it loads, and the seed where it keeps it."""
+    read = set()
+    for node in nodes(script(stage), ast.Assign):
+        if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "params.load":
+            read.add(ast.unparse(node.value.args[0]).lower())
+            section, seed = node.targets[0].elts
+            assert section.id != "_"
+            read |= {"seed"} - ({"seed"} if seed.id == "_" else set())
+    assert read == set(STAGES[stage]["params"])
+
+
+def test_leaves_import_no_sibling():
+    """A module of the library imports nothing of it but UserError and, for a section of params, their base."""
+    for file in SOURCES:
+        if file.startswith("cifar/"):
+            section = file.startswith("cifar/params/") and not file.endswith("__init__.py")
+            allowed = {"cifar.UserError", *({"cifar.params.Section"} if section else ())}
+            assert {name for name in imported(file) if name.split(".")[0] == "cifar"} <= allowed, file
+
+
+def test_nobody_imports_a_stage_or_a_recipe():
+    """Stages and recipes are programs: they are run, never imported, and nothing imports by a computed name
+    but the two modules that find networks and sections."""
+    for file in SOURCES:
+        assert not [name for name in imported(file) if name.split(".")[0] in ("stages", "recipes")], file
+    dynamic = offences(lambda name, _: name.endswith("import_module") or name in ("__import__", "runpy.run_path"))
+    library = {line.split(":")[0] for line in dynamic if line.startswith(("cifar/", "stages/"))}
+    assert library == {"cifar/network.py", "cifar/params/__init__.py"}
+
+
+def test_training_cannot_see_the_test_images():
+    """Nothing that train depends on holds test images, raw images or a stage that has met the test images."""
+    hidden = ["data/raw", "data/processed/test", "metrics/test.json"]
+    for path in paths("train", "deps"):
+        assert not within(path, hidden) and not within("data/processed/test", [path]), path
+    assert writer("metrics/test.json") not in {"train", None} | ancestors("train")
+    assert ancestors("train") == {"fetch", "preprocess"}, "the walk over the graph works"
+
+
+def test_files_and_functions_are_short():
+    """A stage has at most 155 lines, any other file 185, a function 50."""
+    limits = {"stages": 155}
+    lengths = {file: len((ROOT / file).read_text().splitlines()) for file in SOURCES}
+    long = [f"{file}: {length}" for file, length in lengths.items() if length > limits.get(file.split("/")[0], 185)]
+    for file in SOURCES:
+        for node in nodes(file, ast.FunctionDef):
+            if (length := node.end_lineno - node.lineno + 1) > 50:
+                long.append(f"{file}:{node.lineno}: {node.name} {length}")
+    assert not long
+
+
+def test_nothing_dangerous_is_called():
+    """No code from data: no eval, shell, extraction to disk, and arrays and weights are read without pickles."""
+    assert not offences(lambda name, _: name in ("eval", "exec", "compile"))
+    assert not offences(lambda name, _: name.split(".")[-1] in ("extractall", "extract", "unpack_archive"))
+    assert not offences(lambda name, words: words.get("shell", "False") != "False")
+    assert not offences(lambda name, _: name in ("os.system", "os.popen") or name.startswith("os.exec"))
+    assert not offences(lambda name, words: name == "torch.load" and words.get("weights_only") != "True")
+    assert not offences(lambda name, words: name == "np.load" and words.get("allow_pickle") != "False")
+    assert not offences(lambda name, words: words.get("allow_pickle", "False") != "False")
+    assert not offences(lambda name, _: name in ("pickle.load", "pickle.loads"))
+    for file in SOURCES:
+        roots = {name.split(".")[0] for name in imported(file)}
+        assert not roots & {"dill", "joblib", "marshal", "shelve", "yaml"}, file  # yaml is YAML 1.1; DVC reads 1.2
+        assert "pickle" not in roots or file == "cifar/records.py", file
+
+
+def test_torchvision_waits_until_a_network_needs_it():
+    """torchvision, two seconds to import, stands at the top of no file but those of networks."""
+    for file, tree in SOURCES.items():
+        tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        text = " ".join(ast.unparse(node) for node in tops)
+        assert "torchvision" not in text or file.startswith("cifar/models/"), file
+
+
+def test_no_parameter_enters_a_command():
+    """No command of the pipeline interpolates a value, which a shell would run."""
+    assert STAGES and not [name for name, stage in STAGES.items() if "${" in stage["cmd"]]
+
+
+def test_results_are_in_git_or_in_the_cache():
+    """A metric or plot is cached by DVC and ignored by Git, or in Git and not cached; outputs are all cached."""
+    for stage in STAGES:
+        for kind in ("outs", "metrics", "plots"):
+            for entry, path in zip(STAGES[stage].get(kind, []), paths(stage, kind), strict=True):
+                options = {} if isinstance(entry, str) else entry[path]
+                ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", path], cwd=ROOT)
+                assert options.get("cache", True) == (ignored.returncode == 0), path
+                assert not options.get("persist") and (kind != "outs" or options.get("cache", True)), path
+
+
+def test_the_lock_file_pins_every_requirement():
+    """Every requirement is pinned with hashes in a lock file that names no address."""
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text and "--index" not in text
+    pins = re.findall(
+        r"^(\S+?)(?:\[.*?\])?==\S+(?: ;.*?)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.MULTILINE
+    )
+    assert len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE)), "no line without hashes"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = settings["project"]["dependencies"] + settings["dependency-groups"]["dev"]
+    names = {re.split(r"[^\w.-]", line)[0].replace(".", "-") for line in wanted}
+    assert "torch" in names and names <= {name for name, _ in pins}
+
+
+def test_stages_open_what_they_declare(first_run):
+    """A stage reads all of its declared dependencies and nothing else, and writes its declared outputs and nothing
+    else; sections of params are read by all, because each stage checks the whole file."""
+    lock = YAML(typ="safe").load((first_run.project.path / "dvc.lock").read_text())
+    empty = {f for f, tree in SOURCES.items() if f.endswith("__init__.py") and len(tree.body) <= 1}
+    free = ["params.yaml", "dvc.yaml", "cifar/params", *empty, *STATE]
+    for name, stage in lock["stages"].items():
+        deps, outs = ([entry["path"] for entry in stage[kind]] for kind in ("deps", "outs"))
+        reads, writes = (
+            {path for s, what, path, by in first_run.notes if (s, what) == (name, kind) and by not in GUARDS}
+            for kind in ("read", "write")
+        )
+        writes = {re.sub(r"(^|/)\.([^/]+)\.tmp$", r"\1\2", path) for path in writes}
+        assert not [path for path in sorted(reads) if not within(path, [*deps, *outs, *free])], name
+        assert not [path for path in sorted(writes) if not within(path, [*outs, *STATE])], name
+        assert not [path for path in deps if not any(within(read, [path]) for read in reads)], name
+
+
+def test_data_stages_do_without_torch(first_run):
+    """fetch, preprocess and plot never import torch, which takes longer than their work."""
+    importing = {stage for stage, what, name, _ in first_run.notes if (what, name) == ("import", "torch")}
+    assert importing == {"train", "evaluate"}
