@@ -5,12 +5,13 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 READY := .venv/.ready
 
-.PHONY: help demo repro test test-long lint lock bench show
+.PHONY: help demo repro test test-long lint lock show
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock
+	@python3 -c 'import sys; sys.exit("error: Python 3.11 or later is needed (python3)" * (sys.version_info < (3, 11)))'
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@

@@ -61,10 +61,11 @@ def exclusive(path: Path) -> Iterator[None]:
         UserError: somebody else holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(path).acquire(timeout=0)
     except Timeout:
-        raise UserError(f"another training runs in this folder ({path}): wait for it or stop it") from None
-    with lock:
+        raise UserError(
+            f"another training of this experiment or in this folder runs ({path}): wait for it or stop it"
+        ) from None
+    with held:
         yield

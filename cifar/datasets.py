@@ -29,6 +29,7 @@ class Dataset:
     binary: Layout  # the one that is downloaded: no pickle in it
     python: Layout  # accepted as a copy that the user already has
     image_shape: tuple[int, int, int] = (32, 32, 3)  # height, width, channels
+    mirrors: tuple[str, ...] = MIRRORS  # in the order in which they are tried
 
 
 CIFAR10 = Dataset(

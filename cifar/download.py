@@ -73,6 +73,7 @@ def insist(url: str, part: Path, sha256: str | None, size: int | None, timeout: 
         except FAULTS as error:
             if attempt == ATTEMPTS or permanent(error):
                 raise
+            print(f"{url}: {describe(error)}, trying again", flush=True)
         time.sleep(pause)
         attempt, pause = attempt + 1, pause * 2
 

@@ -32,6 +32,8 @@ class FastDropout(nn.Dropout):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.p:
+            return x
         if not self.training or x.device.type != "cpu":
             return super().forward(x)
         dropped = min(round(self.p * 65536), 65535)

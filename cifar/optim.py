@@ -113,7 +113,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrix: Tensor) -> Tensor:
     """About U V^T of the singular value decomposition U S V^T, by iterating a polynomial of the matrix."""
     a, b, c = POLYNOMIAL
-    x = matrix if matrix.device.type == "cpu" else matrix.bfloat16()
+    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
     wide = len(x) <= x.shape[1]
     x = x / (x.norm() + 1e-7)
     x = x if wide else x.T

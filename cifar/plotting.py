@@ -115,15 +115,20 @@ def filters(weights: np.ndarray) -> Figure:
 
     Each filter is scaled to its own largest weight; mid-grey is zero.
     """
-    columns = min(16, len(weights))
-    rows = -(-len(weights) // columns)
+    columns = max(1, min(16, len(weights)))
+    rows = max(1, -(-len(weights) // columns))
     figure, axis = plt.subplots(figsize=(max(5, 0.55 * columns + 0.5), 0.55 * rows + 0.6))
     scaled = 0.5 + 0.5 * weights / np.maximum(np.abs(weights).max((1, 2, 3), keepdims=True), 1e-12)
     pictures = scaled.transpose(0, 2, 3, 1) if weights.shape[1] == 3 else scaled.mean(1)[..., None]
     grid = np.ones((rows * columns, *pictures.shape[1:]))
     grid[: len(pictures)] = pictures
     show_grid(axis, grid.reshape(rows, columns, *pictures.shape[1:]), white=1)
-    figure.suptitle(f"The {len(weights)} filters of the first layer (grey is zero)", x=0.01, ha="left", fontsize=10)
+    title = (
+        f"The {len(weights)} filters of the first layer (grey is zero)"
+        if len(weights)
+        else "No convolution, no filters"
+    )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 
 

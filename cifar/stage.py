@@ -39,11 +39,14 @@ def run(main: Callable[[], Path | None]) -> NoReturn:
     except OSError as error:
         fail(f"{error.strerror or error} ({error.filename or 'input or output'}): mend this and run again")
     except (MemoryError, RuntimeError) as error:
-        if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):  # the second is CUDA's, in torch
+        if not isinstance(error, MemoryError) and not re.search(r"out of memory|allocate memory", str(error)):
             raise
-        fail("out of memory (params.yaml): lower batch_size of this stage, or preprocess.image_size")
+        fail("out of memory (params.yaml): lower train.batch_size, evaluate.batch_size or preprocess.image_size")
     except KeyboardInterrupt:
-        fail("interrupted (Ctrl-C): the next `dvc repro` goes on from here", 128 + signal.SIGINT)
+        fail(
+            "interrupted (Ctrl-C): run the same command again; training goes on where it was",
+            128 + signal.SIGINT,
+        )
     sys.exit(0)
 
 
@@ -56,7 +59,7 @@ def inputs() -> dict[str, Any]:
         return {}
     yaml = YAML(typ="safe", pure=True)
     try:
-        declared = yaml.load(Path("dvc.yaml"))["stages"][os.environ["DVC_STAGE"]]
+        declared = yaml.load(Path("dvc.yaml"))["stages"][os.environ["DVC_STAGE"].rpartition(":")[2]]
         values = yaml.load(Path("params.yaml"))
         found = {f"params.yaml: {section}": values[section] for section in declared.get("params", [])}
         names = [re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str(values[m[1]][m[2]]), name) for name in declared["deps"]]

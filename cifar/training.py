@@ -5,7 +5,7 @@ the device is asked for a number once an epoch, not once a step.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -171,11 +171,13 @@ def steps_per_epoch(count: int, size: int) -> int:
     return max(1, math.ceil(count / size) - (count % size == 1))
 
 
-def metrics(rows: list[Epoch]) -> dict[str, Any]:
+def metrics(rows: list[Epoch], top5: Sequence[float] = ()) -> dict[str, Any]:
     """The numbers of the kept epoch, rounded; of several networks their mean."""
 
     def mean(name: str) -> float:
         return round(sum(getattr(row, name) for row in rows) / len(rows), 5)
 
     parts = {part: {name: mean(f"{part}_{name}") for name in ("loss", "accuracy")} for part in ("train", "val")}
+    if top5:
+        parts["val"]["top5_accuracy"] = round(sum(top5) / len(top5), 5)
     return {"epoch": rows[0].epoch if len(rows) == 1 else mean("epoch"), **parts}

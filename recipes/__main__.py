@@ -11,6 +11,7 @@ checked, all recipes and all overrides, before anything runs.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,12 +30,12 @@ def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m recipes", description=__doc__, formatter_class=style)
     parser.add_argument("command", choices=["list", "show", "run", "apply"])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; for `run`, all is all of them")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; all is all the published ones")
     parser.add_argument("--queue", action="store_true", help="queue the experiments; `dvc queue start` runs them")
     parser.add_argument("--demo", action="store_true", help="put params.yaml back at the end and say what comes next")
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args()
-    names = known() if options.names == ["all"] else options.names
+    names = [name for name in known() if name != "digits"] if options.names == ["all"] else options.names
     if options.command == "list":
         for name in known():
             print(f"{name:<22}{(FOLDER / f'{name}.yaml').read_text().splitlines()[0].removeprefix('# ')}")
@@ -113,9 +114,14 @@ def apply(flat: dict[str, Any]) -> None:
 
 def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
     """One DVC experiment per recipe, of its name; an older experiment of the name is replaced."""
+    if not shutil.which("dvc"):
+        raise UserError("no dvc command (PATH): `source .venv/bin/activate` first")
+    if not git_identity():
+        raise UserError('Git has no name for its commits (git config): `git config user.name "You"`, and user.email')
     before = PARAMS.read_bytes()
     for name, flat in chosen.items():
         files.write_bytes(PARAMS, before)  # without the values of the recipe before
+        dvc("exp", "remove", f"{name}-before")
         dvc("exp", "rename", name, f"{name}-before")  # where there is one; kept until its successor is there
         sets = [f"--set-param={key}={json.dumps(value, ensure_ascii=False)}" for key, value in flat.items()]
         command = ["dvc", "exp", "run", "--name", name, *(["--queue"] if queue else []), *sets]
@@ -125,13 +131,20 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
         finally:
             if demo or queue:
                 files.write_bytes(PARAMS, before)
-            dvc(*(("exp", "rename", f"{name}-before", name) if code else ("exp", "remove", f"{name}-before")))
+            if code or not queue:
+                dvc(*(("exp", "rename", f"{name}-before", name) if code else ("exp", "remove", f"{name}-before")))
         if code:
             sys.exit(code)
     if queue:
         print("next: `dvc queue start` runs them, `dvc queue status` shows how far they are")
     elif demo:
         next_steps(name)
+
+
+def git_identity() -> bool:
+    """Whether Git knows who commits; DVC stores experiments as commits."""
+    done = subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def dvc(*words: str) -> None:

@@ -41,7 +41,7 @@ def source(p: Fetch, dataset: datasets.Dataset | None) -> Path:
     if p.source is None:
         assert dataset, "checked with params.yaml"
         name, size = dataset.binary.archive, None if p.sha256 else dataset.binary.size
-        mirrors = os.environ.get("CIFAR_MIRRORS", "").split() or datasets.MIRRORS
+        mirrors = os.environ.get("CIFAR_MIRRORS", "").split() or dataset.mirrors
         return cached([f"{mirror.rstrip('/')}/{name}" for mirror in mirrors], name, known[:1], size)
     is_url = p.source.startswith(("http://", "https://"))
     local = stage.root() / Path(p.source).expanduser()

@@ -58,9 +58,11 @@ def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
 
 
 def first_filters(model: dict) -> np.ndarray:
-    """The weights (N, C, h, w) of the first convolution."""
+    """The weights (N, C, h, w) of the first convolution, or none of them where the network has no convolution."""
     weights = load(Path("models/model.safetensors").read_bytes())
-    first = next(name for name, kind, *_ in model["layers"] if kind.startswith("Conv"))
+    first = next((name for name, kind, *_ in model["layers"] if kind.startswith("Conv")), None)
+    if first is None:
+        return np.zeros((0, 1, 1, 1), np.float32)
     prefix = "0." if model["ensemble"] > 1 else ""
     return weights[f"{prefix}{first}.weight"]
 

@@ -40,6 +40,8 @@ def main() -> None:
         "normalize": p.normalize,
         "mean": mean,
         "std": std,
+    }
+    report = {  # what a person wants to know, and training must not depend on
         "counts": {name: np.bincount(s.labels, minlength=len(classes)).tolist() for name, s in splits.items()},
         "in_test_and_training": report_duplicates(splits),
         "skipped": skipped,
@@ -48,6 +50,7 @@ def main() -> None:
         files.write_array(PROCESSED / name / "images.npy", s.images)
         files.write_array(PROCESSED / name / "labels.npy", s.labels)
         files.write_array(PROCESSED / name / "names.npy", s.names)
+    files.write_json(PROCESSED / "report.json", report)
     files.write_json(PROCESSED / "dataset.json", facts)
     print(", ".join(f"{len(s.labels)} {name}" for name, s in splits.items()), "images")
 

@@ -59,23 +59,26 @@ def main() -> Path:
     run = {"params": p.model_dump(), "seed": seed, "torch": torch.__version__, "where": where}
     key = checkpoint.key(run, [*checkpoint.loaded_code(), *SPLITS, DATA / "dataset.json"])
     saved = stage.root() / ".checkpoints" / key
-    with checkpoint.exclusive(Path(".checkpoints/lock")):
-        trainers = train_all(p, seed, dataset, arguments, place, saved)
-        kept = [trainer.finish() for trainer in trainers]
+    with checkpoint.exclusive(Path(".checkpoints/lock")), checkpoint.exclusive(saved.with_suffix(".lock")):
+        trainers, kept, top5 = train_all(p, seed, dataset, arguments, place, saved)
         files.write_bytes("models/model.safetensors", network.weights([trainer.net for trainer in trainers]))
         description = {"model": p.model, "arguments": arguments, "layers": layers, "ensemble": p.ensemble}
         data = {key: dataset[key] for key in ("classes", "image_size", "channels", "mean", "std")}
         files.write_json("models/model.json", {**description, **data, "epochs": [row.epoch for row in kept]})
         rows = [(number, *astuple(row)) for number, trainer in enumerate(trainers) for row in trainer.history]
         files.write_csv("plots/history.csv", ["network", *(f.name for f in fields(training.Epoch))], rows)
-        files.write_json("metrics/train.json", training.metrics(kept))
+        files.write_json("metrics/train.json", training.metrics(kept, top5))
     return saved
 
 
 def train_all(
     p: Train, seed: int, dataset: dict[str, Any], arguments: dict[str, Any], place: torch.device, saved: Path
-) -> list[training.Trainer]:
-    """Every network of the ensemble, one after the other; the checkpoint `saved` holds the ones before and this one."""
+) -> tuple[list[training.Trainer], list[training.Epoch], list[float]]:
+    """Every network of the ensemble, one after the other; the checkpoint `saved` holds the ones before and this one.
+
+    Returns the trainers with the weights to keep, the epoch these are of, and from eleven classes on their top-5
+    accuracy on the validation part.
+    """
     images, labels, val_images, val_labels = (tensors.to_device(files.read_array(path), place) for path in SPLITS)
     normalize = tensors.normalizer(dataset["mean"], dataset["std"], place)
     data = Data(augment.pad(images, p.shift), labels, val_images, val_labels, normalize)
@@ -83,6 +86,7 @@ def train_all(
     before = (checkpoint.load(saved) or {"trainers": []})["trainers"]
     done: list[dict[str, Any]] = []
     trainers: list[training.Trainer] = []
+    kept, top5 = [], []
     for number in range(p.ensemble):
         own_seed = seeds.derive(seed, "network", number) if number else seed
         net = network.build(p.model, arguments, seeds.derive(own_seed, "weights"))
@@ -95,7 +99,10 @@ def train_all(
             files.write_bytes(saved, checkpoint.dump({"trainers": [*done, trainer.state()]}))
         done.append(trainer.state())
         trainers.append(trainer)
-    return trainers
+        kept.append(trainer.finish())
+        val = scoring.summary(scoring.predict(trainer.net, val_images, normalize, VAL_BATCH), val_labels)
+        top5 += [val["top5_accuracy"]] if "top5_accuracy" in val else []
+    return trainers, kept, top5
 
 
 def make_trainer(net: nn.Module, p: Train, count: int) -> training.Trainer:

@@ -113,7 +113,7 @@ def test_a_second_process_is_refused(tmp_path):
     )  # fmt: skip
     with first:
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=r"another training runs in this folder"), checkpoint.exclusive(path):
+        with pytest.raises(UserError, match=r"^another training .*\(.*folder/lock\)"), checkpoint.exclusive(path):
             pass
         first.kill()
     with checkpoint.exclusive(path):

@@ -227,3 +227,24 @@ def test_a_killed_training_is_not_done(reproduced):
     assert "endless" not in reproduced.run("dvc", "exp", "list", "--name-only").stdout
     assert reproduced.run("git", "diff", "--stat", "dvc.lock").stdout == ""
     assert "train" in json.loads(reproduced.run("dvc", "status", "--json").stdout)
+
+
+def test_the_network_of_the_contributing_page_takes_one_file(reproduced):
+    """The commands of CONTRIBUTING.md add a network and run it to its pictures, as they stand there."""
+    page = (reproduced.path / "CONTRIBUTING.md").read_text()
+    block = page[page.index("    cat > cifar/models/linear.py") : page.index("Nothing else changes")]
+    commands = re.sub("^    ", "", block, flags=re.MULTILINE).rstrip()
+    done = reproduced.run("bash", "-ec", commands + " -S train.depth=0 -S train.width=0")
+    assert reproduced.ran(done.stdout) == ["train", "evaluate", "plot"]
+    assert re.search(r"Linear +10 +650\n", done.stdout), "8 x 8 pixels and a bias for each of ten digits"
+
+
+def test_make_installs_once_and_lists_its_targets(project):
+    """`make help` names every target; a target installs where the lock file is newer than the environment only."""
+    targets = set(re.findall(r"^make (\S+)", project.run("make", "help").stdout, re.MULTILINE))
+    assert targets >= {"demo", "repro", "test", "lint", "lock", "help", "show"}
+    assert "pip install" in project.run("make", "--dry-run", "demo").stdout
+    (project.path / ".venv").mkdir()
+    (project.path / ".venv/.ready").touch()
+    planned = project.run("make", "--dry-run", "demo").stdout
+    assert "pip" not in planned and "recipes run digits --demo" in planned

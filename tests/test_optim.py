@@ -112,6 +112,23 @@ def test_plateau_drops_after_epochs_without_progress():
     assert found == pytest.approx([LR * 0.5**n for n in drops])
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_groups_of_different_rates_keep_their_ratios(name):
+    """Every schedule multiplies all rates alike: those of muon keep their published ratios."""
+    optimizer = make("muon", small_net())
+    before = [group["lr"] for group in optimizer.param_groups]
+    schedule = optim.make_schedule(name, optimizer, epochs=3, steps=2, warmup=0, drop=0.5, drop_epochs=1)
+    shares = set()
+    for _ in range(6):
+        found = [group["lr"] / rate for group, rate in zip(optimizer.param_groups, before, strict=True)]
+        assert found == pytest.approx([found[0]] * 3)
+        shares.add(round(found[0], 6))
+        optimizer.step()
+        schedule.step(*([1.0] if name == "plateau" else []))
+    assert len(before) == 3
+    assert (len(shares) == 1) == (name == "constant")
+
+
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adam", "adamw", "muon"])
 @pytest.mark.parametrize(
     ("name", "warmup"), [*((name, 0) for name in SCHEDULES), *((name, 1) for name in SCHEDULES[:-1])]

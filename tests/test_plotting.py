@@ -178,6 +178,13 @@ def test_filters_stand_in_rows_of_sixteen():
     assert (shown[4:, 16:] == 1).all()
 
 
+def test_a_network_without_convolutions_has_no_filters():
+    """No filters give a picture that says so."""
+    figure = plotting.filters(np.zeros((0, 1, 1, 1), np.float32))
+    assert figure.get_suptitle().startswith("No convolution")
+    png(figure)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_one_pixel_are_drawn(channels):
     """The smallest images that the pipeline takes are shown in grey and in colour."""

@@ -1,13 +1,21 @@
 """Recipes: small files over params.yaml, shown, applied and run as experiments."""
 
+import hashlib
+import io
 import json
+import math
 import re
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from cifar import UserError, network, params
+from cifar import UserError, augment, network, params, tensors
+from cifar.params.train import Train
 from recipes import __main__ as recipes
+from stages import train
 
 ROOT = Path(__file__).parent.parent
 PARAMS = (ROOT / "params.yaml").read_text()
@@ -119,3 +127,93 @@ def test_queued_recipes_wait(reproduced):
     assert re.search(r"digits .*Queued", reproduced.run("dvc", "queue", "status").stdout)
     stash = reproduced.run("git", "rev-parse", "refs/exps/celery/stash").stdout.strip()
     assert name in reproduced.run("git", "-c", "core.quotePath=false", "show", f"{stash}:params.yaml").stdout
+
+
+# What each tutorial states: the share of its training images that validates, and the parameters of its training.
+VGG = {"model": "vgg", "batch_size": 64, "optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "epochs": 100}
+SHIFTED = {"flip": "random", "shift": 3}
+DENSE = {"model": "dense_head", "epochs": 100, "batch_size": 50, "optimizer": "adam", "lr": 0.001}
+PLAIN = {"dropout": 0.0, "dropout_step": 0.0, "batch_norm": False, "weight_decay": 0.0, "flip": "none", "shift": 0}
+PUBLISHED = {
+    "convpool": (
+        0.1,
+        {"model": "convpool", "epochs": 10, "batch_size": 10, "optimizer": "sgd", "lr": 0.01, "momentum": 0.0},
+    ),
+    "gap": (0.1, {"model": "gap", "epochs": 10, "batch_size": 100, "optimizer": "adam", "lr": 0.001, "dropout": 0.25}),
+    "vgg1": (0.1, VGG | {"depth": 1}),
+    "vgg2": (0.1, VGG | {"depth": 2}),
+    "vgg3": (0.1, VGG | {"depth": 3}),
+    "vgg3-dropout": (0.1, VGG | {"depth": 3, "dropout": 0.2}),
+    "vgg3-decay": (0.1, VGG | {"depth": 3, "weight_decay": 2 * 0.001}),
+    "vgg3-augment": (0.1, VGG | {"depth": 3} | SHIFTED),
+    "vgg3-rising-dropout": (0.1, VGG | {"depth": 3, "epochs": 200, "dropout": 0.2, "dropout_step": 0.1}),
+    "vgg3-dropout-augment": (0.1, VGG | {"depth": 3, "epochs": 200, "dropout": 0.2} | SHIFTED),
+    "vgg3-full": (
+        0.1,
+        VGG | {"depth": 3, "epochs": 400, "dropout": 0.2, "dropout_step": 0.1, "batch_norm": True} | SHIFTED,
+    ),
+    "dense-head": (0.2, DENSE),
+    "dense-head-100": (0.2, DENSE),
+    "sgd-cnn": (
+        0.2,
+        {"model": "sgd_cnn", "epochs": 100, "batch_size": 64, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9},
+    ),
+}
+
+
+def test_every_published_recipe_is_there():
+    """The fourteen recipes of the five tutorials, and the digits of the demo."""
+    assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == {*PUBLISHED, "digits"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_says_what_was_published_and_trains(name, monkeypatch):
+    """Its parameters are the published ones, whatever params.yaml had before, and two steps change the weights."""
+    monkeypatch.chdir(ROOT)
+    share, stated = PUBLISHED[name]
+    flat = recipes.values(name, [])
+    off = {"nesterov": False, "schedule": "constant", "label_smoothing": 0.0, "ema": 0.0, "keep": "last", "cutout": 0}
+    for key, value in (PLAIN | off | stated).items():
+        assert flat[f"train.{key}"] == value, key
+    assert (flat["preprocess.val_fraction"], flat["preprocess.normalize"]) == (share, "unit")
+    own = {key.split(".")[1] for key in flat if key.startswith("train.")}
+    assert set(Train.model_fields) - own <= {"drop", "drop_epochs", "monitor", "device", "threads"}
+
+    p = Train(**params.read("params.yaml")["train"] | {k.split(".")[1]: v for k, v in flat.items() if "train." in k})
+    p = p.model_copy(update={"epochs": 1})
+    count, classes = 2 * p.batch_size, 100 if name.endswith("100") else 10
+    images = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
+    labels = torch.randint(0, classes, (count,))
+    facts = {"num_classes": classes, "in_channels": 3, "image_size": 32}
+    net = network.build(p.model, network.arguments(p.model, p, facts), 0)
+    before = [value.clone() for value in net.parameters()]
+    normalize = tensors.normalizer([0.0] * 3, [1.0] * 3, torch.device("cpu"))
+    data = train.Data(augment.pad(images, p.shift), labels, images[:10], labels[:10], normalize)
+    trainer = train.make_trainer(net, p, count)
+    list(train.run_epochs(trainer, p, 0, data))
+    assert len(trainer.history) == 1 and math.isfinite(trainer.history[0].train_loss)
+    assert any(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+
+
+def test_dense_head_100_runs_on_an_archive_in_the_official_layout(project):
+    """From an archive of CIFAR-100's binary layout to top-5 accuracies of both held-out parts."""
+    rng, folder = np.random.default_rng(0), project.path.parent
+    with tarfile.open(folder / "made.tar.gz", "w:gz") as tar:
+        for name, labels in (("train.bin", np.repeat(np.arange(100), 5)), ("test.bin", np.arange(100))):
+            rows = rng.integers(0, 256, (len(labels), 3074), dtype=np.uint8)
+            rows[:, 1] = labels
+            add(tar, f"cifar-100-binary/{name}", rows.tobytes())
+        add(tar, "cifar-100-binary/fine_label_names.txt", "\n".join(f"thing {i}" for i in range(100)).encode())
+    sha256 = hashlib.sha256((folder / "made.tar.gz").read_bytes()).hexdigest()
+    settings = (f"fetch.source={folder}/made.tar.gz", f"fetch.sha256={sha256}", "train.epochs=1", "plot.dpi=50")
+    done = project.run("python", "-m", "recipes", "run", "dense-head-100", *(f"-S{item}" for item in settings))
+    assert project.ran(done.stdout) == ["fetch", "preprocess", "train", "evaluate", "plot"]
+    for split, file in (("test", "test"), ("val", "train")):
+        numbers = json.loads((project.path / f"metrics/{file}.json").read_text())[split]
+        assert numbers["accuracy"] <= numbers["top5_accuracy"] < 0.5
+
+
+def add(tar, name, content):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))

@@ -82,10 +82,21 @@ def test_an_error_of_the_user_is_one_line(error, line, capsys):
     assert capsys.readouterr() == ("", line)
 
 
-def test_an_error_of_the_code_keeps_its_traceback():
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you ..."),
+                                   RuntimeError("CUDA out of memory. Tried ...")])  # fmt: skip
+def test_too_little_memory_is_one_line(error, capsys):
+    """Python's and torch's ways to run out of memory name the parameters that take less of it."""
+    assert end(failing(error)) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: out of memory (params.yaml): lower ")
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes differ")])
+def test_an_error_of_the_code_keeps_its_traceback(error):
     """A mistake in the code itself is not hidden behind a line."""
-    with pytest.raises(ZeroDivisionError):
-        stage.run(failing(ZeroDivisionError()))
+    with pytest.raises(type(error)):
+        stage.run(failing(error))
 
 
 @pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, "error: interrupted (Ctrl-C)"), (signal.SIGTERM, "")])
@@ -136,6 +147,13 @@ def test_an_input_that_is_edited_meanwhile_fails_the_stage(running, capsys, name
     assert end(lambda: Path(name).write_text(content) and None) == 1
     error = f"error: {named} changed while this stage ran (dvc.yaml): run `dvc repro` again\n"
     assert capsys.readouterr().err == error
+
+
+def test_a_stage_may_be_named_with_its_file(running, capsys, monkeypatch):
+    """DVC names a stage by its file too, as in `dvc.yaml:work`; its inputs are then watched as well."""
+    monkeypatch.setenv("DVC_STAGE", "dvc.yaml:work")
+    assert end(lambda: Path("script.py").write_text("changed") and None) == 1
+    assert capsys.readouterr().err.startswith("error: script.py changed")
 
 
 def test_an_input_that_vanishes_fails_the_stage(running, capsys):

@@ -250,3 +250,10 @@ def test_metrics_of_an_ensemble_are_means():
         "val": {"loss": 1.25, "accuracy": 0.31173},
     }
     assert isinstance(one["epoch"], int)
+
+
+def test_metrics_may_hold_the_top5_accuracy():
+    """Top-5 accuracies of the networks come in as one more number of the validation part, their mean."""
+    row = training.Epoch(1, 0.1, 0.5, 0.25, 1.0, 0.5)
+    assert training.metrics([row, row], [0.5, 0.75])["val"] == {"loss": 1.0, "accuracy": 0.5, "top5_accuracy": 0.625}
+    assert "top5_accuracy" not in training.metrics([row])["val"]

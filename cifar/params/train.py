@@ -60,6 +60,8 @@ class Train(Section):
     def check_together(self) -> Self:
         if self.nesterov and not self.momentum:
             raise ValueError("train.nesterov needs train.momentum above 0")
+        if self.batch_norm and self.batch_size == 1:
+            raise ValueError("train.batch_norm needs train.batch_size of at least 2")
         if self.warmup and self.warmup >= self.epochs:
             raise ValueError(f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}")
         if self.warmup and self.schedule == "plateau":

@@ -54,13 +54,16 @@ def pets(**more: bytes) -> dict[str, bytes]:
 
 
 def preprocess(folder: Path, env: dict[str, str] | None = None, **values) -> tuple[dict, dict[str, np.ndarray]]:
-    """Run the stage with the repository's parameters, changed by `values`; dataset.json and the arrays by name."""
+    """Run the stage with the repository's parameters, changed by `values`; all facts, and the arrays by name."""
     run = run_stage(folder, "preprocess", env=env, preprocess={"image_size": 4, "val_fraction": 0.25} | values)
     assert run.returncode == 0, run.stderr
     out = folder / "data" / "processed"
     expected = {f"{split}/{kind}.npy" for split in SPLITS for kind in ("images", "labels", "names")}
-    assert content(out).keys() == {"dataset.json", *expected}
-    return json.loads((out / "dataset.json").read_text()), {name[:-4]: np.load(out / name) for name in expected}
+    assert content(out).keys() == {"dataset.json", "report.json", *expected}
+    facts = json.loads((out / "dataset.json").read_text())
+    assert not facts.keys() & {"counts", "in_test_and_training", "skipped"}, "training depends on this file"
+    facts |= json.loads((out / "report.json").read_text())
+    return facts, {name[:-4]: np.load(out / name) for name in expected}
 
 
 def error(run) -> str:
@@ -198,7 +201,7 @@ def test_test_images_that_are_also_trained_on_are_counted(tmp_path):
     raw_pictures(tmp_path, pets(**{"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)}))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
     assert "note: 2 of 4 test images are also among the training images" in run.stdout
-    assert json.loads((tmp_path / "data/processed/dataset.json").read_text())["in_test_and_training"] == 2
+    assert json.loads((tmp_path / "data/processed/report.json").read_text())["in_test_and_training"] == 2
 
 
 @pytest.mark.parametrize("trouble", ["disk is full", "folder is a file", "nothing fetched", "damaged array"])

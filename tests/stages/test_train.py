@@ -91,8 +91,8 @@ def kill(folder, number, lines, delay=0.0):
                 break
         errors = process.stderr.read()
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), printed + errors
-    interrupted = "error: interrupted (Ctrl-C): the next `dvc repro` goes on from here\n"
-    assert errors == (interrupted if number == signal.SIGINT else "")
+    assert errors.startswith("error: interrupted (Ctrl-C)" if number == signal.SIGINT else "")
+    assert errors.count("\n") == (number == signal.SIGINT)
     assert not any((folder / name).exists() for name in OUTPUTS)
     return printed
 
@@ -120,7 +120,7 @@ def outputs(folder):
 
 
 def checkpoints(folder):
-    return [path for path in (folder / ".checkpoints").iterdir() if path.name != "lock"]
+    return [path for path in (folder / ".checkpoints").iterdir() if not path.name.endswith("lock")]
 
 
 @pytest.fixture(scope="module")
@@ -211,5 +211,5 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path):
         first.send_signal(signal.SIGCONT)
         assert finish(first)[0] == 0
     assert code == 1
-    assert re.fullmatch(r"error: another training runs in this folder .*\n", errors)
+    assert re.fullmatch(r"error: another training .*\n", errors)
     assert len(outputs(folder)) == 4
