@@ -11,7 +11,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock
-	@python3 -c 'import sys; sys.exit("error: Python 3.11 or later is needed (python3)" * (sys.version_info < (3, 11)))'
+	@python3 -c 'import sys; sys.exit("error: Python 3.11 or later is needed (python3)" if sys.version_info < (3, 11) else 0)'
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@

@@ -243,7 +243,11 @@ def test_make_installs_once_and_lists_its_targets(project):
     """`make help` names every target; a target installs where the lock file is newer than the environment only."""
     targets = set(re.findall(r"^make (\S+)", project.run("make", "help").stdout, re.MULTILINE))
     assert targets >= {"demo", "repro", "test", "lint", "lock", "help", "show"}
-    assert "pip install" in project.run("make", "--dry-run", "demo").stdout
+    planned = project.run("make", "--dry-run", "demo").stdout
+    assert "pip install" in planned
+    check = next(line for line in planned.splitlines() if "version_info" in line)
+    project.run("bash", "-c", check)
+    assert project.run("bash", "-c", check.replace("(3, 11)", "(9, 0)"), ok=False).stderr.startswith("error: Python")
     (project.path / ".venv").mkdir()
     (project.path / ".venv/.ready").touch()
     planned = project.run("make", "--dry-run", "demo").stdout
