@@ -11,6 +11,7 @@ checked, all recipes and all overrides, before anything runs.
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -116,8 +117,6 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
     """One DVC experiment per recipe, of its name; an older experiment of the name is replaced."""
     if not shutil.which("dvc"):
         raise UserError("no dvc command (PATH): `source .venv/bin/activate` first")
-    if not git_identity():
-        raise UserError('Git has no name for its commits (git config): `git config user.name "You"`, and user.email')
     before = PARAMS.read_bytes()
     for name, flat in chosen.items():
         files.write_bytes(PARAMS, before)  # without the values of the recipe before
@@ -127,7 +126,7 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
         command = ["dvc", "exp", "run", "--name", name, *(["--queue"] if queue else []), *sets]
         code = 1
         try:
-            code = subprocess.run(command, check=False).returncode
+            code = subprocess.run(command, check=False, env=os.environ | identity()).returncode
         finally:
             if demo or queue:
                 files.write_bytes(PARAMS, before)
@@ -141,10 +140,14 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
         next_steps(name)
 
 
-def git_identity() -> bool:
-    """Whether Git knows who commits; DVC stores experiments as commits."""
-    done = subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False)
-    return done.returncode == 0
+def identity() -> dict[str, str]:
+    """A name for the commits that DVC stores experiments in, on a new machine where Git has none."""
+    if subprocess.run(["git", "config", "user.email"], capture_output=True, check=False).returncode == 0:
+        return {}
+    roles = ("AUTHOR", "COMMITTER")
+    return {f"GIT_{role}_NAME": "nobody" for role in roles} | {
+        f"GIT_{role}_EMAIL": "nobody@localhost" for role in roles
+    }
 
 
 def dvc(*words: str) -> None:
@@ -154,11 +157,12 @@ def dvc(*words: str) -> None:
 
 def next_steps(name: str) -> None:
     test = files.read_json("metrics/test.json")["test"]
+    who = "\n  git config --global user.email you@…    and user.name: DVC needs them" if identity() else ""
     print(f"""
 Test accuracy {test["accuracy"]:.2%}, 95 % interval {test["accuracy_low"]:.2%} to {test["accuracy_high"]:.2%}.
 Pictures: plots/curves.png, confusion.png, mistakes.png, samples.png, filters.png
 params.yaml is as it was; this run is the experiment `{name}`. Next:
-  source .venv/bin/activate               the dvc command, in this terminal
+  source .venv/bin/activate               the dvc command, in this terminal{who}
   {f"dvc exp apply {name}":<40}take up the experiment: its parameters and results
   dvc exp run -S train.dropout=0.3        change one value: only train and what follows runs again
   {f"dvc metrics diff {name}":<40}what it did

@@ -116,6 +116,16 @@ def test_recipes_run_as_experiments_of_their_names(reproduced):
     assert "Test accuracy" in demo.stdout and "dvc exp apply sharp" in demo.stdout
 
 
+def test_a_machine_where_git_has_no_name_runs_recipes(reproduced):
+    """Git without user.name and user.email, and an edited params.yaml: the recipe runs, and its end names the mend."""
+    reproduced.run("git", "config", "--unset", "user.name")
+    reproduced.run("git", "config", "--unset", "user.email")
+    reproduced.edit("params.yaml", lambda text: text.replace("dpi: 50", "dpi: 55"))
+    (reproduced.path / "recipes/few.yaml").write_text("# fewer mistakes\nplot: {mistakes: 5}\n")
+    done = reproduced.run("python", "-m", "recipes", "run", "few", "--demo")
+    assert reproduced.ran(done.stdout) == ["plot"] and "git config --global user.email" in done.stdout
+
+
 def test_queued_recipes_wait(reproduced):
     """`run --queue` queues each recipe under its name, with text of any alphabet as it is, and runs nothing."""
     name = "bücher 1, “x”"
