@@ -3,8 +3,7 @@
 import hashlib
 import io
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,9 @@ from filelock import FileLock, Timeout
 from cifar import UserError
 
 
-def key(facts: dict[str, Any], paths: Iterable[Path]) -> str:
-    """The name of a run: 32 hex digits of everything its result depends on.
-
-    Args:
-        facts: parameters, versions, device, threads.
-        paths: its code and its data; their contents count, not their names' order.
-    """
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for path in sorted(paths):
-        with path.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()[:32]
-
-
-def loaded_code() -> list[Path]:
-    """The files of this program that are loaded: the stage's script and the library's modules."""
-    modules = [m for name, m in sys.modules.items() if name == "__main__" or name.split(".")[0] == "cifar"]
-    return [Path(file) for m in modules if (file := getattr(m, "__file__", None))]
+def key(facts: dict[str, Any]) -> str:
+    """The name of a run: 32 hex digits of `facts`, everything that its result depends on."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def dump(state: dict[str, Any]) -> bytes:

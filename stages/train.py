@@ -20,6 +20,7 @@ from cifar import (
     network,
     optim,
     params,
+    provenance,
     scoring,
     seeds,
     stage,
@@ -53,18 +54,17 @@ def main() -> Path:
     facts |= {"num_classes": len(dataset["classes"]), "in_channels": dataset["channels"]}
     arguments = network.arguments(p.model, p, facts)
     layers = network.summary(network.build(p.model, arguments, seed=0), dataset["channels"], dataset["image_size"])
-    where = f"{torch.cuda.get_device_name(place) if place.type == 'cuda' else place}, {threads} CPU threads"
-    print(f"{p.model} on {where}", network.table(layers), sep="\n")
-
-    run = {"params": p.model_dump(), "seed": seed, "torch": torch.__version__, "where": where}
-    key = checkpoint.key(run, [*checkpoint.loaded_code(), *SPLITS, DATA / "dataset.json"])
-    saved = stage.root() / ".checkpoints" / key
+    data = [*SPLITS, DATA / "dataset.json"]
+    made_by = provenance.facts({"train": p.model_dump(), "seed": seed}, place, threads, data)
+    print(f"{p.model} on {made_by['device']}, {threads} CPU threads", network.table(layers), sep="\n")
+    saved = stage.root() / ".checkpoints" / checkpoint.key(made_by)
     with checkpoint.exclusive(Path(".checkpoints/lock")), checkpoint.exclusive(saved.with_suffix(".lock")):
         trainers, kept, top5 = train_all(p, seed, dataset, arguments, place, saved)
         files.write_bytes("models/model.safetensors", network.weights([trainer.net for trainer in trainers]))
-        description = {"model": p.model, "arguments": arguments, "layers": layers, "ensemble": p.ensemble}
-        data = {key: dataset[key] for key in ("classes", "image_size", "channels", "mean", "std")}
-        files.write_json("models/model.json", {**description, **data, "epochs": [row.epoch for row in kept]})
+        description = {key: dataset[key] for key in ("classes", "image_size", "channels", "mean", "std")}
+        description |= {"model": p.model, "arguments": arguments, "layers": layers, "ensemble": p.ensemble}
+        description |= {"epochs": [row.epoch for row in kept], "made_by": made_by}
+        files.write_json("models/model.json", description)
         rows = [(number, *astuple(row)) for number, trainer in enumerate(trainers) for row in trainer.history]
         files.write_csv("plots/history.csv", ["network", *(f.name for f in fields(training.Epoch))], rows)
         files.write_json("metrics/train.json", training.metrics(kept, top5))

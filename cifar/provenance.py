@@ -1,0 +1,48 @@
+"""What made a model: everything that its bytes depend on, and nothing else.
+
+No time, path, host or commit is in it, so the same run in another folder, tomorrow or after a commit gives
+the same lines. The code is known by Git's own names of the files' contents, which committing does not
+change: `git log --find-object=<id>` lists the commits.
+"""
+
+import hashlib
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]  # of the program; the data are in the current folder
+
+
+def facts(parameters: dict[str, Any], place: torch.device, threads: int, data: Iterable[Path]) -> dict[str, Any]:
+    """Of the running program: its parameters, device, CPU threads, versions, loaded code, and the files `data`."""
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    return {
+        "parameters": parameters,
+        "device": f"{name}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": threads,
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
+        "code": {path.as_posix(): blob((ROOT / path).read_bytes()) for path in loaded_code()},
+        "data": {path.as_posix(): sha256(path) for path in data},
+    }
+
+
+def loaded_code() -> list[Path]:
+    """The files of this program that are loaded, from its folder: the stage's script and the library's modules."""
+    modules = [m for name, m in sys.modules.items() if name == "__main__" or name.split(".")[0] == "cifar"]
+    found = {Path(file).resolve() for m in modules if (file := getattr(m, "__file__", None))}
+    return sorted(path.relative_to(ROOT) for path in found if path.is_relative_to(ROOT))
+
+
+def blob(content: bytes) -> str:
+    """Git's name for a file of this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
