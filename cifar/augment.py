@@ -3,6 +3,7 @@
 Images stay uint8 and channels-last in memory, (N, H, W, C), until the network gets them.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -61,6 +62,17 @@ def pad(images: Tensor, shift: int) -> Tensor:
     return torch.cat([part.contiguous() for part in parts])
 
 
+def resize(images: Tensor, side: int) -> Tensor:
+    """(N, H, W, C) uint8 to (N, side, side, C), each pixel the weighted mean of those that it covers."""
+    parts = [
+        F.interpolate(
+            part.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True, align_corners=False
+        )
+        for part in images.split(4096)
+    ]
+    return torch.cat([part.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous() for part in parts])
+
+
 def apply(padded: Tensor, index: Tensor, draws: Draws, shift: int) -> Tensor:
     """The images `index` of the padded set, cropped to their size and mirrored as drawn: (B, H, W, C) uint8."""
     count, height, width, channels = padded.shape
@@ -82,3 +94,35 @@ def cut_out(x: Tensor, draws: Draws, size: int) -> Tensor:
     rows = (torch.arange(height, device=x.device) - (draws.hole[:, :1] * height).floor() + size // 2) // size == 0
     columns = (torch.arange(width, device=x.device) - (draws.hole[:, 1:] * width).floor() + size // 2) // size == 0
     return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+class Augmented:
+    """The training images as each epoch shows them: every one cropped, mirrored and cut out by its own draw.
+
+    Args:
+        images: (N, H, W, C) uint8, on the device.
+        labels: (N,), on the device.
+        normalize: from (B, H, W, C) uint8 to the network's input (B, C, H, W).
+        small_epochs: how many of the first epochs show them smaller, `small_side` pixels high and wide: a
+            network learns as much from them at first, in half the time (progressive resizing, Howard 2018).
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor], shift: int, flip: str, cutout: int,
+        small_epochs: int, small_side: int,
+    ) -> None:  # fmt: skip
+        self.padded, self.labels, self.normalize = pad(images, shift), labels, normalize
+        self.small_epochs = small_epochs
+        self.small = pad(resize(images, small_side), shift) if small_epochs else self.padded
+        self.shift, self.flip, self.cutout = shift, flip, cutout
+
+    def epoch(
+        self, number: int, batches: Iterable[Tensor], first: torch.Generator, now: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Network input and labels for each batch of indices, in the epoch `number`; the generators are draw()'s."""
+        draws = draw(len(self.labels), self.shift, self.flip, number, first, now).to(self.labels.device)
+        padded = self.small if number <= self.small_epochs else self.padded
+        for index in batches:
+            own = draws.take(index)
+            x = self.normalize(apply(padded, index, own, self.shift))
+            yield cut_out(x, own, self.cutout), self.labels[index]

@@ -2,12 +2,15 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 from cifar import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the numbers of these options in malloc.h
+WORTH_COMPILING = 5000  # steps: fewer are over before the minute that compiling takes has paid (not measured yet)
 
 
 def pick(name: str, key: str) -> torch.device:
@@ -33,6 +36,31 @@ def set_threads(count: int) -> int:
     torch.set_num_threads(count or cores)
     keep_memory()
     return torch.get_num_threads()
+
+
+def forward(
+    net: nn.Module, place: torch.device, precision: str, compiled: str, steps: int
+) -> Callable[[Tensor], Tensor]:
+    """How training calls `net`: from its input to float32 logits, in the given precision, compiled or as it is.
+
+    Args:
+        precision: "bf16" (autocast: the weights stay float32), "fp32" or "auto": bf16 on CUDA only. A CPU
+            without matrix units is slower with it.
+        compiled: a mode of torch.compile, "none", or "auto": "reduce-overhead", which is CUDA graphs, on CUDA
+            for trainings of WORTH_COMPILING steps and more; never on a CPU, where it does not pay.
+        steps: of the whole training.
+    """
+    cuda = place.type == "cuda"
+    mode = {"auto": "reduce-overhead" if cuda and steps >= WORTH_COMPILING else "none"}.get(compiled, compiled)
+    call = net if mode == "none" else torch.compile(net, mode=mode, dynamic=False)
+    if precision == "fp32" or (precision == "auto" and not cuda):
+        return call
+
+    def autocast(x: Tensor) -> Tensor:
+        with torch.autocast(place.type, torch.bfloat16):
+            return call(x).float()
+
+    return autocast
 
 
 def keep_memory() -> None:

@@ -135,3 +135,17 @@ def table(layers: list[tuple[str, str, str, int]]) -> str:
     """A summary as text, one line a layer and the number of parameters of all."""
     lines = [f"  {layer:<24}{kind:<20}{shape:>12}{count:>12,}" for layer, kind, shape, count in layers]
     return "\n".join([*lines, f"  {sum(row[3] for row in layers):>68,} parameters"])
+
+
+def check_small(net: nn.Module, channels: int, size: int) -> None:
+    """Try whether `net` takes pictures of that size too.
+
+    Raises:
+        UserError: it does not: a dense layer expects a number of inputs, or the pictures vanish in the pools.
+    """
+    try:
+        summary(net, channels, size)
+    except RuntimeError:
+        raise UserError(
+            f"the network takes no pictures of {size}x{size} pixels (params.yaml, train.small_epochs): set it to 0"
+        ) from None

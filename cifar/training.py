@@ -37,6 +37,7 @@ class Trainer:
     """One network while it learns: all that changes from epoch to epoch, and state() of it for a checkpoint.
 
     Attributes:
+        forward: from network input to logits, in training: `net` itself, or compiled, or in another precision.
         loss: from logits and labels to the mean loss of a batch.
         ema: decay of the averaged weights, which are then the ones validated and kept; 0: none.
         clip_norm: the largest norm of the gradient; 0: any.
@@ -46,6 +47,7 @@ class Trainer:
     """
 
     net: nn.Module
+    forward: Callable[[Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler | ReduceLROnPlateau
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -106,7 +108,7 @@ class Trainer:
         self.net.train()
         seen, sums = 0, None
         for x, labels in inputs:
-            logits = self.net(x)
+            logits = self.forward(x)
             loss = self.loss(logits, labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -120,7 +122,7 @@ class Trainer:
             with torch.no_grad():
                 seen += len(labels)
                 right = (logits.argmax(1) == labels).sum()
-                plain = F.cross_entropy(logits.float(), labels)  # without smoothing, to compare with validation
+                plain = F.cross_entropy(logits, labels)  # without smoothing, to compare with validation
                 batch = torch.stack([plain * len(labels), right.float()])
                 sums = batch if sums is None else sums + batch
             after_step(seen, *sums)
@@ -156,12 +158,12 @@ class Trainer:
         self.best, self.best_weights = state["best"], state["best_weights"]
 
 
-def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """The indices of all images in random order, `size` at a time.
+def batches(order: Tensor, size: int) -> Iterator[Tensor]:
+    """The indices of images in the given order, `size` at a time.
 
     A last batch of one image joins the one before it: batch normalisation needs two.
     """
-    order = torch.randperm(count, generator=generator)
+    count = len(order)
     starts = list(range(0, count, size))[: steps_per_epoch(count, size)]
     for start, stop in zip(starts, [*starts[1:], count], strict=True):
         yield order[start:stop]

@@ -26,7 +26,7 @@ from cifar import (
     stage,
     tensors,
     training,
-)  # fmt: skip
+)
 from cifar.params.train import Train
 from cifar.progress import Progress
 
@@ -37,10 +37,9 @@ PREPARE_IMAGES = 5000  # training images that a network may look at before it st
 
 
 class Data(NamedTuple):
-    """All images (N, H, W, C) uint8, the training ones padded, and labels (N,), on the device; and what they need."""
+    """Both parts, on the device: the training images as each epoch shows them, the others (N, H, W, C) uint8."""
 
-    padded: Tensor
-    labels: Tensor
+    train: augment.Augmented
     val_images: Tensor
     val_labels: Tensor
     normalize: Callable[[Tensor], Tensor]
@@ -53,9 +52,12 @@ def main() -> Path:
     facts = {key: dataset[key] for key in ("image_size", "mean", "std")}
     facts |= {"num_classes": len(dataset["classes"]), "in_channels": dataset["channels"]}
     arguments = network.arguments(p.model, p, facts)
-    layers = network.summary(network.build(p.model, arguments, seed=0), dataset["channels"], dataset["image_size"])
-    data = [*SPLITS, DATA / "dataset.json"]
-    made_by = provenance.facts({"train": p.model_dump(), "seed": seed}, place, threads, data)
+    net = network.build(p.model, arguments, seed=0)
+    layers = network.summary(net, dataset["channels"], dataset["image_size"])
+    if p.small_epochs:
+        network.check_small(net, dataset["channels"], small_side(p, dataset["image_size"]))
+    parameters = {"train": p.model_dump(), "seed": seed}
+    made_by = provenance.facts(parameters, place, threads, [*SPLITS, DATA / "dataset.json"])
     print(f"{p.model} on {made_by['device']}, {threads} CPU threads", network.table(layers), sep="\n")
     saved = stage.root() / ".checkpoints" / checkpoint.key(made_by)
     with checkpoint.exclusive(Path(".checkpoints/lock")), checkpoint.exclusive(saved.with_suffix(".lock")):
@@ -63,8 +65,8 @@ def main() -> Path:
         files.write_bytes("models/model.safetensors", network.weights([trainer.net for trainer in trainers]))
         description = {key: dataset[key] for key in ("classes", "image_size", "channels", "mean", "std")}
         description |= {"model": p.model, "arguments": arguments, "layers": layers, "ensemble": p.ensemble}
-        description |= {"epochs": [row.epoch for row in kept], "made_by": made_by}
-        files.write_json("models/model.json", description)
+        facts = {"epochs": [row.epoch for row in kept], "made_by": made_by}
+        files.write_json("models/model.json", description | facts)
         rows = [(number, *astuple(row)) for number, trainer in enumerate(trainers) for row in trainer.history]
         files.write_csv("plots/history.csv", ["network", *(f.name for f in fields(training.Epoch))], rows)
         files.write_json("metrics/train.json", training.metrics(kept, top5))
@@ -81,7 +83,7 @@ def train_all(
     """
     images, labels, val_images, val_labels = (tensors.to_device(files.read_array(path), place) for path in SPLITS)
     normalize = tensors.normalizer(dataset["mean"], dataset["std"], place)
-    data = Data(augment.pad(images, p.shift), labels, val_images, val_labels, normalize)
+    data = Data(augmented(p, images, labels, normalize), val_images, val_labels, normalize)
     first_images = normalize(images[:PREPARE_IMAGES]).cpu()
     before = (checkpoint.load(saved) or {"trainers": []})["trainers"]
     done: list[dict[str, Any]] = []
@@ -118,16 +120,17 @@ def make_trainer(net: nn.Module, p: Train, count: int) -> training.Trainer:
         batch_size=p.batch_size,
     )
     steps = training.steps_per_epoch(count, p.batch_size)
+    forward = device.forward(net, next(net.parameters()).device, p.precision, p.compile, p.epochs * steps)
     schedule = optim.make_schedule(
         p.schedule, optimizer, epochs=p.epochs, steps=steps, warmup=p.warmup, drop=p.drop, drop_epochs=p.drop_epochs
     )
     loss = nn.CrossEntropyLoss(label_smoothing=p.label_smoothing)
-    return training.Trainer(net, optimizer, schedule, loss, p.ema, p.clip_norm, p.monitor, p.keep, p.patience)
+    return training.Trainer(net, forward, optimizer, schedule, loss, p.ema, p.clip_norm, p.monitor, p.keep, p.patience)
 
 
 def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> Iterator[None]:
     """Train the epochs that are left; yields after each of them."""
-    count, place = len(data.labels), data.labels.device
+    count, place = len(data.train.labels), data.train.labels.device
 
     def validate(net: nn.Module) -> tuple[float, float]:
         logits = scoring.predict(net, data.val_images, data.normalize, VAL_BATCH)
@@ -136,10 +139,9 @@ def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> It
     progress = Progress(p.epochs, count)
     while len(trainer.history) < p.epochs and not trainer.stopped():
         epoch = len(trainer.history) + 1
+        order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch)).to(place)
         first, now = seeds.generator(seed, "flip"), seeds.generator(seed, "augmentation", epoch)
-        draws = augment.draw(count, p.shift, p.flip, epoch, first, now).to(place)
-        order = training.batches(count, p.batch_size, seeds.generator(seed, "order", epoch))
-        inputs = (batch(data, index.to(place), draws, p) for index in order)
+        inputs = data.train.epoch(epoch, training.batches(order, p.batch_size), first, now)
         torch.manual_seed(seeds.derive(seed, "dropout", epoch))
         progress.start(epoch)
         row = trainer.epoch(inputs, validate, progress.step)
@@ -148,11 +150,14 @@ def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> It
     progress.close()
 
 
-def batch(data: Data, index: Tensor, draws: augment.Draws, p: Train) -> tuple[Tensor, Tensor]:
-    """Network input (B, C, H, W), augmented as drawn, and labels (B,) of the images `index`."""
-    own = draws.take(index)
-    x = data.normalize(augment.apply(data.padded, index, own, p.shift))
-    return augment.cut_out(x, own, p.cutout), data.labels[index]
+def augmented(p: Train, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor]) -> augment.Augmented:
+    """The training images (N, H, W, C) and labels (N,) with the augmentation that params.yaml names."""
+    side = small_side(p, images.shape[1])
+    return augment.Augmented(images, labels, normalize, p.shift, p.flip, p.cutout, p.small_epochs, side)
+
+
+def small_side(p: Train, image_size: int) -> int:
+    return round(p.small_scale * image_size)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Augmentation: what is drawn, and what given draws do to an image."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cifar import augment, seeds
 
@@ -161,3 +163,29 @@ def test_each_image_has_its_own_hole():
 def test_a_hole_as_large_as_the_image_from_its_middle_leaves_nothing():
     """A hole of twice the side covers the whole image wherever its centre is."""
     assert not augment.cut_out(torch.ones(50, 1, 5, 5), draw(50), 10).any()
+
+
+@pytest.mark.parametrize("side", [24, 16, 7])
+def test_smaller_images_are_those_of_pillow(side):
+    """Each pixel is the weighted mean of those that it covers, as Pillow's bilinear filter has it."""
+    originals = images(5, 32, 32)
+    smaller = augment.resize(originals, side)
+    assert smaller.dtype == torch.uint8 and smaller.is_contiguous()
+    for one, original in zip(smaller, originals, strict=True):
+        pillow = Image.fromarray(original.numpy()).resize((side, side), Image.Resampling.BILINEAR)
+        assert np.abs(one.numpy().astype(int) - np.asarray(pillow)).max() <= 1
+    assert torch.equal(augment.resize(torch.full((1, 9, 9, 1), 77, dtype=torch.uint8), 5).unique(), torch.tensor([77]))
+
+
+def test_an_epoch_shows_each_image_by_its_own_draw():
+    """The first epochs are of smaller images, the others of whole ones; each is cropped, mirrored and cut as drawn."""
+    originals, labels = images(11, 8, 8), torch.arange(11)
+    shown = augment.Augmented(originals, labels, lambda x: x.float().permute(0, 3, 1, 2), 1, "random", 3, 2, 6)
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
+    for epoch, of in ((1, augment.resize(originals, 6)), (2, augment.resize(originals, 6)), (3, originals)):
+        first, now = seeds.generator(0, "flip"), seeds.generator(0, "augmentation", epoch)
+        batches = list(shown.epoch(epoch, order.split(4), first, now))
+        assert torch.equal(torch.cat([label for _, label in batches]), order)
+        own = draw(11, 1, "random", epoch).take(order)
+        expected = augment.apply(augment.pad(of, 1), order, own, 1).float().permute(0, 3, 1, 2)
+        assert torch.equal(torch.cat([x for x, _ in batches]), augment.cut_out(expected, own, 3))

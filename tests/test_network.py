@@ -237,3 +237,16 @@ def test_every_dropout_of_a_network_is_the_fast_one():
     net = network.build("vgg", VGG | {"dropout": 0.2, "dropout_step": 0.1}, 0)
     found = [(type(layer), layer.p) for layer in net.modules() if isinstance(layer, nn.Dropout)]
     assert found == [(network.FastDropout, 0.2), (network.FastDropout, pytest.approx(0.3))]
+
+
+def test_a_network_that_takes_no_smaller_pictures_is_refused():
+    """Where a dense layer wants a fixed number of inputs, or the pools leave nothing, one line names the parameter."""
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    network.check_small(pooled, 3, 6)
+    network.check_small(dense, 3, 8)
+    for net, size in ((pooled, 5), (dense, 6)):
+        with pytest.raises(
+            UserError, match=rf"no pictures of {size}x{size} pixels \(params.yaml, train.small_epochs\)"
+        ):
+            network.check_small(net, 3, size)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from cifar import UserError, augment, network, params, tensors
+from cifar import UserError, network, params, tensors
 from cifar.params.train import Train
 from recipes import __main__ as recipes
 from stages import train
 
 ROOT = Path(__file__).parent.parent
+HARDWARE = {"device", "threads", "precision", "compile"}
 PARAMS = (ROOT / "params.yaml").read_text()
 
 
@@ -187,7 +188,7 @@ def test_a_recipe_says_what_was_published_and_trains(name, monkeypatch):
         assert flat[f"train.{key}"] == value, key
     assert (flat["preprocess.val_fraction"], flat["preprocess.normalize"]) == (share, "unit")
     own = {key.split(".")[1] for key in flat if key.startswith("train.")}
-    assert set(Train.model_fields) - own <= {"drop", "drop_epochs", "monitor", "device", "threads"}
+    assert set(Train.model_fields) - own <= {"drop", "drop_epochs", "monitor", "small_scale", *HARDWARE}
 
     p = Train(**params.read("params.yaml")["train"] | {k.split(".")[1]: v for k, v in flat.items() if "train." in k})
     p = p.model_copy(update={"epochs": 1})
@@ -198,7 +199,7 @@ def test_a_recipe_says_what_was_published_and_trains(name, monkeypatch):
     net = network.build(p.model, network.arguments(p.model, p, facts), 0)
     before = [value.clone() for value in net.parameters()]
     normalize = tensors.normalizer([0.0] * 3, [1.0] * 3, torch.device("cpu"))
-    data = train.Data(augment.pad(images, p.shift), labels, images[:10], labels[:10], normalize)
+    data = train.Data(train.augmented(p, images, labels, normalize), images[:10], labels[:10], normalize)
     trainer = train.make_trainer(net, p, count)
     list(train.run_epochs(trainer, p, 0, data))
     assert len(trainer.history) == 1 and math.isfinite(trainer.history[0].train_loss)

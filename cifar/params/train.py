@@ -44,9 +44,13 @@ class Train(Section):
     flip: Literal["none", "random", "alternating"]
     shift: int = Field(ge=0)
     cutout: int = Field(ge=0)
+    small_epochs: int = Field(ge=0)
+    small_scale: float = Field(gt=0, lt=1)
     # the hardware
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int = Field(ge=0)
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto", "none", "default", "reduce-overhead"]
 
     @field_validator("model")
     @classmethod

@@ -19,25 +19,28 @@ OPTIONS = {
     "backbone": None, "freeze": False, "epochs": 6, "batch_size": 8, "optimizer": "sgd", "lr": 0.02,
     "momentum": 0.9, "nesterov": False, "weight_decay": 0.001, "schedule": "onecycle", "warmup": 1, "drop": 0.5,
     "drop_epochs": 1, "label_smoothing": 0.1, "clip_norm": 1.0, "keep": "last", "monitor": "accuracy",
-    "patience": 0, "ema": 0.0, "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2, "device": "cpu",
-    "threads": 1,
+    "patience": 0, "ema": 0.0, "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2,
+    "small_epochs": 0, "small_scale": 0.75, "device": "cpu", "threads": 1, "precision": "fp32", "compile": "none",
 }  # fmt: skip
-# Two networks, averaged weights, a rate that follows the validation, and early stopping.
-PAIR = {"ensemble": 2, "ema": 0.9, "schedule": "plateau", "warmup": 0, "keep": "best", "patience": 3, "epochs": 10}
+# Two networks, averaged weights, a rate that follows the validation, early stopping, and smaller pictures at first.
+PAIR = {
+    "model": "fast", "depth": 1, "width": 2, "dropout_step": 0.0, "batch_norm": False, "small_epochs": 3,
+    "ensemble": 2, "ema": 0.9, "schedule": "plateau", "warmup": 0, "keep": "best", "patience": 3, "epochs": 10,
+}  # fmt: skip
 OUTPUTS = ["metrics/train.json", "models/model.json", "models/model.safetensors", "plots/history.csv"]
 
 
 def scratch(folder, images=200, **changes):
-    """A folder with data of three classes of grey 8x8 images, and with the parameters."""
+    """A folder with data of three classes of grey 12x12 images, and with the parameters."""
     rng = np.random.default_rng(0)
     for split, count in (("train", images), ("val", 30)):
         labels = np.arange(count) % 3
-        pixels = rng.integers(0, 160, (count, 8, 8, 1))
+        pixels = rng.integers(0, 160, (count, 12, 12, 1))
         pixels[np.arange(count), 2 * labels] += 40  # a brighter row for each class
         (folder / "data/processed" / split).mkdir(parents=True)
         np.save(folder / f"data/processed/{split}/images.npy", pixels.astype(np.uint8))
         np.save(folder / f"data/processed/{split}/labels.npy", labels)
-    facts = {"classes": ["a", "b", "c"], "channels": 1, "image_size": 8, "mean": [0.3], "std": [0.2]}
+    facts = {"classes": ["a", "b", "c"], "channels": 1, "image_size": 12, "mean": [0.3], "std": [0.2]}
     (folder / "data/processed/dataset.json").write_text(json.dumps(facts))
     write_parameters(folder, **changes)
     return folder
@@ -213,3 +216,15 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path):
     assert code == 1
     assert re.fullmatch(r"error: another training .*\n", errors)
     assert len(outputs(folder)) == 4
+
+
+@pytest.mark.long
+def test_compiled_and_in_bf16_it_learns_as_well(tmp_path):
+    """The path that CUDA takes, on the CPU: other last bits, about the same loss."""
+    losses = []
+    for name, changes in (("plain", {}), ("compiled", {"compile": "default"}), ("rounded", {"precision": "bf16"})):
+        folder = scratch(tmp_path / name, epochs=3, **changes)
+        assert finish(start(folder))[0] == 0
+        losses.append(json.loads((folder / "metrics/train.json").read_text())["val"]["loss"])
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=0.05)
+    assert losses[2] != losses[0]
