@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 READY := .venv/.ready
 
-.PHONY: help demo repro test test-long lint lock show
+.PHONY: help demo repro test test-long bench lint lock show
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(READY)  ## the test suite
 
 test-long: $(READY)  ## the test suite with the long form of every test
 	python -m pytest
+
+bench: $(READY)  ## speed, accuracy against time, memory: about half an hour on a quiet machine
+	python -m benchmarks
 
 lint: $(READY)  ## ruff and mypy
 	ruff check .
