@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar import device, network, params, seeds, tensors, training
+from cifar.distributed import World
 from cifar.params.train import Train
 from stages import train
 
@@ -70,15 +71,17 @@ def ours(p: Train, place: torch.device, fixed: bool) -> Callable[[int], None]:
     """The loop of stages/train.py; `fixed`: on its first batch only."""
     device.set_threads(p.threads)
     net = build(p).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer = train.make_trainer(net, p, IMAGES)
+    trainer = train.make_trainer(net, p, IMAGES, World())
     images, labels = (tensors.to_device(array, place) for array in noise())
     shown = train.augmented(p, images, labels, tensors.normalizer(MEAN, STD, place))
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
         for epoch in range(1, 10**6):
             order = torch.randperm(IMAGES, generator=seeds.generator(0, "order", epoch)).to(place)
             whole = (index for index in training.batches(order, p.batch_size) if len(index) == p.batch_size)
-            yield from shown.epoch(epoch, whole, seeds.generator(0, "flip"), seeds.generator(0, "now", epoch))
+            yield from shown.epoch(
+                epoch, whole, World().part, seeds.generator(0, "flip"), seeds.generator(0, "now", epoch)
+            )
 
     source = batches()
     if fixed:
@@ -112,7 +115,7 @@ def conventional(p: Train, place: torch.device) -> Callable[[int], None]:
     for layer in net.modules():
         if isinstance(layer, network.FastDropout):
             layer.__class__ = nn.Dropout  # type: ignore[assignment]
-    trainer = train.make_trainer(net, p, IMAGES)  # for its optimizer and its loss
+    trainer = train.make_trainer(net, p, IMAGES, World())  # for its optimizer and its loss
     loader = DataLoader(
         Pictures(), p.batch_size, shuffle=True, num_workers=2, drop_last=True, pin_memory=place.type == "cuda"
     )

@@ -117,12 +117,18 @@ class Augmented:
         self.shift, self.flip, self.cutout = shift, flip, cutout
 
     def epoch(
-        self, number: int, batches: Iterable[Tensor], first: torch.Generator, now: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Network input and labels for each batch of indices, in the epoch `number`; the generators are draw()'s."""
+        self, number: int, batches: Iterable[Tensor], part: Callable[[Tensor], Tensor],
+        first: torch.Generator, now: torch.Generator,
+    ) -> Iterator[tuple[Tensor, Tensor, int]]:  # fmt: skip
+        """For `part` of each batch of indices the network's input and labels, and the size of the whole batch.
+
+        Args:
+            number: of the epoch, from 1; it chooses the size of the pictures, and `draw` gets it with the generators.
+        """
         draws = draw(len(self.labels), self.shift, self.flip, number, first, now).to(self.labels.device)
         padded = self.small if number <= self.small_epochs else self.padded
-        for index in batches:
+        for batch in batches:
+            index = part(batch)
             own = draws.take(index)
             x = self.normalize(apply(padded, index, own, self.shift))
-            yield cut_out(x, own, self.cutout), self.labels[index]
+            yield cut_out(x, own, self.cutout), self.labels[index], len(batch)

@@ -13,8 +13,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the numbers of these options in m
 WORTH_COMPILING = 5000  # steps: fewer are over before the minute that compiling takes has paid (not measured yet)
 
 
-def pick(name: str, key: str) -> torch.device:
-    """The device of that name; auto is CUDA, else Apple's MPS, else the CPU.
+def pick(name: str, key: str, number: int = 0) -> torch.device:
+    """The device of that name; auto is CUDA, else Apple's MPS, else the CPU. Of several GPUs, that `number`.
 
     Raises:
         UserError: this machine has no such device; it says what there is.
@@ -23,17 +23,20 @@ def pick(name: str, key: str) -> torch.device:
     if torch.backends.mps.is_available():
         present.insert(0, "mps")
     present = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + present
-    wanted = {"auto": present[0], "cuda": "cuda:0"}.get(name, name)
+    gpu = f"cuda:{number}"
+    wanted = {"auto": gpu if torch.cuda.device_count() else present[0], "cuda": gpu}.get(name, name)
     if wanted not in present:
-        raise UserError(f"no device {name} here, only {', '.join(present)} (params.yaml, {key}): name one or take auto")
+        raise UserError(
+            f"no device {wanted} here, only {', '.join(present)} (params.yaml, {key}): name one or take auto"
+        )
     torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums come in any order
     return torch.device(wanted)
 
 
-def set_threads(count: int) -> int:
-    """Let the CPU kernels use `count` threads, or all cores of this process for 0; return how many."""
+def set_threads(count: int, processes: int = 1) -> int:
+    """Let the CPU kernels use `count` threads, or this process's share of the cores for 0; return how many."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(count or cores)
+    torch.set_num_threads(count or max(1, cores // processes))
     keep_memory()
     return torch.get_num_threads()
 

@@ -81,7 +81,8 @@ def fingerprint(path: Path) -> Any:
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"error: {message}\n")  # at once: several processes may say the same
+    sys.stderr.flush()
     sys.exit(code)
 
 

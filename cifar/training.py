@@ -39,6 +39,7 @@ class Trainer:
     Attributes:
         forward: from network input to logits, in training: `net` itself, or compiled, or in another precision.
         loss: from logits and labels to the mean loss of a batch.
+        processes: how many share each batch; `total` sums a tensor over them.
         ema: decay of the averaged weights, which are then the ones validated and kept; 0: none.
         clip_norm: the largest norm of the gradient; 0: any.
         monitor: the validation number that decides which epoch is the best; the first of several.
@@ -51,6 +52,8 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler | ReduceLROnPlateau
     loss: Callable[[Tensor, Tensor], Tensor]
+    processes: int
+    total: Callable[[Tensor], Tensor]
     ema: float
     clip_norm: float
     monitor: Literal["accuracy", "loss"]
@@ -74,11 +77,14 @@ class Trainer:
 
     def epoch(
         self,
-        inputs: Iterable[tuple[Tensor, Tensor]],
-        validate: Callable[[nn.Module], tuple[float, float]],
+        inputs: Iterable[tuple[Tensor, Tensor, int]],
+        validate: Callable[[nn.Module], tuple[float, ...]],
         after_step: AfterStep,
     ) -> Epoch:
-        """One pass over `inputs`, pairs of network input and labels, then `validate`: loss and accuracy.
+        """One pass over `inputs`, then `validate`: loss and accuracy.
+
+        Args:
+            inputs: network input, labels, and how many images the whole batch has over all processes.
 
         Raises:
             UserError: the loss is not finite.
@@ -103,13 +109,15 @@ class Trainer:
         """The number that a better epoch has lower."""
         return row.val_loss if self.monitor == "loss" else 1 - row.val_accuracy
 
-    def steps(self, inputs: Iterable[tuple[Tensor, Tensor]], after_step: AfterStep) -> tuple[float, float]:
+    def steps(self, inputs: Iterable[tuple[Tensor, Tensor, int]], after_step: AfterStep) -> tuple[float, float]:
         """Mean cross-entropy and accuracy of one pass; `after_step` gets the images so far and the running sums."""
         self.net.train()
         seen, sums = 0, None
-        for x, labels in inputs:
+        for x, labels, count in inputs:
             logits = self.forward(x)
             loss = self.loss(logits, labels)
+            if self.processes > 1:  # gradients are averaged over processes, whose shares may differ by an image
+                loss = loss * (len(labels) * self.processes / count)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.clip_norm:
@@ -120,14 +128,14 @@ class Trainer:
             if self.average:
                 self.average.update_parameters(self.net)
             with torch.no_grad():
-                seen += len(labels)
+                seen += count
                 right = (logits.argmax(1) == labels).sum()
                 plain = F.cross_entropy(logits, labels)  # without smoothing, to compare with validation
                 batch = torch.stack([plain * len(labels), right.float()])
                 sums = batch if sums is None else sums + batch
             after_step(seen, *sums)
         assert sums is not None, "no images"
-        loss_sum, right_sum = sums.tolist()
+        loss_sum, right_sum = self.total(sums).tolist()
         return loss_sum / seen, right_sum / seen
 
     def finish(self) -> Epoch:

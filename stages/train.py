@@ -16,6 +16,7 @@ from cifar import (
     augment,
     checkpoint,
     device,
+    distributed,
     files,
     network,
     optim,
@@ -27,6 +28,7 @@ from cifar import (
     tensors,
     training,
 )
+from cifar.distributed import World
 from cifar.params.train import Train
 from cifar.progress import Progress
 
@@ -43,11 +45,13 @@ class Data(NamedTuple):
     val_images: Tensor
     val_labels: Tensor
     normalize: Callable[[Tensor], Tensor]
+    world: World
 
 
-def main() -> Path:
+def main() -> Path | None:
     p, seed = params.load(Train)
-    place, threads = device.pick(p.device, "train.device"), device.set_threads(p.threads)
+    world = distributed.started() or World()
+    place, threads = device.pick(p.device, "train.device", world.local), device.set_threads(p.threads, world.size)
     dataset = files.read_json(DATA / "dataset.json")
     facts = {key: dataset[key] for key in ("image_size", "mean", "std")}
     facts |= {"num_classes": len(dataset["classes"]), "in_channels": dataset["channels"]}
@@ -56,16 +60,23 @@ def main() -> Path:
     layers = network.summary(net, dataset["channels"], dataset["image_size"])
     if p.small_epochs:
         network.check_small(net, dataset["channels"], small_side(p, dataset["image_size"]))
-    parameters = {"train": p.model_dump(), "seed": seed}
-    made_by = provenance.facts(parameters, place, threads, [*SPLITS, DATA / "dataset.json"])
+    if p.processes > 1 and not distributed.started():
+        distributed.launch("stages.train", p.processes)
+        return None
+    distributed.join(world, place)
+    parameters = {"train": p.model_dump(exclude={"processes", "threads"}), "seed": seed}
+    made_by = provenance.facts(parameters, place, threads * world.size, [*SPLITS, DATA / "dataset.json"])
     print(f"{p.model} on {made_by['device']}, {threads} CPU threads", network.table(layers), sep="\n")
     saved = stage.root() / ".checkpoints" / checkpoint.key(made_by)
+    if world.rank:
+        train_all(p, seed, dataset, arguments, place, saved, world)
+        return None
     with checkpoint.exclusive(Path(".checkpoints/lock")), checkpoint.exclusive(saved.with_suffix(".lock")):
-        trainers, kept, top5 = train_all(p, seed, dataset, arguments, place, saved)
+        trainers, kept, top5 = train_all(p, seed, dataset, arguments, place, saved, world)
         files.write_bytes("models/model.safetensors", network.weights([trainer.net for trainer in trainers]))
         description = {key: dataset[key] for key in ("classes", "image_size", "channels", "mean", "std")}
         description |= {"model": p.model, "arguments": arguments, "layers": layers, "ensemble": p.ensemble}
-        facts = {"epochs": [row.epoch for row in kept], "made_by": made_by}
+        facts = {"epochs": [row.epoch for row in kept], "made_by": made_by | {"processes": world.size}}
         files.write_json("models/model.json", description | facts)
         rows = [(number, *astuple(row)) for number, trainer in enumerate(trainers) for row in trainer.history]
         files.write_csv("plots/history.csv", ["network", *(f.name for f in fields(training.Epoch))], rows)
@@ -74,8 +85,9 @@ def main() -> Path:
 
 
 def train_all(
-    p: Train, seed: int, dataset: dict[str, Any], arguments: dict[str, Any], place: torch.device, saved: Path
-) -> tuple[list[training.Trainer], list[training.Epoch], list[float]]:
+    p: Train, seed: int, dataset: dict[str, Any], arguments: dict[str, Any], place: torch.device, saved: Path,
+    world: World,
+) -> tuple[list[training.Trainer], list[training.Epoch], list[float]]:  # fmt: skip
     """Every network of the ensemble, one after the other; the checkpoint `saved` holds the ones before and this one.
 
     Returns the trainers with the weights to keep, the epoch these are of, and from eleven classes on their top-5
@@ -83,7 +95,7 @@ def train_all(
     """
     images, labels, val_images, val_labels = (tensors.to_device(files.read_array(path), place) for path in SPLITS)
     normalize = tensors.normalizer(dataset["mean"], dataset["std"], place)
-    data = Data(augmented(p, images, labels, normalize), val_images, val_labels, normalize)
+    data = Data(augmented(p, images, labels, normalize), val_images, val_labels, normalize, world)
     first_images = normalize(images[:PREPARE_IMAGES]).cpu()
     before = (checkpoint.load(saved) or {"trainers": []})["trainers"]
     done: list[dict[str, Any]] = []
@@ -93,12 +105,14 @@ def train_all(
         own_seed = seeds.derive(seed, "network", number) if number else seed
         net = network.build(p.model, arguments, seeds.derive(own_seed, "weights"))
         network.prepare(p.model, net, first_images)
-        trainer = make_trainer(net.to(place, memory_format=torch.channels_last), p, len(labels))  # type: ignore[call-overload]
+        net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trainer = make_trainer(net, p, len(labels), world)
         if number < len(before):
             trainer.restore(before[number])
             print(f"network {number}: going on after epoch {len(trainer.history)} of an interrupted run")
         for _ in run_epochs(trainer, p, own_seed, data):
-            files.write_bytes(saved, checkpoint.dump({"trainers": [*done, trainer.state()]}))
+            if not world.rank:
+                files.write_bytes(saved, checkpoint.dump({"trainers": [*done, trainer.state()]}))
         done.append(trainer.state())
         trainers.append(trainer)
         kept.append(trainer.finish())
@@ -108,41 +122,42 @@ def train_all(
     return trainers, kept, top5
 
 
-def make_trainer(net: nn.Module, p: Train, count: int) -> training.Trainer:
+def make_trainer(net: nn.Module, p: Train, count: int, world: World) -> training.Trainer:
     """The optimizer, schedule and options that params.yaml names, around `net`; `count` training images."""
     optimizer = optim.make_optimizer(
-        p.optimizer,
-        net,
-        lr=p.lr,
-        momentum=p.momentum,
-        nesterov=p.nesterov,
-        weight_decay=p.weight_decay,
+        p.optimizer, net, lr=p.lr, momentum=p.momentum, nesterov=p.nesterov, weight_decay=p.weight_decay,
         batch_size=p.batch_size,
-    )
+    )  # fmt: skip
     steps = training.steps_per_epoch(count, p.batch_size)
-    forward = device.forward(net, next(net.parameters()).device, p.precision, p.compile, p.epochs * steps)
+    place, together = next(net.parameters()).device, world.wrap(net)
+    forward = device.forward(together, place, p.precision, p.compile, p.epochs * steps)
     schedule = optim.make_schedule(
         p.schedule, optimizer, epochs=p.epochs, steps=steps, warmup=p.warmup, drop=p.drop, drop_epochs=p.drop_epochs
     )
     loss = nn.CrossEntropyLoss(label_smoothing=p.label_smoothing)
-    return training.Trainer(net, forward, optimizer, schedule, loss, p.ema, p.clip_norm, p.monitor, p.keep, p.patience)
+    return training.Trainer(
+        net, forward, optimizer, schedule, loss, world.size, world.total,
+        p.ema, p.clip_norm, p.monitor, p.keep, p.patience,
+    )  # fmt: skip
 
 
 def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> Iterator[None]:
     """Train the epochs that are left; yields after each of them."""
-    count, place = len(data.train.labels), data.train.labels.device
+    count, place, world = len(data.train.labels), data.train.labels.device, data.world
 
-    def validate(net: nn.Module) -> tuple[float, float]:
+    def validate(net: nn.Module) -> tuple[float, ...]:
+        if world.rank:
+            return world.first((0.0, 0.0), place)
         logits = scoring.predict(net, data.val_images, data.normalize, VAL_BATCH)
-        return scoring.loss_and_accuracy(logits, data.val_labels)
+        return world.first(scoring.loss_and_accuracy(logits, data.val_labels), place)
 
     progress = Progress(p.epochs, count)
     while len(trainer.history) < p.epochs and not trainer.stopped():
         epoch = len(trainer.history) + 1
         order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch)).to(place)
         first, now = seeds.generator(seed, "flip"), seeds.generator(seed, "augmentation", epoch)
-        inputs = data.train.epoch(epoch, training.batches(order, p.batch_size), first, now)
-        torch.manual_seed(seeds.derive(seed, "dropout", epoch))
+        inputs = data.train.epoch(epoch, training.batches(order, p.batch_size), world.part, first, now)
+        torch.manual_seed(seeds.derive(seed, "dropout", epoch) + world.rank)
         progress.start(epoch)
         row = trainer.epoch(inputs, validate, progress.step)
         progress.end(epoch, (row.train_loss, row.train_accuracy), (row.val_loss, row.val_accuracy))

@@ -184,8 +184,9 @@ def test_an_epoch_shows_each_image_by_its_own_draw():
     order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
     for epoch, of in ((1, augment.resize(originals, 6)), (2, augment.resize(originals, 6)), (3, originals)):
         first, now = seeds.generator(0, "flip"), seeds.generator(0, "augmentation", epoch)
-        batches = list(shown.epoch(epoch, order.split(4), first, now))
-        assert torch.equal(torch.cat([label for _, label in batches]), order)
+        batches = list(shown.epoch(epoch, order.split(4), lambda batch: batch, first, now))
+        assert torch.equal(torch.cat([labels for _, labels, _ in batches]), order)
+        assert [count for *_, count in batches] == [4, 4, 3]
         own = draw(11, 1, "random", epoch).take(order)
         expected = augment.apply(augment.pad(of, 1), order, own, 1).float().permute(0, 3, 1, 2)
-        assert torch.equal(torch.cat([x for x, _ in batches]), augment.cut_out(expected, own, 3))
+        assert torch.equal(torch.cat([x for x, *_ in batches]), augment.cut_out(expected, own, 3))

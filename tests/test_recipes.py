@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from cifar import UserError, network, params, tensors
+from cifar.distributed import World
 from cifar.params.train import Train
 from recipes import __main__ as recipes
 from stages import train
 
 ROOT = Path(__file__).parent.parent
-HARDWARE = {"device", "threads", "precision", "compile"}
+HARDWARE = {"device", "threads", "processes", "precision", "compile"}
 PARAMS = (ROOT / "params.yaml").read_text()
 
 
@@ -199,8 +200,8 @@ def test_a_recipe_says_what_was_published_and_trains(name, monkeypatch):
     net = network.build(p.model, network.arguments(p.model, p, facts), 0)
     before = [value.clone() for value in net.parameters()]
     normalize = tensors.normalizer([0.0] * 3, [1.0] * 3, torch.device("cpu"))
-    data = train.Data(train.augmented(p, images, labels, normalize), images[:10], labels[:10], normalize)
-    trainer = train.make_trainer(net, p, count)
+    data = train.Data(train.augmented(p, images, labels, normalize), images[:10], labels[:10], normalize, World())
+    trainer = train.make_trainer(net, p, count, World())
     list(train.run_epochs(trainer, p, 0, data))
     assert len(trainer.history) == 1 and math.isfinite(trainer.history[0].train_loss)
     assert any(not torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))

@@ -29,7 +29,7 @@ def make_trainer(net=None, *, optimizer="sgd", schedule="constant", lr=0.05, epo
     made = optim.make_optimizer(optimizer, net, lr=lr, momentum=0.9, nesterov=False, weight_decay=0.01, batch_size=4)
     planned = optim.make_schedule(schedule, made, epochs=epochs, steps=3, warmup=0, drop=0.5, drop_epochs=1)
     options = {"ema": 0.0, "clip_norm": 0.0, "monitor": "accuracy", "keep": "last", "patience": 0} | changes
-    return training.Trainer(net, net, made, planned, LOSS, **options)
+    return training.Trainer(net, net, made, planned, LOSS, 1, lambda sums: sums, **options)
 
 
 def run(trainer, numbers=None, after_step=lambda *_: None):
@@ -43,7 +43,7 @@ def run(trainer, numbers=None, after_step=lambda *_: None):
             logits = net.eval()(X)
         return numbers or (LOSS(logits, Y).item(), (logits.argmax(1) == Y).double().mean().item())
 
-    return trainer.epoch(((X[i], Y[i]) for i in batches), validate, after_step)
+    return trainer.epoch(((X[i], Y[i], len(i)) for i in batches), validate, after_step)
 
 
 def same(one, other):
@@ -93,8 +93,8 @@ def test_clipping_limits_the_gradient():
         net = make_net()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        trainer = training.Trainer(net, net, optimizer, schedule, LOSS, 0.0, limit, "loss", "last", 0)
-        trainer.steps([(X[:4], Y[:4])], lambda *_: None)
+        trainer = training.Trainer(net, net, optimizer, schedule, LOSS, 1, torch.clone, 0.0, limit, "loss", "last", 0)
+        trainer.steps([(X[:4], Y[:4], 4)], lambda *_: None)
         moves = [p - q for p, q in zip(net.parameters(), make_net().parameters(), strict=True)]
         length = math.sqrt(sum(move.square().sum().item() for move in moves))
         assert math.isclose(length, 0.5 * 0.01, rel_tol=1e-3) == clipped

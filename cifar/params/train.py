@@ -49,6 +49,7 @@ class Train(Section):
     # the hardware
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int = Field(ge=0)
+    processes: int = Field(ge=1)
     precision: Literal["auto", "fp32", "bf16"]
     compile: Literal["auto", "none", "default", "reduce-overhead"]
 
@@ -66,6 +67,8 @@ class Train(Section):
             raise ValueError("train.nesterov needs train.momentum above 0")
         if self.batch_norm and self.batch_size == 1:
             raise ValueError("train.batch_norm needs train.batch_size of at least 2")
+        if self.batch_size < self.processes:
+            raise ValueError(f"train.batch_size must be at least train.processes = {self.processes}")
         if self.warmup and self.warmup >= self.epochs:
             raise ValueError(f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}")
         if self.warmup and self.schedule == "plateau":

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -20,7 +21,8 @@ OPTIONS = {
     "momentum": 0.9, "nesterov": False, "weight_decay": 0.001, "schedule": "onecycle", "warmup": 1, "drop": 0.5,
     "drop_epochs": 1, "label_smoothing": 0.1, "clip_norm": 1.0, "keep": "last", "monitor": "accuracy",
     "patience": 0, "ema": 0.0, "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2,
-    "small_epochs": 0, "small_scale": 0.75, "device": "cpu", "threads": 1, "precision": "fp32", "compile": "none",
+    "small_epochs": 0, "small_scale": 0.75, "device": "cpu", "threads": 1,
+    "processes": 1, "precision": "fp32", "compile": "none",
 }  # fmt: skip
 # Two networks, averaged weights, a rate that follows the validation, early stopping, and smaller pictures at first.
 PAIR = {
@@ -228,3 +230,37 @@ def test_compiled_and_in_bf16_it_learns_as_well(tmp_path):
         losses.append(json.loads((folder / "metrics/train.json").read_text())["val"]["loss"])
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=0.05)
     assert losses[2] != losses[0]
+
+
+# A network without batch normalisation and dropout: these see each process's part of a batch alone.
+SHARED = {"batch_norm": False, "dropout": 0.0, "dropout_step": 0.0, "batch_size": 9, "epochs": 2}
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Two processes that share each batch, of odd size, have the losses of one, and one of them writes the outputs."""
+    histories = []
+    for processes in (1, 2):
+        folder = scratch(tmp_path / str(processes), processes=processes, **SHARED)
+        printed = run(folder)
+        assert len(re.findall("^epoch 1/2", printed, re.MULTILINE)) == 1
+        histories.append(np.loadtxt(folder / "plots/history.csv", delimiter=",", skiprows=1))
+        assert json.loads((folder / "models/model.json").read_text())["made_by"]["processes"] == processes
+    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
+
+
+def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
+    """When one of two processes is killed, both end, with one line, and a single process takes up their checkpoint."""
+    options = SHARED | {"epochs": 12}
+    folder = scratch(tmp_path, images=500, processes=2, threads=1, **options)
+    with start(folder) as stage:
+        next(line for line in stage.stdout if line.startswith("epoch 1/"))
+        workers = [p for p in psutil.Process(stage.pid).children(recursive=True) if "RANK" in p.environ()]
+        assert len(workers) == 2
+        max(workers, key=lambda p: p.environ()["RANK"]).kill()
+        code, _, errors = finish(stage)
+    assert code == 1
+    assert re.fullmatch(r"error: a training process ended by SIGKILL \(train\.processes\): .*\n", errors)
+    assert not any(worker.is_running() for worker in workers)
+    assert not any((folder / name).exists() for name in OUTPUTS)
+    write_parameters(folder, processes=1, threads=2, **options)
+    assert "network 0: going on after epoch" in run(folder)
