@@ -99,8 +99,11 @@ def cut_out(x: Tensor, draws: Draws, size: int) -> Tensor:
 class Augmented:
     """The training images as each epoch shows them: every one cropped, mirrored and cut out by its own draw.
 
+    They are resized and padded once for all epochs, or with `stream` in each batch: slower, but then nothing of them
+    stays in memory. The pixels are the same.
+
     Args:
-        images: (N, H, W, C) uint8, on the device.
+        images: (N, H, W, C) uint8.
         labels: (N,), on the device.
         normalize: from (B, H, W, C) uint8 to the network's input (B, C, H, W).
         small_epochs: how many of the first epochs show them smaller, `small_side` pixels high and wide: a
@@ -109,12 +112,21 @@ class Augmented:
 
     def __init__(
         self, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor], shift: int, flip: str, cutout: int,
-        small_epochs: int, small_side: int,
+        small_epochs: int, small_side: int, stream: bool,
     ) -> None:  # fmt: skip
-        self.padded, self.labels, self.normalize = pad(images, shift), labels, normalize
-        self.small_epochs = small_epochs
-        self.small = pad(resize(images, small_side), shift) if small_epochs else self.padded
+        self.labels, self.normalize, self.stream = labels, normalize, stream
         self.shift, self.flip, self.cutout = shift, flip, cutout
+        self.small_epochs, self.small_side = small_epochs, small_side
+        self.images = images if stream else pad(images, shift)
+        self.small = None if stream or not small_epochs else pad(resize(images, small_side), shift)
+
+    def padded(self, index: Tensor, small: bool) -> tuple[Tensor, Tensor]:
+        """Padded images, and where in them those of `index` are."""
+        if not self.stream:
+            return (self.small if small else self.images), index  # type: ignore[return-value]
+        images = self.images[index.cpu()].to(self.labels.device)
+        images = resize(images, self.small_side) if small else images
+        return pad(images, self.shift), torch.arange(len(index), device=index.device)
 
     def epoch(
         self, number: int, batches: Iterable[Tensor], part: Callable[[Tensor], Tensor],
@@ -126,9 +138,9 @@ class Augmented:
             number: of the epoch, from 1; it chooses the size of the pictures, and `draw` gets it with the generators.
         """
         draws = draw(len(self.labels), self.shift, self.flip, number, first, now).to(self.labels.device)
-        padded = self.small if number <= self.small_epochs else self.padded
         for batch in batches:
             index = part(batch)
             own = draws.take(index)
-            x = self.normalize(apply(padded, index, own, self.shift))
+            padded, places = self.padded(index, number <= self.small_epochs)
+            x = self.normalize(apply(padded, places, own, self.shift))
             yield cut_out(x, own, self.cutout), self.labels[index], len(batch)

@@ -93,7 +93,9 @@ def train_all(
     Returns the trainers with the weights to keep, the epoch these are of, and from eleven classes on their top-5
     accuracy on the validation part.
     """
-    images, labels, val_images, val_labels = (tensors.to_device(files.read_array(path), place) for path in SPLITS)
+    arrays = [files.read_array(path) for path in SPLITS]
+    images, val_images = (tensors.from_disk(a) if p.stream else tensors.to_device(a, place) for a in arrays[::2])
+    labels, val_labels = (tensors.to_device(array, place) for array in arrays[1::2])
     normalize = tensors.normalizer(dataset["mean"], dataset["std"], place)
     data = Data(augmented(p, images, labels, normalize), val_images, val_labels, normalize, world)
     first_images = normalize(images[:PREPARE_IMAGES]).cpu()
@@ -168,7 +170,7 @@ def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> It
 def augmented(p: Train, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor]) -> augment.Augmented:
     """The training images (N, H, W, C) and labels (N,) with the augmentation that params.yaml names."""
     side = small_side(p, images.shape[1])
-    return augment.Augmented(images, labels, normalize, p.shift, p.flip, p.cutout, p.small_epochs, side)
+    return augment.Augmented(images, labels, normalize, p.shift, p.flip, p.cutout, p.small_epochs, side, p.stream)
 
 
 def small_side(p: Train, image_size: int) -> int:

@@ -177,10 +177,12 @@ def test_smaller_images_are_those_of_pillow(side):
     assert torch.equal(augment.resize(torch.full((1, 9, 9, 1), 77, dtype=torch.uint8), 5).unique(), torch.tensor([77]))
 
 
-def test_an_epoch_shows_each_image_by_its_own_draw():
-    """The first epochs are of smaller images, the others of whole ones; each is cropped, mirrored and cut as drawn."""
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_epoch_shows_each_image_by_its_own_draw(stream):
+    """The first epochs are of smaller images, the others of whole ones; each is cropped, mirrored and cut as drawn,
+    whether all are kept in memory or each batch is read."""
     originals, labels = images(11, 8, 8), torch.arange(11)
-    shown = augment.Augmented(originals, labels, lambda x: x.float().permute(0, 3, 1, 2), 1, "random", 3, 2, 6)
+    shown = augment.Augmented(originals, labels, lambda x: x.float().permute(0, 3, 1, 2), 1, "random", 3, 2, 6, stream)
     order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
     for epoch, of in ((1, augment.resize(originals, 6)), (2, augment.resize(originals, 6)), (3, originals)):
         first, now = seeds.generator(0, "flip"), seeds.generator(0, "augmentation", epoch)

@@ -19,7 +19,7 @@ from recipes import __main__ as recipes
 from stages import train
 
 ROOT = Path(__file__).parent.parent
-HARDWARE = {"device", "threads", "processes", "precision", "compile"}
+HARDWARE = {"device", "threads", "processes", "stream", "precision", "compile"}
 PARAMS = (ROOT / "params.yaml").read_text()
 
 

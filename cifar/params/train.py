@@ -50,6 +50,7 @@ class Train(Section):
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int = Field(ge=0)
     processes: int = Field(ge=1)
+    stream: bool
     precision: Literal["auto", "fp32", "bf16"]
     compile: Literal["auto", "none", "default", "reduce-overhead"]
 

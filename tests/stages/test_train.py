@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ OPTIONS = {
     "drop_epochs": 1, "label_smoothing": 0.1, "clip_norm": 1.0, "keep": "last", "monitor": "accuracy",
     "patience": 0, "ema": 0.0, "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2,
     "small_epochs": 0, "small_scale": 0.75, "device": "cpu", "threads": 1,
-    "processes": 1, "precision": "fp32", "compile": "none",
+    "processes": 1, "stream": False, "precision": "fp32", "compile": "none",
 }  # fmt: skip
 # Two networks, averaged weights, a rate that follows the validation, early stopping, and smaller pictures at first.
 PAIR = {
@@ -56,8 +57,14 @@ def write_parameters(folder, seed=0, **changes):
     yaml.dump(parameters, folder / "params.yaml")
 
 
-def start(folder, **environment):
-    """The stage as DVC starts it from a terminal, without DVC."""
+def start(folder, memory=None, **environment):
+    """The stage as DVC starts it from a terminal, without DVC; with at most so many bytes of `memory` of its own."""
+
+    def prepare():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run may ignore it
+        if memory:
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     return subprocess.Popen(
         [sys.executable, "-m", "stages.train"],
@@ -66,13 +73,13 @@ def start(folder, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run may ignore it
+        preexec_fn=prepare,
     )
 
 
-def finish(process):
+def finish(process, timeout=120):
     """Its exit code and what it printed."""
-    printed, errors = process.communicate(timeout=120)
+    printed, errors = process.communicate(timeout=timeout)
     return process.returncode, printed, errors
 
 
@@ -264,3 +271,26 @@ def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
     assert not any((folder / name).exists() for name in OUTPUTS)
     write_parameters(folder, processes=1, threads=2, **options)
     assert "network 0: going on after epoch" in run(folder)
+
+
+def test_streamed_from_disk_it_has_the_same_bytes(undisturbed, tmp_path):
+    """Images read for each batch give the model that images kept in memory give."""
+    folder = scratch(tmp_path, **PAIR, stream=True)
+    run(folder)
+    weights = "models/model.safetensors"
+    assert outputs(folder)[weights] == undisturbed[weights]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stream", [True, False])
+def test_streaming_needs_no_memory_for_the_images(tmp_path, stream):
+    """0.6 GB of images and 1.2 of memory: streamed it trains; else it says in one line that this is not enough."""
+    folder = scratch(tmp_path, stream=stream, epochs=1, warmup=0, batch_size=100, shift=0, cutout=0, width=1)
+    data, count, shape = folder / "data/processed", 60_000, (100, 100, 1)
+    np.lib.format.open_memmap(data / "train/images.npy", "w+", np.uint8, (count, *shape))  # zeros that take no disk
+    np.save(data / "train/labels.npy", np.arange(count) % 3)
+    np.save(data / "val/images.npy", np.zeros((30, *shape), np.uint8))
+    facts = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(facts | {"image_size": 100}))
+    code, _, errors = finish(start(folder, memory=1_200_000_000), 600)
+    assert (code, bool(re.match("error: out of memory", errors))) == ((0, False) if stream else (1, True)), errors
