@@ -12,15 +12,13 @@ import torch
 from cifar import device, files, network, params, scoring, stage, tensors
 from cifar.params.evaluate import Evaluate
 
-DATA, MODEL = Path("data/processed"), Path("models")
+DATA = Path("data/processed")
 
 
 def main() -> None:
     p, _ = params.load(Evaluate)
     place = device.pick(p.device, "evaluate.device")
-    model = files.read_json(MODEL / "model.json")
-    nets = [network.build(model["model"], model["arguments"], seed=0) for _ in range(model["ensemble"])]
-    network.load(nets, MODEL / "model.safetensors")
+    nets, model = network.load(Path("models/model.safetensors"))
 
     images, labels, names = (files.read_array(DATA / "test" / f"{name}.npy") for name in ("images", "labels", "names"))
     pixels, targets = tensors.to_device(images, place), tensors.to_device(labels, place)

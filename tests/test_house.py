@@ -92,7 +92,7 @@ def offences(bad):
 def test_dependencies_are_the_imports(stage):
     """A stage's Python dependencies are exactly the files that its script imports, and the network that it builds."""
     needed = project_files(script(stage))
-    if any(name == "network.build" for name, *_ in calls(script(stage))):
+    if any(name in ("network.build", "network.load") for name, *_ in calls(script(stage))):
         needed.add(MODEL)
     declared = [path for path in paths(stage, "deps") if path.endswith(".py")]
     assert sorted(declared) == sorted(needed)
