@@ -22,7 +22,8 @@ def pick(name: str, key: str) -> torch.device:
     present = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + present
     wanted = {"auto": present[0], "cuda": "cuda:0"}.get(name, name)
     if wanted not in present:
-        raise UserError(f"no device {name} here, only {', '.join(present)} (params.yaml, {key}): name one or take auto")
+        where = "command line" if key.startswith("-") else "params.yaml"
+        raise UserError(f"no device {name} here, only {', '.join(present)} ({where}, {key}): name one or take auto")
     torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums come in any order
     return torch.device(wanted)
 

@@ -121,11 +121,11 @@ def test_leaves_import_no_sibling():
             assert {name for name in imported(file) if name.split(".")[0] == "cifar"} <= allowed, file
 
 
-def test_nobody_imports_a_stage_or_a_recipe():
-    """Stages and recipes are programs: they are run, never imported, and nothing imports by a computed name
+def test_nobody_imports_a_program():
+    """Stages, recipes and tools are programs: they are run, never imported, and nothing imports by a computed name
     but the two modules that find networks and sections."""
     for file in SOURCES:
-        assert not [name for name in imported(file) if name.split(".")[0] in ("stages", "recipes")], file
+        assert not [name for name in imported(file) if name.split(".")[0] in ("stages", "recipes", "tools")], file
     dynamic = offences(lambda name, _: name.endswith("import_module") or name in ("__import__", "runpy.run_path"))
     library = {line.split(":")[0] for line in dynamic if line.startswith(("cifar/", "stages/"))}
     assert library == {"cifar/network.py", "cifar/params/__init__.py"}
