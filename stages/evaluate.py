@@ -53,8 +53,11 @@ def write(
     )
     files.write_csv("plots/predictions.csv", ["image", "actual", "predicted", "confidence"], rows)
     counts = scoring.per_class(choices, labels, len(classes))
-    shares = [(name, right / max(total, 1), total) for name, (right, total) in zip(classes, counts, strict=True)]
-    files.write_csv("plots/classes.csv", ["class", "accuracy", "images"], shares)
+    shares = [
+        (name, right / max(total, 1), total, *(scoring.wilson(right / total, total) if total else (0.0, 1.0)))
+        for name, (right, total) in zip(classes, counts, strict=True)
+    ]
+    files.write_csv("plots/classes.csv", ["class", "accuracy", "images", "accuracy_low", "accuracy_high"], shares)
     files.write_json("metrics/test.json", {"test": numbers})
 
 
