@@ -40,6 +40,21 @@ def mistakes(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     return figure
 
 
+def sensitivity(images: np.ndarray, maps: np.ndarray, captions: Sequence[str]) -> Figure:
+    """Images with two-line captions, and below each one which of its pixels mattered, (N, H, W) uint8."""
+    columns = max(1, len(images))
+    figure, axes = plt.subplots(2, columns, figsize=(max(6.0, 1.5 * columns), 3.8), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for (above, below), image, weights, caption in zip(axes.T, images, maps, captions, strict=False):
+        show_image(above, image)
+        above.set_title(caption, fontsize=8, loc="center")
+        below.imshow(weights, cmap="cividis", vmin=0, vmax=255)
+    title = "The most confident mistakes, and the pixels that mattered most (yellow)"
+    figure.suptitle(title if len(images) else "No mistakes", x=0.01, ha="left")
+    return figure
+
+
 def filters(weights: np.ndarray) -> Figure:
     """First-layer filters (N, C, h, w): in colour for three channels, else the mean over channels in grey.
 

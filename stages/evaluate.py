@@ -1,6 +1,7 @@
 """Stage 4: the model meets the test images, once.
 
-Writes the numbers to compare, the prediction for each image, and the accuracy of each class.
+Writes the numbers to compare, the prediction for each image, the accuracy of each class, which pixels mattered
+in the most confident mistakes, and the model's card.
 """
 
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifar import device, files, network, params, scoring, stage, tensors
+from cifar import calibration, card, device, files, network, params, scoring, stage, tensors
 from cifar.params.evaluate import Evaluate
 
 DATA = Path("data/processed")
+MISTAKES = 6  # for so many of them the pixels that mattered are found
 
 
 def main() -> None:
@@ -36,7 +38,8 @@ def main() -> None:
     if len(nets) > 1:
         alone = [scoring.summary(own, targets)["accuracy"] for own in members]
         numbers["member_accuracy"] = {str(number): accuracy for number, accuracy in enumerate(alone)}
-    write(numbers, logits, labels, names.tolist(), model["classes"])
+    wrong = write(numbers, logits, labels, names.tolist(), model)
+    files.write_array("plots/gradients.npy", scoring.sensitivity(nets, pixels[wrong], normalize))
     print(
         f"test accuracy {numbers['accuracy']:.2%} (95 % interval {numbers['accuracy_low']:.2%} to "
         f"{numbers['accuracy_high']:.2%}, n = {len(labels)}), loss {numbers['loss']:.3f}"
@@ -44,12 +47,15 @@ def main() -> None:
 
 
 def write(
-    numbers: dict[str, Any], logits: torch.Tensor, labels: np.ndarray, names: list[str], classes: list[str]
-) -> None:
+    numbers: dict[str, Any], logits: torch.Tensor, labels: np.ndarray, names: list[str], model: dict[str, Any]
+) -> list[int]:
+    """Returns which images are the most confident mistakes, in the order of the rounded confidences in the file."""
+    classes = model["classes"]
     confidences, choices = (value.cpu().numpy() for value in logits.softmax(1).max(1))
+    rounded = np.array([f"{confidence:.4f}" for confidence in confidences])
     rows = (
-        (name, classes[label], classes[choice], f"{confidence:.4f}")
-        for name, label, choice, confidence in zip(names, labels, choices, confidences, strict=True)
+        (name, classes[label], classes[choice], confidence)
+        for name, label, choice, confidence in zip(names, labels, choices, rounded, strict=True)
     )
     files.write_csv("plots/predictions.csv", ["image", "actual", "predicted", "confidence"], rows)
     counts = scoring.per_class(choices, labels, len(classes))
@@ -59,6 +65,11 @@ def write(
     ]
     files.write_csv("plots/classes.csv", ["class", "accuracy", "images", "accuracy_low", "accuracy_high"], shares)
     files.write_json("metrics/test.json", {"test": numbers})
+    error = calibration.expected_error(calibration.bins(rounded.astype(float), choices == labels))
+    dataset = files.read_json(DATA / "dataset.json")["name"]
+    files.write_bytes("models/card.md", card.text(dataset, model, numbers, shares, len(labels), error).encode())
+    wrong = np.flatnonzero(choices != labels)
+    return wrong[np.argsort(-rounded[wrong].astype(float), kind="stable")][:MISTAKES].tolist()
 
 
 if __name__ == "__main__":

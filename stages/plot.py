@@ -27,6 +27,7 @@ def main() -> None:
         "calibration": calibrated(predictions),
         "samples": samples(p, names),
         "mistakes": mistakes(p, predictions),
+        "pixels": pixels(predictions),
         "filters": tiles.filters(first_filters(model)),
     }
     for name, figure in figures.items():
@@ -59,17 +60,28 @@ def samples(p: Plot, names: list[str]) -> Figure:
     return tiles.samples(images, np.asarray(labels), names, p.samples_per_class)
 
 
-def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
-    """The wrong predictions that the network was surest of."""
+def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, list[str]]:
+    """The images and captions of the wrong predictions that the network was surest of."""
     wrong = predictions[predictions["actual"] != predictions["predicted"]]
-    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(p.mistakes)
-    images = files.read_array(DATA / "test" / "images.npy")[worst.index.to_numpy()]
+    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(count)
     captions = [
         f"{plotting.shorten(actual)}, seen as\n{plotting.shorten(predicted)} ({confidence:.0%})"
         for _, actual, predicted, confidence in worst.itertuples(index=False)
     ]
-    title = f"The most confident of {len(wrong)} mistakes among {len(predictions)} test images"
+    return files.read_array(DATA / "test" / "images.npy")[worst.index.to_numpy()], captions
+
+
+def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
+    images, captions = most_confident(predictions, p.mistakes)
+    count = int((predictions["actual"] != predictions["predicted"]).sum())
+    title = f"The most confident of {count} mistakes among {len(predictions)} test images"
     return tiles.mistakes(images, captions, title)
+
+
+def pixels(predictions: pd.DataFrame) -> Figure:
+    maps = files.read_array(PLOTS / "gradients.npy")
+    images, captions = most_confident(predictions, len(maps))
+    return tiles.sensitivity(images, maps, captions)
 
 
 def first_filters(model: dict) -> np.ndarray:

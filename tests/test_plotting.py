@@ -45,6 +45,7 @@ def figures(classes, channels):
         "calibration": plotting.calibration(calibration.bins(shares, shares > 0.5), 0.123),
         "samples": tiles.samples(pictures(len(labels), channels), labels, short, 2),
         "mistakes": tiles.mistakes(pictures(7, channels), captions, "Mistakes"),
+        "pixels": tiles.sensitivity(pictures(6, channels), pictures(6, 1)[..., 0], captions),
         "filters": tiles.filters(np.random.default_rng(0).normal(size=(classes, channels, 3, 3))),
     }
 

@@ -67,7 +67,7 @@ def test_the_page_shows_the_run(dropout_run, make, tmp_path):
     assert f"95 % interval {100 * test['accuracy_low']:.2f} % to {100 * test['accuracy_high']:.2f} %" in page.text
     changes = re.search(r"committed this result (.*?) Learning curves", page.text)[1]
     assert changes == "train.dropout 0.0 0.3"
-    assert len(page.images) == 4 + min(24, 200 - round(200 * test["accuracy"])) + 10
+    assert len(page.images) == 5 + min(24, 200 - round(200 * test["accuracy"])) + 10
     for image in page.images:
         assert image["alt"]
         Image.open(io.BytesIO(base64.b64decode(image["src"].removeprefix("data:image/png;base64,")))).verify()
