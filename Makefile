@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 READY := .venv/.ready
 
-.PHONY: help demo repro test test-long bench lint lock show
+.PHONY: help demo repro report test test-long bench lint lock show
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,9 +18,13 @@ $(READY): requirements.lock
 
 demo: $(READY)  ## a whole experiment on built-in data, no download, about a minute
 	@python -m recipes run digits --demo
+	@python -m tools.report
 
 repro: $(READY)  ## dvc repro: bring everything up to date with params.yaml
 	dvc repro
+
+report: $(READY)  ## the result as one page, report.html
+	python -m tools.report
 
 show: $(READY)  ## the experiments as a table: metrics and the parameters that differ
 	dvc exp show --only-changed --drop '.*/'

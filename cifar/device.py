@@ -26,9 +26,8 @@ def pick(name: str, key: str, number: int = 0) -> torch.device:
     gpu = f"cuda:{number}"
     wanted = {"auto": gpu if torch.cuda.device_count() else present[0], "cuda": gpu}.get(name, name)
     if wanted not in present:
-        raise UserError(
-            f"no device {wanted} here, only {', '.join(present)} (params.yaml, {key}): name one or take auto"
-        )
+        where, there = "command line" if key.startswith("-") else "params.yaml", ", ".join(present)
+        raise UserError(f"no device {wanted} here, only {there} ({where}, {key}): name one or take auto")
     torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums come in any order
     return torch.device(wanted)
 

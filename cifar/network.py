@@ -1,7 +1,9 @@
 """A network by the name of its file in cifar/models: built, written and read."""
 
+import hashlib
 import importlib
 import inspect
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,28 +82,65 @@ def prepare(name: str, net: nn.Module, images: torch.Tensor) -> None:
         module(name).prepare(net, images)
 
 
-def weights(nets: list[nn.Module]) -> bytes:
-    """All parameters and buffers as a safetensors file; the same weights give the same bytes.
+def weights(nets: list[nn.Module], description: dict[str, Any]) -> bytes:
+    """All parameters and buffers as a safetensors file with its description; the same content gives the same bytes.
 
-    The names are those of the network, or for an ensemble those with the network's number before them.
+    The names are those of the network, or for an ensemble those with the network's number before them. The
+    description is JSON with a checksum of everything, in the one metadata key that keeps the order of the bytes.
     """
-    state = together(nets).state_dict()
-    return safetensors.torch.save({key: value.cpu().contiguous() for key, value in state.items()})
+    state = {key: value.cpu().contiguous() for key, value in together(nets).state_dict().items()}
+    whole = description | {"sha256": checksum(state, description)}
+    text = json.dumps(whole, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return safetensors.torch.save(state, {"description": text})
 
 
-def load(nets: list[nn.Module], path: Path) -> None:
-    """Read what `weights` wrote into `nets`.
+def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The description and the weights that `weights` wrote.
 
     Raises:
-        UserError: not a safetensors file, or the weights of other networks.
+        UserError: no such file, not a safetensors file, no description in it, or a bit that has changed.
     """
     try:
-        together(nets).load_state_dict(safetensors.torch.load(path.read_bytes()))
+        content = path.read_bytes()
+        state = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        description = json.loads(header["__metadata__"]["description"])
+        expected = description.pop("sha256")
+    except FileNotFoundError:
+        raise UserError(f"no model file ({path}): `dvc repro` makes it, `dvc pull` fetches it") from None
+    except (LookupError, TypeError, AttributeError):
+        raise UserError(f"weights without a description ({path}): `dvc repro` makes the file anew") from None
     except (SafetensorError, ValueError) as error:
-        raise UserError(f"no readable weights, {error} ({path}): `dvc checkout` or `dvc repro` mends it") from None
-    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:160]
+        raise UserError(f"no safetensors file, {problem} ({path}): `dvc checkout` or `dvc repro` mends it") from None
+    if checksum(state, description) != expected:
+        raise UserError(f"damaged, its checksum is another ({path}): `dvc checkout` or `dvc repro` mends it")
+    return description, state
+
+
+def load(path: Path) -> tuple[list[nn.Module], dict[str, Any]]:
+    """The networks in a model file, ready to predict, and its description, from nothing but the file.
+
+    Raises:
+        UserError: as in `read`, or the network of that name in cifar/models is not the one that was trained.
+    """
+    description, state = read(path)
+    try:
+        nets = [build(description["model"], description["arguments"], 0) for _ in range(description["ensemble"])]
+        together(nets).load_state_dict(state)
+    except (ImportError, LookupError, TypeError, RuntimeError) as error:
         problem = " ".join(str(error).split())[:160]
         raise UserError(f"weights of another network, {problem} ({path}): run `dvc repro`") from None
+    return [net.eval() for net in nets], description
+
+
+def checksum(state: dict[str, torch.Tensor], description: dict[str, Any]) -> str:
+    """The sha256 of the names, types, shapes and values of all tensors, and of what describes them."""
+    total = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, value in sorted(state.items()):
+        total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def together(nets: list[nn.Module]) -> nn.Module:

@@ -116,6 +116,17 @@ def decode(content: bytes, size: int) -> np.ndarray:
         raise ValueError(str(error).partition("\n")[0] or "damaged") from None
 
 
+def shorter_side(content: bytes) -> int:
+    """In pixels, of a picture that `decode` reads."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+        return min(file.size)
+
+
+def grey(images: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8 to (N, H, W, 1), by Pillow's rule; three equal channels keep their value."""
+    return np.stack([np.asarray(Image.fromarray(image).convert("L"))[..., None] for image in images])
+
+
 def fit(image: Image.Image, size: int) -> np.ndarray:
     """The centre square, scaled; an image that has the size keeps its exact pixels."""
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))

@@ -26,6 +26,21 @@ def average(members: list[Tensor]) -> Tensor:
     return logs.logsumexp(0) - math.log(len(members))
 
 
+def sensitivity(nets: list[nn.Module], images: Tensor, prepare: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """(N, H, W) uint8: how much the logit of the predicted class changes with each pixel; 255 is the most in an image.
+
+    The size of the gradient at the input, summed over the channels (Simonyan et al., 2014).
+
+    Args:
+        images: (N, H, W, C) uint8; `prepare` makes them the nets' input.
+    """
+    x = prepare(images).detach().requires_grad_()
+    average([net.eval()(x).float() for net in nets]).max(1).values.sum().backward()
+    assert x.grad is not None
+    sizes = x.grad.abs().sum(1).cpu()
+    return (255 * sizes / sizes.amax((1, 2), keepdim=True).clamp_min(1e-30)).round().to(torch.uint8).numpy()
+
+
 def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Mean cross-entropy and share of right first choices, in double precision, which not every device has."""
     logits, labels = logits.cpu(), labels.cpu()

@@ -1,10 +1,12 @@
 """What every stage does around its work: watch its inputs, and end with one line and a code that stops DVC."""
 
+import contextlib
 import hashlib
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -26,6 +28,7 @@ def run(main: Callable[[], Path | None]) -> NoReturn:
     had been used: such a stage fails. `main` may return a file to delete when all is well, a checkpoint.
     """
     signal.signal(signal.SIGTERM, terminate)
+    start = time.monotonic()
     try:
         before = inputs()
         leftover = main()
@@ -34,6 +37,7 @@ def run(main: Callable[[], Path | None]) -> NoReturn:
             raise UserError(f"{changed[0]} changed while this stage ran (dvc.yaml): run `dvc repro` again")
         if leftover:
             leftover.unlink(missing_ok=True)
+        note_time(time.monotonic() - start)
     except UserError as error:
         fail(str(error))
     except OSError as error:
@@ -78,6 +82,28 @@ def fingerprint(path: Path) -> Any:
     if status.st_size > SMALL:
         return status.st_size, status.st_mtime_ns
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def note_time(seconds: float) -> None:
+    """Leave for the report how long this stage took: no output may hold a time, it would never be the same again."""
+    if "DVC_STAGE" in os.environ:
+        with contextlib.suppress(OSError):  # a report without a time is no reason to fail
+            path = time_file(os.environ["DVC_STAGE"].rpartition(":")[2])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{seconds:.1f}\n")
+
+
+def time_file(name: str) -> Path:
+    """Where the time of the stage is that made its present outputs: they are known by their names, their sizes and
+    the content of the small ones, and so does the file's name know them."""
+    declared = YAML(typ="safe", pure=True).load(Path("dvc.yaml"))["stages"][name]
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in declared.get(kind, [])]
+    known = hashlib.sha256()
+    for path in sorted(Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            size = file.stat().st_size
+            known.update(f"{file.as_posix()} {size} ".encode() + (file.read_bytes() if size <= SMALL else b""))
+    return root() / "runs" / f"{name}-{known.hexdigest()[:16]}"
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

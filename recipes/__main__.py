@@ -160,7 +160,7 @@ def next_steps(name: str) -> None:
     who = "\n  git config --global user.email you@…    and user.name: DVC needs them" if identity() else ""
     print(f"""
 Test accuracy {test["accuracy"]:.2%}, 95 % interval {test["accuracy_low"]:.2%} to {test["accuracy_high"]:.2%}.
-Pictures: plots/curves.png, confusion.png, mistakes.png, samples.png, filters.png
+Pictures: plots/curves.png, classes.png, confusion.png, calibration.png, mistakes.png, pixels.png, samples.png, …
 params.yaml is as it was; this run is the experiment `{name}`. Next:
   source .venv/bin/activate               the dvc command, in this terminal{who}
   {f"dvc exp apply {name}":<40}take up the experiment: its parameters and results

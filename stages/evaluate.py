@@ -1,6 +1,7 @@
 """Stage 4: the model meets the test images, once.
 
-Writes the numbers to compare, the prediction for each image, and the accuracy of each class.
+Writes the numbers to compare, the prediction for each image, the accuracy of each class, which pixels mattered
+in the most confident mistakes, and the model's card.
 """
 
 from pathlib import Path
@@ -9,18 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifar import device, files, network, params, scoring, stage, tensors
+from cifar import calibration, card, device, files, network, params, scoring, stage, tensors
 from cifar.params.evaluate import Evaluate
 
-DATA, MODEL = Path("data/processed"), Path("models")
+DATA = Path("data/processed")
+MISTAKES = 6  # for so many of them the pixels that mattered are found
 
 
 def main() -> None:
     p, _ = params.load(Evaluate)
     place = device.pick(p.device, "evaluate.device")
-    model = files.read_json(MODEL / "model.json")
-    nets = [network.build(model["model"], model["arguments"], seed=0) for _ in range(model["ensemble"])]
-    network.load(nets, MODEL / "model.safetensors")
+    nets, model = network.load(Path("models/model.safetensors"))
 
     images, labels, names = (files.read_array(DATA / "test" / f"{name}.npy") for name in ("images", "labels", "names"))
     pixels, targets = tensors.to_device(images, place), tensors.to_device(labels, place)
@@ -38,7 +38,8 @@ def main() -> None:
     if len(nets) > 1:
         alone = [scoring.summary(own, targets)["accuracy"] for own in members]
         numbers["member_accuracy"] = {str(number): accuracy for number, accuracy in enumerate(alone)}
-    write(numbers, logits, labels, names.tolist(), model["classes"])
+    wrong = write(numbers, logits, labels, names.tolist(), model)
+    files.write_array("plots/gradients.npy", scoring.sensitivity(nets, pixels[wrong], normalize))
     print(
         f"test accuracy {numbers['accuracy']:.2%} (95 % interval {numbers['accuracy_low']:.2%} to "
         f"{numbers['accuracy_high']:.2%}, n = {len(labels)}), loss {numbers['loss']:.3f}"
@@ -46,18 +47,29 @@ def main() -> None:
 
 
 def write(
-    numbers: dict[str, Any], logits: torch.Tensor, labels: np.ndarray, names: list[str], classes: list[str]
-) -> None:
+    numbers: dict[str, Any], logits: torch.Tensor, labels: np.ndarray, names: list[str], model: dict[str, Any]
+) -> list[int]:
+    """Returns which images are the most confident mistakes, in the order of the rounded confidences in the file."""
+    classes = model["classes"]
     confidences, choices = (value.cpu().numpy() for value in logits.softmax(1).max(1))
+    rounded = np.array([f"{confidence:.4f}" for confidence in confidences])
     rows = (
-        (name, classes[label], classes[choice], f"{confidence:.4f}")
-        for name, label, choice, confidence in zip(names, labels, choices, confidences, strict=True)
+        (name, classes[label], classes[choice], confidence)
+        for name, label, choice, confidence in zip(names, labels, choices, rounded, strict=True)
     )
     files.write_csv("plots/predictions.csv", ["image", "actual", "predicted", "confidence"], rows)
     counts = scoring.per_class(choices, labels, len(classes))
-    shares = [(name, right / max(total, 1), total) for name, (right, total) in zip(classes, counts, strict=True)]
-    files.write_csv("plots/classes.csv", ["class", "accuracy", "images"], shares)
+    shares = [
+        (name, right / max(total, 1), total, *(scoring.wilson(right / total, total) if total else (0.0, 1.0)))
+        for name, (right, total) in zip(classes, counts, strict=True)
+    ]
+    files.write_csv("plots/classes.csv", ["class", "accuracy", "images", "accuracy_low", "accuracy_high"], shares)
     files.write_json("metrics/test.json", {"test": numbers})
+    error = calibration.expected_error(calibration.bins(rounded.astype(float), choices == labels))
+    dataset = files.read_json(DATA / "dataset.json")["name"]
+    files.write_bytes("models/card.md", card.text(dataset, model, numbers, shares, len(labels), error).encode())
+    wrong = np.flatnonzero(choices != labels)
+    return wrong[np.argsort(-rounded[wrong].astype(float), kind="stable")][:MISTAKES].tolist()
 
 
 if __name__ == "__main__":

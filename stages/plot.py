@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load
 
-from cifar import files, params, plotting, stage
+from cifar import calibration, files, params, plotting, stage, tiles
 from cifar.params.plot import Plot
 
 DATA, PLOTS = Path("data/processed"), Path("plots")
@@ -19,12 +19,16 @@ def main() -> None:
     history = pd.read_csv(PLOTS / "history.csv")
     text = {"image": str, "actual": str, "predicted": str}
     predictions = pd.read_csv(PLOTS / "predictions.csv", dtype=text, keep_default_na=False)
+    names = [plotting.shorten(name) for name in model["classes"]]
     figures = {
         "curves": plotting.curves([part for _, part in history.groupby("network")], model["epochs"]),
         "confusion": confusion(predictions, model["classes"], test),
-        "samples": samples(p, model["classes"]),
+        "classes": classes(test),
+        "calibration": calibrated(predictions),
+        "samples": samples(p, names),
         "mistakes": mistakes(p, predictions),
-        "filters": plotting.filters(first_filters(model)),
+        "pixels": pixels(predictions),
+        "filters": tiles.filters(first_filters(model)),
     }
     for name, figure in figures.items():
         with files.atomic(PLOTS / f"{name}.png") as handle:
@@ -35,26 +39,49 @@ def confusion(predictions: pd.DataFrame, classes: list[str], test: dict[str, flo
     table = pd.crosstab(predictions["actual"], predictions["predicted"]).reindex(
         index=classes, columns=classes, fill_value=0
     )
-    title = f"Test accuracy {test['accuracy']:.2%} ({test['accuracy_low']:.2%} to {test['accuracy_high']:.2%})"
+    title = f"Confusion on the test images: {test['accuracy']:.2%} are right"
     return plotting.confusion(table.to_numpy(), classes, title)
 
 
-def samples(p: Plot, classes: list[str]) -> Figure:
+def classes(test: dict[str, float]) -> Figure:
+    table = pd.read_csv(PLOTS / "classes.csv", dtype={"class": str}, keep_default_na=False)
+    intervals = table[["accuracy_low", "accuracy_high"]].to_numpy()
+    return plotting.classes(table["class"].tolist(), table["accuracy"].to_numpy(), intervals, test["accuracy"])
+
+
+def calibrated(predictions: pd.DataFrame) -> Figure:
+    right = (predictions["actual"] == predictions["predicted"]).to_numpy()
+    found = calibration.bins(predictions["confidence"].to_numpy(), right)
+    return plotting.calibration(found, calibration.expected_error(found))
+
+
+def samples(p: Plot, names: list[str]) -> Figure:
     images, labels = (files.read_array(DATA / "train" / f"{name}.npy") for name in ("images", "labels"))
-    return plotting.samples(images, np.asarray(labels), classes, p.samples_per_class)
+    return tiles.samples(images, np.asarray(labels), names, p.samples_per_class)
 
 
-def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
-    """The wrong predictions that the network was surest of."""
+def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, list[str]]:
+    """The images and captions of the wrong predictions that the network was surest of."""
     wrong = predictions[predictions["actual"] != predictions["predicted"]]
-    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(p.mistakes)
-    images = files.read_array(DATA / "test" / "images.npy")[worst.index.to_numpy()]
+    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(count)
     captions = [
         f"{plotting.shorten(actual)}, seen as\n{plotting.shorten(predicted)} ({confidence:.0%})"
         for _, actual, predicted, confidence in worst.itertuples(index=False)
     ]
-    title = f"The most confident of {len(wrong)} mistakes among {len(predictions)} test images"
-    return plotting.mistakes(images, captions, title)
+    return files.read_array(DATA / "test" / "images.npy")[worst.index.to_numpy()], captions
+
+
+def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
+    images, captions = most_confident(predictions, p.mistakes)
+    count = int((predictions["actual"] != predictions["predicted"]).sum())
+    title = f"The most confident of {count} mistakes among {len(predictions)} test images"
+    return tiles.mistakes(images, captions, title)
+
+
+def pixels(predictions: pd.DataFrame) -> Figure:
+    maps = files.read_array(PLOTS / "gradients.npy")
+    images, captions = most_confident(predictions, len(maps))
+    return tiles.sensitivity(images, maps, captions)
 
 
 def first_filters(model: dict) -> np.ndarray:

@@ -73,11 +73,11 @@ def main() -> Path | None:
         return None
     with checkpoint.exclusive(Path(".checkpoints/lock")), checkpoint.exclusive(saved.with_suffix(".lock")):
         trainers, kept, top5 = train_all(p, seed, dataset, arguments, place, saved, world)
-        files.write_bytes("models/model.safetensors", network.weights([trainer.net for trainer in trainers]))
         description = {key: dataset[key] for key in ("classes", "image_size", "channels", "mean", "std")}
         description |= {"model": p.model, "arguments": arguments, "layers": layers, "ensemble": p.ensemble}
-        facts = {"epochs": [row.epoch for row in kept], "made_by": made_by | {"processes": world.size}}
-        files.write_json("models/model.json", description | facts)
+        description |= {"epochs": [row.epoch for row in kept], "made_by": made_by | {"processes": world.size}}
+        files.write_bytes("models/model.safetensors", network.weights([t.net for t in trainers], description))
+        files.write_json("models/model.json", description)  # the same, to be read and compared by people
         rows = [(number, *astuple(row)) for number, trainer in enumerate(trainers) for row in trainer.history]
         files.write_csv("plots/history.csv", ["network", *(f.name for f in fields(training.Epoch))], rows)
         files.write_json("metrics/train.json", training.metrics(kept, top5))

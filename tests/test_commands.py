@@ -242,7 +242,7 @@ def test_the_network_of_the_contributing_page_takes_one_file(reproduced):
 def test_make_installs_once_and_lists_its_targets(project):
     """`make help` names every target; a target installs where the lock file is newer than the environment only."""
     targets = set(re.findall(r"^make (\S+)", project.run("make", "help").stdout, re.MULTILINE))
-    assert targets >= {"demo", "repro", "test", "lint", "lock", "help", "show"}
+    assert targets >= {"demo", "repro", "test", "lint", "lock", "help", "show", "report"}
     planned = project.run("make", "--dry-run", "demo").stdout
     assert "pip install" in planned
     check = next(line for line in planned.splitlines() if "version_info" in line)

@@ -92,7 +92,7 @@ def offences(bad):
 def test_dependencies_are_the_imports(stage):
     """A stage's Python dependencies are exactly the files that its script imports, and the network that it builds."""
     needed = project_files(script(stage))
-    if any(name == "network.build" for name, *_ in calls(script(stage))):
+    if any(name in ("network.build", "network.load") for name, *_ in calls(script(stage))):
         needed.add(MODEL)
     declared = [path for path in paths(stage, "deps") if path.endswith(".py")]
     assert sorted(declared) == sorted(needed)
@@ -121,11 +121,11 @@ def test_leaves_import_no_sibling():
             assert {name for name in imported(file) if name.split(".")[0] == "cifar"} <= allowed, file
 
 
-def test_nobody_imports_a_stage_or_a_recipe():
-    """Stages and recipes are programs: they are run, never imported (the benchmark of a stage's loop must), and
+def test_nobody_imports_a_program():
+    """Stages, recipes and tools are programs: they are run, never imported (the benchmark of a stage's loop must), and
     nothing imports by a computed name but the two modules that find networks and sections."""
     for file in SOURCES.keys() - {"benchmarks/loops.py"}:
-        assert not [name for name in imported(file) if name.split(".")[0] in ("stages", "recipes")], file
+        assert not [name for name in imported(file) if name.split(".")[0] in ("stages", "recipes", "tools")], file
     dynamic = offences(lambda name, _: name.endswith("import_module") or name in ("__import__", "runpy.run_path"))
     library = {line.split(":")[0] for line in dynamic if line.startswith(("cifar/", "stages/"))}
     assert library == {"cifar/network.py", "cifar/params/__init__.py"}
@@ -200,7 +200,8 @@ def test_the_lock_file_pins_every_requirement():
     )
     assert len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE)), "no line without hashes"
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = settings["project"]["dependencies"] + settings["dependency-groups"]["dev"]
+    groups = [line for group in settings["dependency-groups"].values() for line in group if isinstance(line, str)]
+    wanted = settings["project"]["dependencies"] + groups
     names = {re.split(r"[^\w.-]", line)[0].replace(".", "-") for line in wanted}
     assert "torch" in names and names <= {name for name, _ in pins}
 

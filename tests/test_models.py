@@ -186,8 +186,8 @@ def test_weights_depend_on_the_seed_alone(name):
     first = build(name, width=8)
     torch.rand(3)
     again, other = build(name, width=8), build(name, seed=1, width=8)
-    assert network.weights([first]) == network.weights([again])
-    assert network.weights([first]) != network.weights([other])
+    assert network.weights([first], {}) == network.weights([again], {})
+    assert network.weights([first], {}) != network.weights([other], {})
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_weights_depend_on_the_seed_alone(name):
 def test_two_steps_move_every_trainable_tensor(name, changes):
     """Two steps move every parameter but those that are frozen; building and evaluating move nothing."""
     net = build(name, image_size=24, width=8, **changes)
-    before = network.weights([net])
+    before = network.weights([net], {})
     net.eval()(random_images(2, 24))
-    assert network.weights([net]) == before
+    assert network.weights([net], {}) == before
     _, left = two_steps(net, 24)
     assert left == {name for name, p in net.named_parameters() if not p.requires_grad}
     assert bool(left) == (name == "fast")
@@ -380,8 +380,8 @@ def test_a_wrong_file_of_weights_is_refused(content, place):
     else:
         other = torchvision.models.get_model("squeezenet1_1", weights=None).state_dict()
         torch.save(other if content == "another network" else Code(), path)
-    before = network.weights([net])
+    before = network.weights([net], {})
     with pytest.raises(UserError, match=r"^no weights of resnet18, .*delete this file and run again$") as caught:
         network.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
     assert str(path) in str(caught.value)
-    assert network.weights([net]) == before
+    assert network.weights([net], {}) == before

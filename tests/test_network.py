@@ -1,10 +1,12 @@
 """Networks by name: options, weights as files, the table of layers, and dropout from random bytes."""
 
 import copy
+import io
 import json
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -14,6 +16,28 @@ torch.set_num_threads(1)
 FACTS = {"num_classes": 3, "in_channels": 1, "image_size": 8, "mean": [0.5], "std": [0.2]}
 VGG = {"num_classes": 3, "in_channels": 1, "image_size": 8, "depth": 1, "width": 2, "dropout": 0.0,
        "dropout_step": 0.0, "batch_norm": True}  # fmt: skip
+
+
+def describe(count=1, **changes):
+    return {
+        "model": "vgg",
+        "arguments": VGG,
+        "ensemble": count,
+        "classes": ["ä", "b", "c"],
+        "mean": [0.1 + 0.2],
+    } | changes
+
+
+def write(path, nets, **changes):
+    path.write_bytes(network.weights(nets, describe(len(nets)) | changes))
+
+
+def refused(path, what):
+    """The file is refused with one line that says what is wrong and where."""
+    with pytest.raises(UserError) as caught:
+        network.load(path)
+    message = str(caught.value)
+    assert what in message and str(path) in message and "\n" not in message, message
 
 
 def make(*seeds):
@@ -55,76 +79,87 @@ def test_an_option_that_a_network_does_not_have_is_refused(name, option, value):
         network.arguments(name, options, FACTS)
 
 
-def test_weights_are_the_same_bytes_twice():
-    """The same weights give the same file, without times or names in it; networks and ensembles keep every tensor."""
-    assert network.weights(make(0)) == network.weights(make(0)) == network.weights([copy.deepcopy(make(0)[0])])
-    header, names = {}, set(make(0)[0].state_dict())
+def test_a_model_file_is_the_same_bytes_twice():
+    """The same weights and description give the same file, without times in it and in any process; networks and
+    ensembles keep every tensor, and there is one key of metadata."""
+    one, again = (network.weights(nets, describe()) for nets in (make(0), [copy.deepcopy(make(0)[0])]))
+    assert one == again == network.weights(make(0), dict(reversed(describe().items())))
+    names = set(make(0)[0].state_dict())
     for nets, expected in ((make(0), names), (make(0, 1), {f"{i}.{name}" for i in (0, 1) for name in names})):
-        content = network.weights(nets)
+        content = network.weights(nets, describe())
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        assert header.keys() == expected
+        assert header.keys() == expected | {"__metadata__"}
+        assert list(header["__metadata__"]) == ["description"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 11])
-def test_weights_come_back(tmp_path, count):
-    """Weights and running statistics are read into fresh networks to the bit, each member its own."""
+def test_a_model_comes_back_from_its_file_alone(tmp_path, count):
+    """Weights, running statistics and description are read back to the bit, each member its own, ready to predict."""
     nets = make(*range(count))
     for number, net in enumerate(nets):
         net.train()(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(number)))
-    (tmp_path / "w").write_bytes(network.weights([net.to(memory_format=torch.channels_last) for net in nets]))
-    others = make(*range(100, 100 + count))
-    network.load(others, tmp_path / "w")
+    write(tmp_path / "w", [net.to(memory_format=torch.channels_last) for net in nets])
+    others, description = network.load(tmp_path / "w")
     assert all(same(one, other) for one, other in zip(nets, others, strict=True))
     assert count == 1 or not same(others[0], others[1])
+    assert not any(net.training for net in others)
+    assert description == describe(count)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}", "cut", "longer"])
-def test_what_is_no_file_of_weights_is_refused(tmp_path, content):
-    """Garbage, an empty, a cut and a longer file are one line with the path, and nothing is read from them."""
-    whole = network.weights(make(0))
-    path, (net,) = tmp_path / "w", make(1)
-    path.write_bytes({"cut": whole[:-1], "longer": whole + b"\0"}.get(content, content))
-    with pytest.raises(UserError) as caught:
-        network.load([net], path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert same(net, make(1)[0])
+def test_what_is_no_model_file_is_refused(tmp_path):
+    """Nothing, garbage, a pickle, a cut and a longer file, one without a description, and one whose description is no
+    description are one line with the path."""
+    path = tmp_path / "w"
+    refused(path, "no model file")
+    write(path, make(0))
+    whole, pickled = path.read_bytes(), io.BytesIO()
+    torch.save(make(0)[0].state_dict(), pickled)
+    for content in (b"", b"garbage", b"\xff" * 100, whole[:-1], whole + b"\0", pickled.getvalue()):
+        path.write_bytes(content)
+        refused(path, "no safetensors file")
+    for metadata in (None, {"author": "me"}, {"description": "[]"}, {"description": "{}"}, {"description": "1"}):
+        path.write_bytes(safetensors.torch.save(make(0)[0].state_dict(), metadata))
+        refused(path, "weights without a description")
+    path.write_bytes(safetensors.torch.save(make(0)[0].state_dict(), {"description": "{"}))
+    refused(path, "no safetensors file")
 
 
-@pytest.mark.parametrize(("written", "read"), [(1, 2), (2, 1), (3, 2)])
-def test_an_ensemble_of_another_size_is_refused(tmp_path, written, read):
-    """Weights of more or of fewer networks than asked for are those of another network."""
-    (tmp_path / "w").write_bytes(network.weights(make(*range(written))))
-    with pytest.raises(UserError, match="weights of another network"):
-        network.load(make(*range(read)), tmp_path / "w")
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_ensemble_of_another_size_is_refused(tmp_path, count):
+    """Weights of more or of fewer networks than described are those of another network."""
+    write(tmp_path / "w", make(*range(count)), ensemble=2)
+    refused(tmp_path / "w", "weights of another network")
 
 
-@pytest.mark.parametrize("change", [{"width": 3}, {"depth": 2}, {"batch_norm": False}, {"num_classes": 4}])
+@pytest.mark.parametrize(
+    "change", [{"width": 3}, {"depth": 2}, {"batch_norm": False}, {"num_classes": 4}, {"another": 1}]
+)
 def test_weights_of_another_network_are_refused(tmp_path, change):
-    """A network of another shape does not take the weights, and says so in one line."""
-    (tmp_path / "w").write_bytes(network.weights(make(0)))
-    with pytest.raises(UserError, match=r"^weights of another network, [^\n]*: run `dvc repro`$"):
-        network.load([network.build("vgg", VGG | change, 0)], tmp_path / "w")
+    """Where the code builds another network than the one that was trained, or none, one line says so."""
+    write(tmp_path / "w", make(0), arguments=VGG | change)
+    refused(tmp_path / "w", "weights of another network")
+    write(tmp_path / "w", make(0), model="of_tomorrow")
+    refused(tmp_path / "w", "weights of another network, No module named 'cifar.models.of_tomorrow'")
 
 
-def test_a_flipped_bit_in_the_header_is_noticed_or_harmless(tmp_path):
-    """Whichever bit of the header changes, the file is refused or gives the very same weights."""
-    content, (original,) = network.weights(make(0)), make(0)
-    path, length = tmp_path / "w", 8 + int.from_bytes(content[:8], "little")
-    (net,), refused = make(0), 0
-    for place in range(length):
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """Whichever bit of the header changes, and in the weights too, the file is refused or means the very same."""
+    path, (original,), noticed = tmp_path / "w", make(0), 0
+    write(path, [original])
+    content = path.read_bytes()
+    places = [*range(8 + int.from_bytes(content[:8], "little")), *range(len(content) - 50, len(content))]
+    for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
-        for value in net.state_dict().values():
-            value.zero_()
         try:
-            network.load([net], path)
-        except UserError:
-            refused += 1
+            (net,), description = network.load(path)
+        except UserError as error:
+            assert "\n" not in str(error)
+            noticed += 1
         else:
-            assert same(net, original)
-    assert refused > 0.9 * length
+            assert same(net, original) and description == describe()
+    assert noticed > 0.95 * len(places)
 
 
 def test_the_table_names_every_layer():

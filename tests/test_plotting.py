@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cifar import plotting
+from cifar import calibration, plotting, tiles
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +35,18 @@ def figures(classes, channels):
     """Every picture of a data set with so many classes and channels."""
     labels = np.arange(3 * classes) % classes
     matrix = np.random.default_rng(0).integers(50, size=(classes, classes))
-    captions = [f"{plotting.shorten(name)}, seen as\nsomething (99%)" for name in names(classes)[:7]]
+    shares = np.random.default_rng(0).random(classes)
+    short = [plotting.shorten(name) for name in names(classes)]
+    captions = [f"{name}, seen as\nsomething (99%)" for name in short[:7]]
     return {
         "curves": plotting.curves([history(classes), history(classes, 1)], [1, classes]),
         "confusion": plotting.confusion(matrix, names(classes), "Test accuracy 50.00%"),
-        "samples": plotting.samples(pictures(len(labels), channels), labels, names(classes), 2),
-        "mistakes": plotting.mistakes(pictures(7, channels), captions, "Mistakes"),
-        "filters": plotting.filters(np.random.default_rng(0).normal(size=(classes, channels, 3, 3))),
+        "classes": plotting.classes(names(classes), shares, np.stack([shares - 0.1, shares + 0.1], 1), 0.5),
+        "calibration": plotting.calibration(calibration.bins(shares, shares > 0.5), 0.123),
+        "samples": tiles.samples(pictures(len(labels), channels), labels, short, 2),
+        "mistakes": tiles.mistakes(pictures(7, channels), captions, "Mistakes"),
+        "pixels": tiles.sensitivity(pictures(6, channels), pictures(6, 1)[..., 0], captions),
+        "filters": tiles.filters(np.random.default_rng(0).normal(size=(classes, channels, 3, 3))),
     }
 
 
@@ -78,7 +83,7 @@ def test_nothing_is_cut_off(classes, channels):
 def test_save_closes_the_figure():
     """A saved figure is given back: many pictures do not pile up in memory."""
     before = plotting.plt.get_fignums()
-    png(plotting.mistakes(pictures(1, 1), ["x"], "title"))
+    png(tiles.mistakes(pictures(1, 1), ["x"], "title"))
     assert plotting.plt.get_fignums() == before
 
 
@@ -118,23 +123,44 @@ def test_the_cells_are_per_cents_of_the_rows():
     assert not large.axes[0].texts
 
 
+def test_classes_are_sorted_and_carry_their_intervals():
+    """The best class is on top, each with the ends of its interval, and a line stands at the accuracy of all."""
+    figure = plotting.classes(["a", "b"], np.array([0.9, 0.5]), np.array([[0.8, 1.0], [0.2, 0.6]]), 0.7)
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["b", "a"]
+    (bars,) = axis.collections
+    assert np.allclose([segment[:, 0] for segment in bars.get_segments()], [[20, 60], [80, 100]])
+    assert np.allclose(axis.lines[-1].get_xdata(), 70)
+
+
+def test_calibration_shows_the_bins():
+    """Accuracy stands over confidence in per cent, below it the share of the images, and the error in the title."""
+    found = calibration.bins(np.array([0.62, 0.64, 0.95, 0.95]), np.array([True, False, True, True]))
+    figure = plotting.calibration(found, 0.09)
+    axis, below = figure.axes
+    assert np.allclose(axis.lines[1].get_xydata(), [[63, 50], [95, 100]])
+    assert np.allclose([bar.get_height() for bar in below.patches], [50, 50])
+    assert np.allclose([bar.get_x() + bar.get_width() / 2 for bar in below.patches], [65, 95])
+    assert "9.0 points" in axis.get_title(loc="left")
+
+
 def test_samples_are_the_first_of_each_class():
     """Row k shows the first images of class k from left to right, and stays white where there are no more."""
     images, labels = pictures(6, 3, side=6), np.array([1, 0, 1, 1, 0, 1])
-    figure = plotting.samples(images, labels, ["zero", "one"], 3)
+    figure = tiles.samples(images, labels, ["zero", "one"], 3)
     shown = figure.axes[0].images[0].get_array()
-    tiles = [[shown[row : row + 6, column : column + 6] for column in (0, 7, 14)] for row in (0, 7)]
-    assert np.array_equal(tiles[0][0], images[1])
-    assert np.array_equal(tiles[0][1], images[4])
-    assert (tiles[0][2] == 255).all()
-    assert all(np.array_equal(tile, images[i]) for tile, i in zip(tiles[1], (0, 2, 3), strict=True))
+    parts = [[shown[row : row + 6, column : column + 6] for column in (0, 7, 14)] for row in (0, 7)]
+    assert np.array_equal(parts[0][0], images[1])
+    assert np.array_equal(parts[0][1], images[4])
+    assert (parts[0][2] == 255).all()
+    assert all(np.array_equal(tile, images[i]) for tile, i in zip(parts[1], (0, 2, 3), strict=True))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["zero", "one"]
     assert not any(line.get_visible() for line in figure.axes[0].get_ygridlines())
 
 
 def test_many_classes_stand_in_blocks():
     """A hundred classes are four blocks of twenty-five rows, every class with its name once."""
-    figure = plotting.samples(pictures(100, 1), np.arange(100), [str(i) for i in range(100)], 1)
+    figure = tiles.samples(pictures(100, 1), np.arange(100), [str(i) for i in range(100)], 1)
     found = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
     assert found == [[str(i) for i in range(start, start + 25)] for start in (0, 25, 50, 75)]
     last = figure.axes[3].images[0].get_array()
@@ -145,7 +171,7 @@ def test_many_classes_stand_in_blocks():
 def test_mistakes_carry_their_captions(count):
     """Each image has its caption, in rows of six; without a mistake the title stands alone."""
     images = pictures(count, 1)
-    figure = plotting.mistakes(images, [f"caption {i}" for i in range(count)], "title")
+    figure = tiles.mistakes(images, [f"caption {i}" for i in range(count)], "title")
     shown = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title() for axis in shown] == [f"caption {i}" for i in range(count)]
     assert all(
@@ -158,18 +184,18 @@ def test_filters_are_scaled_around_grey():
     """Zero is mid-grey and the largest weight of each filter white or black; three channels are colours."""
     weights = np.zeros((2, 3, 1, 2))
     weights[0, 0, 0, 0], weights[0, 1, 0, 1], weights[1, 2, 0, 0] = 4, -2, -0.1
-    figure = plotting.filters(weights)
+    figure = tiles.filters(weights)
     first = [[1, 0.5, 0.5], [0.5, 0.25, 0.5]]
     second = [[0.5, 0.5, 0], [0.5, 0.5, 0.5]]
     assert figure.axes[0].images[0].get_array().tolist() == [[*first, [1, 1, 1], *second]]
-    grey = plotting.filters(np.array([[[[-2.0, 0.0, 1.0]]], [[[0.0, 0.0, 0.0]]]]))
+    grey = tiles.filters(np.array([[[[-2.0, 0.0, 1.0]]], [[[0.0, 0.0, 0.0]]]]))
     assert grey.axes[0].images[0].get_array().tolist() == [[0, 0.5, 0.75, 1, 0.5, 0.5, 0.5]]
 
 
 def test_filters_stand_in_rows_of_sixteen():
     """Twenty filters of 3x3 are two rows with a white pixel between, the last places empty."""
     weights = np.random.default_rng(0).normal(size=(20, 1, 3, 3))
-    figure = plotting.filters(weights)
+    figure = tiles.filters(weights)
     shown = figure.axes[0].images[0].get_array()
     assert shown.shape == (2 * 4 - 1, 16 * 4 - 1)
     last = weights[19, 0]
@@ -180,7 +206,7 @@ def test_filters_stand_in_rows_of_sixteen():
 
 def test_a_network_without_convolutions_has_no_filters():
     """No filters give a picture that says so."""
-    figure = plotting.filters(np.zeros((0, 1, 1, 1), np.float32))
+    figure = tiles.filters(np.zeros((0, 1, 1, 1), np.float32))
     assert figure.get_suptitle().startswith("No convolution")
     png(figure)
 
@@ -188,8 +214,8 @@ def test_a_network_without_convolutions_has_no_filters():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_one_pixel_are_drawn(channels):
     """The smallest images that the pipeline takes are shown in grey and in colour."""
-    png(plotting.mistakes(pictures(2, channels, side=1), ["a", "b"], "title"))
-    png(plotting.samples(pictures(2, channels, side=1), np.array([0, 1]), ["a", "b"], 1))
+    png(tiles.mistakes(pictures(2, channels, side=1), ["a", "b"], "title"))
+    png(tiles.samples(pictures(2, channels, side=1), np.array([0, 1]), ["a", "b"], 1))
 
 
 def test_long_names_are_shortened():

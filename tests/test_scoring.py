@@ -89,3 +89,18 @@ def test_predictions_do_not_depend_on_the_batch_size():
     assert torch.allclose(whole, net.eval()(prepare(images)), atol=1e-6)
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
     assert not whole.requires_grad
+
+
+def test_sensitivity_is_the_gradient_of_the_predicted_class():
+    """Of a linear network it is the size of its weights, whatever the image, with 255 at the largest; of two networks
+    that of their mean; and of no image, none."""
+    images = torch.randint(0, 256, (3, 2, 2, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[1.0, -4.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]))
+        net[1].bias.copy_(torch.tensor([1e6, 0.0]))
+    prepare = lambda batch: batch.float().permute(0, 3, 1, 2)  # noqa: E731
+    found = scoring.sensitivity([net], images, prepare)
+    assert found.dtype == np.uint8 and found.tolist() == [[[64, 255], [0, 128]]] * 3
+    assert scoring.sensitivity([net, net], images, prepare).shape == (3, 2, 2)
+    assert scoring.sensitivity([net], images[:0], prepare).shape == (0, 2, 2)

@@ -15,6 +15,8 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from cifar import network
+
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {
     "model": "vgg", "depth": 1, "width": 4, "dropout": 0.1, "dropout_step": 0.1, "batch_norm": True,
@@ -153,6 +155,13 @@ def test_the_pair_exercises_what_it_is_for(undisturbed):
     assert networks[0][0] != networks[1][0]
     kept = json.loads(undisturbed["models/model.json"])["epochs"]
     assert kept != [len(networks[0]), len(networks[1])]
+
+
+def test_the_readable_copy_of_the_description_is_the_one_in_the_model(undisturbed, tmp_path):
+    """models/model.json says what the model file says of itself, and the model file alone gives both networks."""
+    (tmp_path / "model").write_bytes(undisturbed["models/model.safetensors"])
+    nets, description = network.load(tmp_path / "model")
+    assert len(nets) == 2 and description == json.loads(undisturbed["models/model.json"])
 
 
 def test_killed_three_times_it_ends_with_the_same_bytes(undisturbed, tmp_path):
