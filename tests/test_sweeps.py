@@ -15,7 +15,7 @@ def work_off(project, experiments):
     """Start the queue and wait until so many experiments are there; what a queued run printed, by its name."""
     try:
         project.run("bash", "-c", "dvc queue start > /dev/null 2>&1")  # the worker keeps what it could print to
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while (
             len(names := re.findall(r"refs/exps/\w\w/\w+/(\S+)", project.run("git", "show-ref").stdout)) < experiments
         ):
