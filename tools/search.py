@@ -138,24 +138,22 @@ def run(trial: Any, name: str, values: dict[str, Any]) -> float | None:
     command = ["dvc", "exp", "run", "--name", name, *sets, "train"]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     # In a process group of its own, whose Ctrl-C we pass on: to a trial that is stopped, and when we are.
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    settings: dict[str, Any] = {"stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
     lines, stopped = [], False
-    try:
-        for line in process.stdout or []:
-            lines.append(line.strip())
-            if found := EPOCH.match(line):
-                print(f"{name}: {line}", end="", flush=True)
-                trial.report(float(found[2]) / 100, int(found[1]))
-                if not stopped and trial.should_prune():
-                    stopped = True
-                    os.killpg(process.pid, signal.SIGINT)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGINT)
-        raise
-    finally:
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **settings) as process:
+        try:
+            for line in process.stdout or []:
+                lines.append(line.strip())
+                if found := EPOCH.match(line):
+                    print(f"{name}: {line}", end="", flush=True)
+                    trial.report(float(found[2]) / 100, int(found[1]))
+                    if not stopped and trial.should_prune():
+                        stopped = True
+                        os.killpg(process.pid, signal.SIGINT)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()  # it still tidies up
+            raise
     errors = [line for line in lines if line.lower().startswith("error: ")]
     if stopped or any("loss is not finite" in line for line in errors):
         return None
