@@ -1,0 +1,74 @@
+"""Results that another clone takes up: through a folder, and through a server that speaks S3."""
+
+import re
+
+import pytest
+from conftest import Project
+
+STAGES = ["fetch", "preprocess", "train", "evaluate", "plot"]
+KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture
+def hub(reproduced):
+    """A Git repository that others clone, and the project whose `origin` it is."""
+    path = reproduced.path.with_name("hub.git")
+    reproduced.run("git", "init", "--quiet", "--bare", "--initial-branch=main", str(path))
+    reproduced.run("git", "remote", "add", "origin", str(path))
+    return path
+
+
+def publish(project, remote, *settings, **variables):
+    """Commit the remote, then push commit, data and models."""
+    project.run("dvc", "remote", "add", "--default", "storage", remote)
+    for name, value in settings:
+        project.run("dvc", "remote", "modify", "storage", name, value)
+    project.commit()
+    project.run("git", "push", "--quiet", "origin", "HEAD:main")
+    project.run("dvc", "push", **variables)
+
+
+def clone(project, hub):
+    other = Project(hub.with_name("clone"))
+    project.run("git", "clone", "--quiet", "--branch=main", str(hub), str(other.path))
+    return other
+
+
+def test_another_s_experiment(reproduced, hub):
+    """`dvc exp push` and `dvc exp pull`: in a second clone the experiment is listed, and complete without running."""
+    publish(reproduced, str(hub.with_name("store")))
+    reproduced.run("dvc", "exp", "run", "--name", "fine", "-S", "plot.dpi=60")
+    reproduced.run("dvc", "exp", "push", "origin", "fine")
+    other = clone(reproduced, hub)
+    assert "fine" in other.run("dvc", "exp", "list", "origin", "--name-only").stdout
+    other.run("dvc", "exp", "pull", "origin", "fine")
+    other.run("dvc", "exp", "apply", "fine")
+    other.run("dvc", "pull")
+    done = other.run("dvc", "repro")
+    assert re.findall(r"Stage '(\w+)' didn't change", done.stdout) == STAGES and not other.ran(done.stdout)
+    assert "dpi: 60" in (other.path / "params.yaml").read_text()
+
+
+def test_a_server_that_speaks_s3(reproduced, hub):
+    """`dvc push --run-cache` to a bucket and `dvc pull` from it: a clone is complete, by endpoint, keys and prefix."""
+    pytest.importorskip("dvc_s3", reason="dependency group s3 is not installed")
+    moto = pytest.importorskip("moto.server", reason="dependency group s3 is not installed")
+    import boto3
+
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        s3 = boto3.client("s3", endpoint_url=address, **keys)
+        s3.create_bucket(Bucket="results")
+        publish(reproduced, "s3://results/cifar", ("endpointurl", address), **KEYS)
+        reproduced.run("dvc", "push", "--run-cache", **KEYS)
+        stored = [entry["Key"] for entry in s3.list_objects_v2(Bucket="results")["Contents"]]
+        assert stored and all(key.startswith("cifar/") for key in stored) and any("/runs/" in key for key in stored)
+        other = clone(reproduced, hub)
+        other.run("dvc", "pull", "--run-cache", **KEYS)
+        assert re.findall(r"Stage '(\w+)' didn't change", other.run("dvc", "repro").stdout) == STAGES
+    finally:
+        server.stop()

@@ -1,0 +1,143 @@
+"""Which difference is real: experiments that differ only by their seed, summed up as one group.
+
+    python -m tools.compare                            every group: mean, deviation, 95 % interval
+    python -m tools.compare train.dropout=0.1 HEAD     two groups or experiments: may the difference be chance?
+    python -m tools.compare --metric val.accuracy --over preprocess.fold --plot folds.png
+
+A group is called by the parameters that set it apart; a part of them will do where it fits one group only.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from cifar import UserError, compare, experiments, files, params, stage
+from cifar.compare import Summary
+from cifar.experiments import Result
+
+Groups = Mapping[str, Sequence[Result]]
+
+
+def main() -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__, formatter_class=style)
+    parser.add_argument("pair", nargs="*", metavar="GROUP", help="two groups or experiments, to test their difference")
+    parser.add_argument("--metric", default="test.accuracy", help="as `dvc metrics show` names it (%(default)s)")
+    parser.add_argument("--over", action="append", metavar="KEY", help="what may differ within a group (seed)")
+    parser.add_argument("-A", "--all-commits", action="store_true", help="experiments of earlier commits, too")
+    parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
+    parser.add_argument("--csv", metavar="FILE", help="write the table, unrounded")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw every run, and mean and interval of each group")
+    options = parser.parse_args()
+    if len(options.pair) not in (0, 2):
+        raise UserError("one group named (command line): name two to compare them, or none for the table")
+    over = options.over or ["seed"]
+    results, remarks = experiments.finished(options.metric, options.all_commits)
+    for key in over:
+        if key not in results[0].facts:
+            raise UserError(f"no parameter {key}{params.did_you_mean(key, results[0].facts)} (--over): name another")
+    groups: dict[str, list[Result]] = {}
+    for name, members in experiments.group(results, over).items():
+        groups[name], again = experiments.one_each(members, over)
+        remarks += [f"not counted, the same run again: {result.name}" for result in again]
+    if len(set(options.pair)) == 1:
+        raise UserError(f"{options.pair[0]} twice (command line): name two different groups")
+    chosen = {word: find(word, groups, results) for word in options.pair} or groups
+    rows = table(chosen, options.metric)
+    print(f"{options.metric} over {' and '.join(over)}\n\n{layout(rows, options.metric, options.markdown)}")
+    if notes := list(tests(chosen, over, options.metric)) if options.pair else remarks:
+        print("\n" + "\n".join(notes))
+    if options.csv:
+        cells = [[name, *("" if np.isnan(value) else value for value in summary)] for name, summary in rows]
+        files.write_csv(options.csv, ["group", *Summary._fields], cells)
+    if options.plot:
+        draw(options.plot, rows, chosen, options.metric)
+
+
+def find(word: str, groups: Groups, results: Sequence[Result]) -> Sequence[Result]:
+    """The group of this name, the one that has these parameters, or the run of this name alone."""
+    if alone := [result for result in results if result.name == word]:
+        return alone[:1]
+    fitting = [name for name in groups if name == word] or [
+        name for name in groups if set(word.split(",")) <= set(name.split(","))
+    ]
+    if len(fitting) != 1:
+        several = f"{len(fitting)} groups have {word}" if fitting else f"no group or experiment {word}"
+        close = "" if fitting else params.did_you_mean(word, [*groups, *(result.name for result in results)])
+        raise UserError(f"{several}{close} (command line): `python -m tools.compare` lists them")
+    return groups[fitting[0]]
+
+
+def table(groups: Groups, metric: str) -> list[tuple[str, Summary]]:
+    """One row for each group, the best first."""
+    rows = [(name, compare.summarize([result.metrics[metric] for result in runs])) for name, runs in groups.items()]
+    return sorted(rows, key=lambda row: row[1].mean, reverse="loss" not in metric)
+
+
+def shown(value: float, metric: str, sign: str = "") -> str:
+    """Accuracies in per cent, their differences in points; anything else as it is."""
+    if "accuracy" not in metric:
+        return f"{value:{sign}.4f}"
+    return f"{100 * value:{sign}.2f}{'' if sign else ' %'}"
+
+
+def layout(rows: Sequence[tuple[str, Summary]], metric: str, markdown: bool) -> str:
+    cells = [("mean", "deviation", "95 % interval", "n", "group")]
+    for name, row in rows:
+        mean, deviation, low, high = (shown(value, metric) for value in row[1:])
+        spread = (deviation, f"{low} to {high}") if row.n > 1 else ("-", "one run: none")
+        cells.append((mean, *spread, str(row.n), name))
+    if markdown:
+        lines = ["| " + " | ".join(line) + " |" for line in cells]
+        return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
+    widths = [max(len(line[column]) for line in cells) for column in range(4)]
+    return "\n".join("  ".join([*map(str.rjust, line, widths), line[4]]) for line in cells)
+
+
+def tests(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
+    """What tells the second group from the first: over the seeds, and of each seed on the same test images."""
+    (first, a), (second, b) = pair.items()
+    difference = compare.welch(*([run.metrics[metric] for run in runs] for runs in (a, b)))
+    mean, low, high = (shown(value, metric, "+") for value in difference[:3])
+    unit = " points" if "accuracy" in metric else ""
+    told = f"95 % interval {low} to {high}, p = {difference.p:.2g} (Welch)"
+    yield f"{second} minus {first}: {mean}{unit}, {'no interval from one run' if np.isnan(difference.p) else told}"
+    pairs = [
+        (x, y)
+        for x in a
+        for y in b
+        if experiments.label(x, over) == experiments.label(y, over) or len(a) == len(b) == 1
+    ]
+    for x, y in pairs:
+        only = compare.discordant(experiments.predictions(x), experiments.predictions(y))
+        yield (
+            f"on the same test images, {x.name} alone is right on {only[0]}, {y.name} alone on {only[1]}: "
+            f"p = {compare.mcnemar(*only):.2g} (McNemar, exact)"
+        )
+
+
+def draw(path: str, rows: Sequence[tuple[str, Summary]], groups: Groups, metric: str) -> None:
+    from cifar import plotting  # matplotlib, a second
+
+    figure, axis = plotting.plt.subplots(figsize=(8, 1.4 + 0.4 * len(rows)))
+    scale, unit = (100, ", %") if "accuracy" in metric else (1, "")
+    for place, (name, row) in enumerate(rows):
+        values = [scale * result.metrics[metric] for result in groups[name]]
+        if row.n > 1:
+            ends = [scale * row.low, scale * row.high]
+            axis.plot(
+                ends, [place] * 2, lw=6, alpha=0.4, c=plotting.TRAIN, solid_capstyle="butt", label="95 % interval"
+            )
+            axis.plot(scale * row.mean, place, "|", ms=18, mew=2, color=plotting.TRAIN, label="mean")
+        axis.plot(values, [place] * row.n, "o", ms=5, mfc="none", color=plotting.VAL, label="one run")
+    axis.set_yticks(range(len(rows)), [f"{plotting.shorten(name, 48)}  (n = {row.n})" for name, row in rows])
+    axis.set(xlabel=f"{metric}{unit}", ylim=(len(rows) - 0.5, -0.5))
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), frameon=False, loc="outside upper right", ncols=3)
+    with files.atomic(path) as handle:
+        plotting.save(figure, handle, dpi=120)
+
+
+if __name__ == "__main__":
+    stage.run(main)
