@@ -1,5 +1,6 @@
 """A network by the name of its file in cifar/models: built, written and read."""
 
+import hashlib
 import importlib
 import inspect
 from pathlib import Path
@@ -81,22 +82,31 @@ def prepare(name: str, net: nn.Module, images: torch.Tensor) -> None:
 
 
 def weights(nets: list[nn.Module]) -> bytes:
-    """All parameters and buffers as a safetensors file; the same weights give the same bytes.
+    """All parameters and buffers as a safetensors file with their sha256 sum in it; equal weights give equal bytes.
 
     The names are those of the network, or for an ensemble those with the network's number before them.
     """
-    state = together(nets).state_dict()
-    return safetensors.torch.save({key: value.cpu().contiguous() for key, value in state.items()})
+    state = {key: value.cpu().contiguous() for key, value in together(nets).state_dict().items()}
+    return safetensors.torch.save(state, {"sha256": checksum(safetensors.torch.save(state))})
+
+
+def checksum(content: bytes) -> str:
+    """The sha256 sum of what follows the header of a safetensors file, whose length its first eight bytes tell."""
+    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
 
 
 def load(nets: list[nn.Module], path: Path) -> None:
     """Read what `weights` wrote into `nets`.
 
     Raises:
-        UserError: not a safetensors file, or the weights of other networks.
+        UserError: not a safetensors file, one with a changed bit, or the weights of other networks.
     """
+    content = path.read_bytes()
     try:
-        together(nets).load_state_dict(safetensors.torch.load(path.read_bytes()))
+        state = safetensors.torch.load(content)
+        if f'"sha256":"{checksum(content)}"'.encode() not in content[: 8 + int.from_bytes(content[:8], "little")]:
+            raise ValueError("they do not fit their checksum")
+        together(nets).load_state_dict(state)
     except (SafetensorError, ValueError) as error:
         raise UserError(f"no readable weights, {error} ({path}): `dvc checkout` or `dvc repro` mends it") from None
     except RuntimeError as error:

@@ -81,7 +81,7 @@ def fingerprint(path: Path) -> Any:
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print("error:", " ".join(message.splitlines()), file=sys.stderr, flush=True)
     sys.exit(code)
 
 
