@@ -78,7 +78,14 @@ def test_weights_come_back(tmp_path, count):
     assert count == 1 or not same(others[0], others[1])
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}", "cut", "longer"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"garbage", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}", "longer"),
+        pytest.param(b"", marks=pytest.mark.hostile, id="nothing"),
+        pytest.param("cut", marks=pytest.mark.hostile),
+    ],
+)
 def test_what_is_no_file_of_weights_is_refused(tmp_path, content):
     """Garbage, an empty, a cut and a longer file are one line with the path, and nothing is read from them."""
     whole = network.weights(make(0))
@@ -91,7 +98,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, content):
     assert same(net, make(1)[0])
 
 
-@pytest.mark.parametrize(("written", "read"), [(1, 2), (2, 1), (3, 2)])
+@pytest.mark.parametrize(("written", "read"), [pytest.param(1, 2, marks=pytest.mark.hostile), (2, 1), (3, 2)])
 def test_an_ensemble_of_another_size_is_refused(tmp_path, written, read):
     """Weights of more or of fewer networks than asked for are those of another network."""
     (tmp_path / "w").write_bytes(network.weights(make(*range(written))))
@@ -99,7 +106,13 @@ def test_an_ensemble_of_another_size_is_refused(tmp_path, written, read):
         network.load(make(*range(read)), tmp_path / "w")
 
 
-@pytest.mark.parametrize("change", [{"width": 3}, {"depth": 2}, {"batch_norm": False}, {"num_classes": 4}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"width": 3}, marks=pytest.mark.hostile, id="another width"),
+        *({"depth": 2}, {"batch_norm": False}, {"num_classes": 4}),
+    ],
+)
 def test_weights_of_another_network_are_refused(tmp_path, change):
     """A network of another shape does not take the weights, and says so in one line."""
     (tmp_path / "w").write_bytes(network.weights(make(0)))
@@ -125,6 +138,38 @@ def test_a_flipped_bit_in_the_header_is_noticed_or_harmless(tmp_path):
         else:
             assert same(net, original)
     assert refused > 0.9 * length
+
+
+@pytest.mark.hostile
+def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
+    """Whichever number changes by a bit, the file is refused, by the checksum that it carries."""
+    content = network.weights(make(0))
+    for place in range(8 + int.from_bytes(content[:8], "little"), len(content), 37):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "w").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"^no readable weights, they do not fit their checksum \([^\n]*$"):
+            network.load(make(0), tmp_path / "w")
+
+
+@pytest.mark.hostile
+def test_a_pickle_under_the_name_of_weights_is_refused(tmp_path):
+    """What torch.save wrote, and a pickle with code in it, is no file of weights, and the code does not run."""
+    for content in (make(0)[0].state_dict(), Code(tmp_path / "ran")):
+        torch.save(content, tmp_path / "w")
+        with pytest.raises(UserError, match=r"^no readable weights, [^\n]*$"):
+            network.load(make(0), tmp_path / "w")
+    assert not (tmp_path / "ran").exists()
+
+
+class Code:
+    """A pickle that would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
 
 
 def test_the_table_names_every_layer():

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 from functools import partial
-from pathlib import Path
 
 import forked
 import pytest
@@ -95,7 +94,7 @@ def test_a_kill(stage, before, finished):
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_kill_at_every_file(stage, before, finished):
-    """Killed at each of its files from a fresh start, a stage has written only right ones, and the next run is right."""
+    """Killed at each of its files, a stage has written only right ones, and the next run is right."""
     folder = before(stage)
     for number in range(1, STAGES[stage][1] + 1):
         shutil.rmtree(folder)
