@@ -144,7 +144,7 @@ def test_a_flipped_bit_in_the_header_is_noticed_or_harmless(tmp_path):
 def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
     """Whichever number changes by a bit, the file is refused, by the checksum that it carries."""
     content = network.weights(make(0))
-    for place in range(8 + int.from_bytes(content[:8], "little"), len(content), 37):
+    for place in range(8 + int.from_bytes(content[:8], "little"), len(content), 997):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         (tmp_path / "w").write_bytes(damaged)

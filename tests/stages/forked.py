@@ -55,6 +55,13 @@ def full_disk(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+def killed_at(size: int) -> None:
+    """The system kills the process in the middle of a file, at so many bytes."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it and gets an error instead
+    full_disk(size)
+
+
 def at_write(number: int, action: Fault) -> None:
     """Call `action` when so many files are written and the last of them is to get its name."""
     count = 0
