@@ -2,7 +2,6 @@
 
 import datetime
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -24,17 +23,15 @@ if "DVC_STAGE" in os.environ:
     socket.gethostname = lambda: host
     os.uname = lambda: type(uname)((uname[0], host, *uname[2:]))
 """
-# A training that stands still, or is killed, when a checkpoint is to get its name; once.
+# A training that stands still when its first checkpoint is to get its name.
 AT_CHECKPOINT = """
 import os, signal, sys
-if os.environ.get("DVC_STAGE", "").endswith("train"):
-    count = []
+if os.environ.get("DVC_STAGE") == "train":
+    first = [None]
     def hook(event, args):
-        if event == "os.rename" and ".checkpoints" in os.fsdecode(args[1]) and os.path.exists({flag!r}):
-            count.append(args)
-            if len(count) == {number}:
-                os.rmdir({flag!r})
-                os.kill(os.getpid(), {signal})
+        if event == "os.rename" and ".checkpoints" in os.fsdecode(args[1]) and first:
+            first.pop()
+            os.kill(os.getpid(), signal.SIGSTOP)
     sys.addaudithook(hook)
 """
 
@@ -44,13 +41,6 @@ def python_with(folder, code):
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder)}
-
-
-def at_checkpoint(folder, number, sent):
-    """The variable that sends a training a signal at its checkpoint of this number, while a folder `flag` is there."""
-    (folder / "flag").mkdir()
-    code = AT_CHECKPOINT.format(flag=str(folder / "flag"), number=number, signal=int(sent))
-    return python_with(folder / "start", code)
 
 
 def clean(project):
@@ -93,7 +83,7 @@ def test_no_output_holds_a_time_a_path_or_a_host(first_run):
 @pytest.fixture
 def halted(reproduced, tmp_path):
     """`dvc repro` of a training that stands still after its first epoch: dvc's process and that of the training."""
-    environment = reproduced.environment(**at_checkpoint(tmp_path, 1, signal.SIGSTOP))
+    environment = reproduced.environment(**python_with(tmp_path / "start", AT_CHECKPOINT))
     command = ("dvc", "repro", "--force", "--single-item", "train")
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     dvc = subprocess.Popen(command, cwd=reproduced.path, env=environment, **streams)
@@ -152,16 +142,18 @@ def test_dvc_is_killed_and_its_training_lives_on(halted, reproduced):
 
 @pytest.mark.fault
 @pytest.mark.long
-def test_a_queued_experiment_is_killed_and_queued_again(reproduced, tmp_path):
+def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
     """A queued training that is killed fails its experiment; queued again it goes on in its new folder, from the
     checkpoint in the user's repository, and ends with the lock file of an undisturbed run."""
-    options = ("-S", "train.ensemble=2", "-S", "train.ema=0.9", "-S", "train.schedule=plateau", "-S", "train.keep=best")
-    sabotage = at_checkpoint(tmp_path, 3, signal.SIGKILL)
+    options = [
+        f"-Strain.{option}" for option in ("epochs=200", "ensemble=2", "ema=0.9", "schedule=plateau", "keep=best")
+    ]
     try:
         reproduced.run("dvc", "exp", "run", "--queue", "--name", "first", *options)
-        reproduced.run("dvc", "queue", "start", **sabotage)
+        reproduced.run("dvc", "queue", "start")
+        wait(lambda: [path for path in (reproduced.path / ".checkpoints").iterdir() if len(path.name) == 32], 200)
+        training(reproduced).kill()
         wait(lambda: re.search(r"first .*Failed", reproduced.run("dvc", "queue", "status").stdout), 200)
-        assert not (tmp_path / "flag").exists()
         reproduced.run("dvc", "exp", "run", "--queue", "--name", "second", *options)
         reproduced.run("dvc", "queue", "start")
         wait(lambda: "/second\n" in reproduced.run("git", "show-ref").stdout, 200)
@@ -171,7 +163,16 @@ def test_a_queued_experiment_is_killed_and_queued_again(reproduced, tmp_path):
         reproduced.end()
     assert "going on after epoch" in logs
     reproduced.run("dvc", "exp", "run", "--name", "whole", "--force", *options)
-    refs = dict(reversed(line.split()) for line in reproduced.run("git", "show-ref").stdout.splitlines())
-    locks = [reproduced.run("git", "show", f"{commit}:dvc.lock").stdout
-             for name, commit in refs.items() if name.endswith(("/second", "/whole"))]  # fmt: skip
-    assert len(locks) == 2 and locks[0] == locks[1]
+    refs = [line.split() for line in reproduced.run("git", "show-ref").stdout.splitlines()]
+    commits = {name.rpartition("/")[2]: commit for commit, name in refs}
+    locks = [reproduced.run("git", "show", f"{commits[name]}:dvc.lock").stdout for name in ("second", "whole")]
+    assert locks[0] == locks[1]
+
+
+def training(project):
+    """The process of a training in a folder within the project."""
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        inside = process.info["cwd"] and process.info["cwd"].startswith(str(project.path))
+        if inside and process.info["cmdline"][1:] == ["-m", "stages.train"]:
+            return process
+    raise AssertionError("no training runs")
