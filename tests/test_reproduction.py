@@ -150,12 +150,12 @@ def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
     ]
     try:
         reproduced.run("dvc", "exp", "run", "--queue", "--name", "first", *options)
-        reproduced.run("dvc", "queue", "start")
+        start_queue(reproduced)
         wait(lambda: [path for path in (reproduced.path / ".checkpoints").iterdir() if len(path.name) == 32], 200)
         training(reproduced).kill()
         wait(lambda: re.search(r"first .*Failed", reproduced.run("dvc", "queue", "status").stdout), 200)
         reproduced.run("dvc", "exp", "run", "--queue", "--name", "second", *options)
-        reproduced.run("dvc", "queue", "start")
+        start_queue(reproduced)
         wait(lambda: "/second\n" in reproduced.run("git", "show-ref").stdout, 200)
         logs = reproduced.run("dvc", "queue", "logs", "second").stdout
     finally:
@@ -167,6 +167,12 @@ def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
     commits = {name.rpartition("/")[2]: commit for commit, name in refs}
     locks = [reproduced.run("git", "show", f"{commits[name]}:dvc.lock").stdout for name in ("second", "whole")]
     assert locks[0] == locks[1]
+
+
+def start_queue(project):
+    """Its worker keeps the output open until the queue is empty, so nobody listens to it."""
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(["dvc", "queue", "start"], cwd=project.path, env=project.environment(), check=True, **streams)
 
 
 def training(project):
