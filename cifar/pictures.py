@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,9 @@ def folder_files(folder: Path, inside: str = "") -> dict[str, Path]:
         if path.is_dir():
             if name.count("/") > 2:
                 raise UserError(f"folders nested too deep ({path}): {LAYOUT}")
-            found |= folder_files(path, f"{name}/")
+            if not (below := folder_files(path, f"{name}/")):
+                raise UserError(f"empty folder ({path}): put pictures into it, or remove it")
+            found |= below
         elif path.is_file():
             found[name] = path
         else:
@@ -54,8 +57,8 @@ def place(names: Iterable[str], where: str) -> dict[str, str]:
     for name, p in parts.items():
         if len(p) != 3:
             raise UserError(f"{name!r} is not in a class folder ({where}): {LAYOUT}")
-        if any(0xDC80 <= ord(character) <= 0xDCFF for character in name):
-            raise UserError(f"the name {name!r} is not UTF-8 ({where}): rename it")
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise UserError(f"the name {name!r} is not UTF-8 or has control characters ({where}): rename it")
     check_classes({(p[0], p[1]) for p in parts.values()}, where)
     return {name: "/".join(p) for name, p in parts.items()}
 

@@ -51,7 +51,7 @@ def per_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([group[: count or None] for group in by_class(labels, seed)]))
 
 
-def duplicates(first: np.ndarray, second: np.ndarray) -> int:
-    """How many images of `second` have exactly the pixels of an image of `first`."""
+def duplicates(first: np.ndarray, second: np.ndarray) -> list[int]:
+    """The indices of the images of `second` that have exactly the pixels of an image of `first`."""
     seen = {image.tobytes() for image in first}
-    return sum(image.tobytes() in seen for image in second)
+    return [i for i, image in enumerate(second) if image.tobytes() in seen]

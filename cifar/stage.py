@@ -107,7 +107,8 @@ def time_file(name: str) -> Path:
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    sys.stderr.write(f"error: {message}\n")  # at once: several processes may say the same
+    line = " ".join(message.splitlines())
+    sys.stderr.write(f"error: {line}\n")  # at once: several processes may say the same
     sys.stderr.flush()
     sys.exit(code)
 

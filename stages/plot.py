@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from cifar import calibration, files, params, plotting, stage, tiles
+from cifar import UserError, calibration, files, params, plotting, stage, tiles
 from cifar.params.plot import Plot
 
 DATA, PLOTS = Path("data/processed"), Path("plots")
@@ -86,7 +87,11 @@ def pixels(predictions: pd.DataFrame) -> Figure:
 
 def first_filters(model: dict) -> np.ndarray:
     """The weights (N, C, h, w) of the first convolution, or none of them where the network has no convolution."""
-    weights = load(Path("models/model.safetensors").read_bytes())
+    path = Path("models/model.safetensors")
+    try:
+        weights = load(path.read_bytes())
+    except SafetensorError as error:
+        raise UserError(f"no readable weights, {error} ({path}): `dvc checkout` or `dvc repro` mends it") from None
     first = next((name for name, kind, *_ in model["layers"] if kind.startswith("Conv")), None)
     if first is None:
         return np.zeros((0, 1, 1, 1), np.float32)

@@ -43,7 +43,7 @@ def main() -> None:
     }
     report = {  # what a person wants to know, and training must not depend on
         "counts": {name: np.bincount(s.labels, minlength=len(classes)).tolist() for name, s in splits.items()},
-        "in_test_and_training": report_duplicates(splits),
+        "in_test_and_training": count_duplicates(p, splits),
         "skipped": skipped,
     }
     for name, s in splits.items():
@@ -103,12 +103,17 @@ def divide(p: Preprocess, found: dict[str, Split]) -> dict[str, Split]:
     return {"train": train.take(sides[0]), "val": train.take(sides[1]), "test": test}
 
 
-def report_duplicates(splits: dict[str, Split]) -> int:
-    """Say how many test images the network will have seen; such a test flatters it."""
-    count = split.duplicates(np.concatenate([splits["train"].images, splits["val"].images]), splits["test"].images)
-    if count:
-        print(f"note: {count} of {len(splits['test'].labels)} test images are also among the training images")
-    return count
+def count_duplicates(p: Preprocess, splits: dict[str, Split]) -> int:
+    """How many test images the network will have seen; such a test flatters it, and is refused where the user asks."""
+    test, trained = splits["test"], np.concatenate([splits["train"].images, splits["val"].images])
+    found = split.duplicates(trained, test.images)
+    said = f"{len(found)} of {len(test.labels)} test images are also among the training images"
+    if found and p.on_duplicate == "error":
+        print(*test.names[found], sep="\n", file=sys.stderr)
+        raise UserError(f"{said}, listed above (fetch.source): remove them, or set preprocess.on_duplicate: report")
+    if found:
+        print(f"note: {said}")
+    return len(found)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,12 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+VARIANTS = ("cut, known size", "a page, known size", "more than wanted", "redirect to nowhere")
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=() if name in VARIANTS else pytest.mark.fault) for name in FAULTS]
+)
 def test_a_fault_leaves_nothing_behind(fault, serve, tmp_path):
     """Whatever goes wrong, no file is left, the message says what the address did, and what may pass is tried again."""
     answer, options, said, requests = FAULTS[fault]
@@ -151,26 +156,35 @@ def test_a_fault_leaves_nothing_behind(fault, serve, tmp_path):
     assert f"{mirror.url}: " in (message := failure(tmp_path, mirror.url, **options))
     assert said in message
     assert len(mirror.requests) == requests
+    assert fetch(tmp_path, mirror.url, serve(reply).url) == SHA, "with a good mirror behind it, the file arrives"
 
 
-def test_a_server_that_stalls_is_given_up(serve, tmp_path):
-    """A server that falls silent in the middle is left after the timeout, and so is one that never answers."""
-    halfway = serve(lambda server: halfway.stall(server))
-    mute = serve(lambda server: mute.done.wait(10))
-    message = failure(tmp_path, halfway.url, mute.url, timeout=0.1)
-    assert message.count("no answer in time") == 2
+@pytest.mark.fault
+@pytest.mark.parametrize("when", ["in the middle", "from the start"])
+def test_a_server_that_stalls_is_given_up(when, serve, tmp_path):
+    """A server that falls silent is left after the timeout, and the next mirror is asked."""
+    silent = serve(lambda server: silent.stall(server) if when == "in the middle" else silent.done.wait(10))
+    assert "no answer in time" in failure(tmp_path, silent.url, timeout=0.1)
+    assert fetch(tmp_path, silent.url, serve(reply).url, timeout=0.1) == SHA
 
 
-def test_nobody_there(tmp_path):
-    """A port where no server listens, and a name that nobody has, are connections that fail."""
+@pytest.mark.fault
+@pytest.mark.parametrize("what", ["a port where nobody listens", "a name that nobody has"])
+def test_no_network(what, serve, tmp_path):
+    """Without a server there is no connection, which is said, and the next mirror is asked."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    message = failure(tmp_path, f"http://127.0.0.1:{port}/a", "ftp://127.0.0.1/a", "archive.tar.gz")
-    assert message.count("no connection") == 1
-    assert message.count("not a web address") == 2
+        host = f"127.0.0.1:{closed.getsockname()[1]}" if what.startswith("a port") else "nobody.invalid"
+    assert "no connection" in failure(tmp_path, f"http://{host}/a")
+    assert fetch(tmp_path, f"http://{host}/a", serve(reply).url) == SHA
 
 
+def test_what_is_no_web_address_is_told(tmp_path):
+    """Another scheme than HTTP, and none, are told as such."""
+    assert failure(tmp_path, "ftp://127.0.0.1/a", "archive.tar.gz").count("not a web address") == 2
+
+
+@pytest.mark.fault
 def test_the_next_mirror_takes_over(serve, tmp_path):
     """Mirrors are tried in order, the file of the first good one is taken, and the ones after it are not asked."""
     bad = [serve(partial(reply, status=404)), serve(partial(reply, status=500)), serve(partial(reply, body=PAGE))]
@@ -180,11 +194,13 @@ def test_the_next_mirror_takes_over(serve, tmp_path):
     assert names(tmp_path) == ["archive"]
 
 
-def test_a_short_outage_is_outlasted(serve, tmp_path):
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", ["503 twice", "cut, then wrong"])
+def test_a_short_outage_is_outlasted(kind, serve, tmp_path):
     """Two failures that may pass, and the third attempt succeeds."""
     outage = partial(reply, status=503)
-    assert fetch(tmp_path, serve(outage, outage, reply).url) == SHA
-    assert fetch(tmp_path, serve(FAULTS["cut"][0], FAULTS["wrong content"][0], reply).url) == SHA
+    first = (outage, outage) if kind == "503 twice" else (FAULTS["cut"][0], FAULTS["wrong content"][0])
+    assert fetch(tmp_path, serve(*first, reply).url) == SHA
 
 
 def test_the_pauses_double(serve, tmp_path, monkeypatch):
@@ -206,6 +222,7 @@ def test_a_failed_download_keeps_the_file_that_was_there(serve, tmp_path):
     assert (tmp_path / "archive").read_bytes() == BODY
 
 
+@pytest.mark.fault
 def test_an_error_of_the_disk_names_the_target(serve, tmp_path, monkeypatch):
     """A disk's error is no fault of the mirror: it ends the download at once, names the file and leaves nothing."""
 

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import TRIED
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
@@ -189,6 +190,15 @@ def test_results_are_in_git_or_in_the_cache():
                 ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", path], cwd=ROOT)
                 assert options.get("cache", True) == (ignored.returncode == 0), path
                 assert not options.get("persist") and (kind != "outs" or options.get("cache", True)), path
+
+
+def test_the_readme_counts_what_is_tried(request):
+    """README.md has the numbers of faults and of hostile inputs that a command beside them lists."""
+    if TRIED not in request.config.stash:
+        pytest.skip("counted where every test file is collected")
+    found = re.findall(r"\| (\d+) \| `python -m pytest -m (\w+) --collect-only` \|", (ROOT / "README.md").read_text())
+    assert {kind: int(number) for number, kind in found} == request.config.stash[TRIED]
+    assert int(found[0][0]) >= 34 and int(found[1][0]) >= 67
 
 
 def test_the_lock_file_pins_every_requirement():

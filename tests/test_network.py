@@ -88,7 +88,7 @@ def test_a_model_file_is_the_same_bytes_twice():
     for nets, expected in ((make(0), names), (make(0, 1), {f"{i}.{name}" for i in (0, 1) for name in names})):
         content = network.weights(nets, describe())
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        assert header.keys() == expected | {"__metadata__"}
+        assert header.keys() == {"__metadata__", *expected}
         assert list(header["__metadata__"]) == ["description"]
 
 
@@ -106,25 +106,48 @@ def test_a_model_comes_back_from_its_file_alone(tmp_path, count):
     assert description == describe(count)
 
 
-def test_what_is_no_model_file_is_refused(tmp_path):
-    """Nothing, garbage, a pickle, a cut and a longer file, one without a description, and one whose description is no
-    description are one line with the path."""
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"garbage", b"\xff" * 100, "longer"),
+        pytest.param(b"", marks=pytest.mark.hostile, id="nothing"),
+        pytest.param("cut", marks=pytest.mark.hostile),
+        pytest.param("pickle", marks=pytest.mark.hostile),
+    ],
+)
+def test_what_is_no_model_file_is_refused(tmp_path, content):
+    """Garbage, an empty, a cut and a longer file are one line with the path; so is a pickle, and its code does not run."""
     path = tmp_path / "w"
     refused(path, "no model file")
     write(path, make(0))
     whole, pickled = path.read_bytes(), io.BytesIO()
-    torch.save(make(0)[0].state_dict(), pickled)
-    for content in (b"", b"garbage", b"\xff" * 100, whole[:-1], whole + b"\0", pickled.getvalue()):
-        path.write_bytes(content)
-        refused(path, "no safetensors file")
-    for metadata in (None, {"author": "me"}, {"description": "[]"}, {"description": "{}"}, {"description": "1"}):
-        path.write_bytes(safetensors.torch.save(make(0)[0].state_dict(), metadata))
-        refused(path, "weights without a description")
+    torch.save(Code(tmp_path / "ran"), pickled)
+    path.write_bytes({"cut": whole[:-1], "longer": whole + b"\0", "pickle": pickled.getvalue()}.get(content, content))
+    refused(path, "no safetensors file")
+    assert not (tmp_path / "ran").exists()
+
+
+class Code:
+    """A pickle that would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
+@pytest.mark.parametrize("metadata", [None, {"author": "me"}, *({"description": text} for text in ("[]", "{}", "1"))])
+def test_weights_without_a_description_are_refused(tmp_path, metadata):
+    """A safetensors file of somebody else, or one whose description is none, is one line with the path."""
+    path = tmp_path / "w"
+    path.write_bytes(safetensors.torch.save(make(0)[0].state_dict(), metadata))
+    refused(path, "weights without a description")
     path.write_bytes(safetensors.torch.save(make(0)[0].state_dict(), {"description": "{"}))
     refused(path, "no safetensors file")
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.hostile), 3])
 def test_an_ensemble_of_another_size_is_refused(tmp_path, count):
     """Weights of more or of fewer networks than described are those of another network."""
     write(tmp_path / "w", make(*range(count)), ensemble=2)
@@ -132,7 +155,11 @@ def test_an_ensemble_of_another_size_is_refused(tmp_path, count):
 
 
 @pytest.mark.parametrize(
-    "change", [{"width": 3}, {"depth": 2}, {"batch_norm": False}, {"num_classes": 4}, {"another": 1}]
+    "change",
+    [
+        pytest.param({"width": 3}, marks=pytest.mark.hostile, id="another width"),
+        *({"depth": 2}, {"batch_norm": False}, {"num_classes": 4}, {"another": 1}),
+    ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, change):
     """Where the code builds another network than the one that was trained, or none, one line says so."""
@@ -160,6 +187,18 @@ def test_a_flipped_bit_is_noticed(tmp_path):
         else:
             assert same(net, original) and description == describe()
     assert noticed > 0.95 * len(places)
+
+
+@pytest.mark.hostile
+def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
+    """Whichever number changes by a bit, the file is refused, by the checksum that it carries."""
+    write(tmp_path / "w", make(0))
+    content = (tmp_path / "w").read_bytes()
+    for place in range(8 + int.from_bytes(content[:8], "little"), len(content), 997):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "w").write_bytes(damaged)
+        refused(tmp_path / "w", "damaged, its checksum is another")
 
 
 def test_the_table_names_every_layer():

@@ -59,6 +59,12 @@ def failing(error):
     return main
 
 
+def test_an_error_is_one_line_whatever_is_in_it(capsys):
+    """Line breaks in a message, as in the name of a file, cannot make a second line of it."""
+    assert end(failing(UserError("what\nerror: all is well\r\n(where): how"))) == 1
+    assert capsys.readouterr().err == "error: what error: all is well (where): how\n"
+
+
 def test_a_stage_that_returns_ends_with_zero(capsys):
     """Without an error there is no line and the code is 0."""
     assert end(lambda: None) == 0
@@ -156,6 +162,7 @@ def test_a_stage_may_be_named_with_its_file(running, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("error: script.py changed")
 
 
+@pytest.mark.fault
 def test_an_input_that_vanishes_fails_the_stage(running, capsys):
     """A declared file that is deleted during the run is named."""
     assert end(lambda: Path("data/images.npy").unlink()) == 1

@@ -9,5 +9,5 @@ from cifar.params import Section
 
 class Evaluate(Section):
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=1_000_000)
     tta: Literal["none", "flip"]

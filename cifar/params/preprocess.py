@@ -10,13 +10,14 @@ from cifar.params import Section
 class Preprocess(Section):
     image_size: int = Field(ge=1, le=1024)
     val_fraction: float = Field(gt=0, lt=1)
-    folds: int = Field(ge=0)
+    folds: int = Field(ge=0, le=1_000_000)
     fold: int = Field(ge=0)
     test_fraction: float = Field(gt=0, lt=1)
-    split_seed: int = Field(ge=0)
-    per_class: int = Field(ge=0)
+    split_seed: int = Field(ge=0, lt=2**32)
+    per_class: int = Field(ge=0, le=1_000_000_000)
     normalize: Literal["unit", "symmetric", "center", "standardize"]
     on_bad_image: Literal["error", "skip"]
+    on_duplicate: Literal["report", "error"]
 
     @model_validator(mode="after")
     def check_fold(self) -> Self:

@@ -13,43 +13,43 @@ MODELS = Path(__file__).parent.parent / "models"
 class Train(Section):
     # the network
     model: str
-    depth: int = Field(ge=0)
-    width: int = Field(ge=0)
+    depth: int = Field(ge=0, le=1000)
+    width: int = Field(ge=0, le=100_000)
     dropout: float = Field(ge=0, lt=1)
     dropout_step: float = Field(ge=0, lt=1)
     batch_norm: bool
     backbone: str | None
     freeze: bool
     # the optimisation
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=2, le=1_000_000)  # batch normalisation needs two images
     optimizer: Literal["sgd", "adam", "adamw", "muon"]
     lr: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool
     weight_decay: float = Field(ge=0)
     schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"]
-    warmup: int = Field(ge=0)
+    warmup: int = Field(ge=0, le=1_000_000)
     drop: float = Field(gt=0, lt=1)
-    drop_epochs: int = Field(ge=1)
+    drop_epochs: int = Field(ge=1, le=1_000_000)
     label_smoothing: float = Field(ge=0, lt=1)
     clip_norm: float = Field(ge=0)
     # which weights are kept
     monitor: Literal["accuracy", "loss"]
     keep: Literal["best", "last"]
-    patience: int = Field(ge=0)
+    patience: int = Field(ge=0, le=1_000_000)
     ema: float = Field(ge=0, lt=1)
     ensemble: int = Field(ge=1, le=100)
     # the augmentation
     flip: Literal["none", "random", "alternating"]
-    shift: int = Field(ge=0)
-    cutout: int = Field(ge=0)
+    shift: int = Field(ge=0, le=1024)
+    cutout: int = Field(ge=0, le=1024)
     small_epochs: int = Field(ge=0)
     small_scale: float = Field(gt=0, lt=1)
     # the hardware
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    threads: int = Field(ge=0)
-    processes: int = Field(ge=1)
+    threads: int = Field(ge=0, le=1024)
+    processes: int = Field(ge=1, le=1024)
     stream: bool
     precision: Literal["auto", "fp32", "bf16"]
     compile: Literal["auto", "none", "default", "reduce-overhead"]
@@ -64,10 +64,12 @@ class Train(Section):
 
     @model_validator(mode="after")
     def check_together(self) -> Self:
+        if self.nesterov and self.optimizer != "sgd":
+            raise ValueError(f"train.nesterov has no effect with train.optimizer: {self.optimizer}: set it to false")
         if self.nesterov and not self.momentum:
             raise ValueError("train.nesterov needs train.momentum above 0")
-        if self.batch_norm and self.batch_size == 1:
-            raise ValueError("train.batch_norm needs train.batch_size of at least 2")
+        if self.momentum and self.optimizer in ("adam", "adamw"):
+            raise ValueError(f"train.momentum has no effect with train.optimizer: {self.optimizer}: set it to 0")
         if self.batch_size < self.processes:
             raise ValueError(f"train.batch_size must be at least train.processes = {self.processes}")
         if self.warmup and self.warmup >= self.epochs:

@@ -182,6 +182,7 @@ def test_mirrors_are_tried_in_turn(web, tmp_path):
     assert [path[:3] for path in web.asked] == ["/a/", "/a/", "/a/", "/b/"]
 
 
+@pytest.mark.fault
 def test_without_a_mirror_two_ways_on_are_named(web, tmp_path):
     """When no mirror has the official archive, the message says what each did, and how to go on without them."""
     run = run_stage(
@@ -225,9 +226,11 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
         assert json.loads((raw / "dataset.json").read_text()) == {"name": "images", "classes": ["cat", "dog"]}
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     ("source", "said"),
     [
+        ({"dataset": "images", "source": "~nobody-of-this-name/x"}, "no such file: ~nobody-of-this-name/x"),
         ({"dataset": "images", "source": "nowhere"}, "no such file: nowhere (params.yaml, fetch.source)"),
         ({"dataset": "cifar10", "source": "."}, "no such file: . (params.yaml, fetch.source): name a folder"),
         ({"dataset": "images", "source": "evil.tar"}, "member 'train/cat/link' is a link"),

@@ -105,9 +105,12 @@ def test_three_splits_of_the_arrays(tmp_path):
 
 
 def test_the_same_bytes_elsewhere_and_later(tmp_path):
-    """Another folder, hash seed and time zone give the same bytes, of arrays and of pictures."""
+    """Another folder, number of threads, hash seed and time zone give the same bytes, of arrays and of pictures."""
     outputs = []
-    for name, env in (("a", {"PYTHONHASHSEED": "1", "TZ": "UTC"}), ("b", {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"})):
+    for name, env in (
+        ("a", {"OMP_NUM_THREADS": "1"}),
+        ("b", {"OMP_NUM_THREADS": "3", "PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"}),
+    ):
         for kind in ("arrays", "pictures"):
             folder = tmp_path / name / kind
             folder.mkdir(parents=True)
@@ -164,6 +167,7 @@ def test_pictures_become_arrays(tmp_path):
     assert {name.split("/")[0] for name in out["test/names"]} == {"test"}
 
 
+@pytest.mark.hostile
 def test_bad_pictures_are_listed_or_skipped(tmp_path):
     """All bad pictures are named with their reasons, then the stage ends; or it goes on and records them."""
     bad = {"train/cat/empty.png": b"", "train/dog/text.png": b"hello", "test/cat/cut.png": picture(1)[:-30]}
@@ -181,6 +185,7 @@ def test_bad_pictures_are_listed_or_skipped(tmp_path):
     assert not bad.keys() & {name for split in SPLITS for name in out[f"{split}/names"]}
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     ("lost", "said"),
     [
@@ -196,12 +201,40 @@ def test_skipping_must_leave_something(lost, said, tmp_path):
     assert not (tmp_path / "data" / "processed").exists()
 
 
+@pytest.mark.hostile
 def test_test_images_that_are_also_trained_on_are_counted(tmp_path):
     """A test image whose pixels are among the training images is counted, said, and recorded."""
     raw_pictures(tmp_path, pets(**{"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)}))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
     assert "note: 2 of 4 test images are also among the training images" in run.stdout
     assert json.loads((tmp_path / "data/processed/report.json").read_text())["in_test_and_training"] == 2
+
+
+@pytest.mark.hostile
+def test_test_images_that_are_also_trained_on_can_be_an_error(tmp_path):
+    """With on_duplicate: error all such test images are named, nothing is written, and without them the stage runs."""
+    again = {"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)}
+    raw_pictures(tmp_path, pets(**again))
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4, "on_duplicate": "error"})
+    assert "2 of 4 test images are also among the training images" in error(run)
+    assert run.stderr.splitlines()[:-1] == list(again)
+    assert not (tmp_path / "data/processed").exists()
+    raw_pictures(tmp_path, pets())
+    assert preprocess(tmp_path, on_duplicate="error")[0]["in_test_and_training"] == 0
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [({"val_fraction": 0.95}, "preprocess.val_fraction"), ({"folds": 11}, "a class has 10 for 11 folds")],
+    ids=["for the share", "for the folds"],
+)
+def test_too_few_images_are_told(values, said, tmp_path):
+    """A class that cannot give to every part of a split is one line with the parameter, and nothing is written."""
+    raw_pictures(tmp_path, pets())
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4} | values)
+    assert said in error(run) and run.stderr.count("\n") == 1
+    assert not (tmp_path / "data/processed").exists()
 
 
 @pytest.mark.parametrize("trouble", ["disk is full", "folder is a file", "nothing fetched", "damaged array"])

@@ -164,6 +164,7 @@ def test_the_readable_copy_of_the_description_is_the_one_in_the_model(undisturbe
     assert len(nets) == 2 and description == json.loads(undisturbed["models/model.json"])
 
 
+@pytest.mark.fault
 def test_killed_three_times_it_ends_with_the_same_bytes(undisturbed, tmp_path):
     """SIGKILL, SIGTERM and SIGINT, in the first network and in the second one, leave no trace in the outputs."""
     folder = scratch(tmp_path, **PAIR)
@@ -221,6 +222,7 @@ def test_a_diverging_training_is_one_line(tmp_path):
     assert not any((folder / name).exists() for name in (*OUTPUTS, "models", "plots", "metrics"))
 
 
+@pytest.mark.fault
 @pytest.mark.long
 def test_two_trainings_in_one_folder_are_refused(tmp_path):
     """While a training runs, a second one in the same folder ends with one line, and the first goes on."""

@@ -1,0 +1,117 @@
+"""A stage in a fork of a process that has loaded the libraries: the run of a user without its seconds of start-up.
+
+Nothing of the project is loaded before the fork. A fault is a function that is called in the new process before the
+stage starts.
+"""
+
+import multiprocessing
+import os
+import resource
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+LIBRARIES = ["matplotlib.backends.backend_agg", "pandas", "pydantic", "requests", "sklearn.datasets", "torch._dynamo"]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(LIBRARIES)
+
+Fault = Callable[[], None]
+
+
+class Ended(NamedTuple):
+    code: int  # minus the signal where one ended it
+    printed: str
+    errors: str
+
+
+def run(folder: Path, stage: str, fault: Fault | None = None, **environment: str) -> Ended:
+    """`python -m stages.<stage>` in a folder with the project's code, files and parameters."""
+    logs = [folder.with_name(f"{folder.name}.{stream}") for stream in ("stdout", "stderr")]
+    process = FORKS.Process(target=work, args=(folder, stage, logs, fault, environment))
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None, "it hangs"
+    return Ended(process.exitcode, *(log.read_text() for log in logs))
+
+
+def work(folder: Path, stage: str, logs: list[Path], fault: Fault | None, environment: dict[str, str]) -> None:
+    os.chdir(folder)
+    for number, log in zip((1, 2), logs, strict=True):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    for name in [name for name in os.environ if name.startswith("DVC_")]:
+        del os.environ[name]
+    os.environ.update(environment)
+    sys.path.insert(0, str(folder))
+    if fault:
+        fault()
+    runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
+
+
+def full_disk(size: int) -> None:
+    """No file can have more bytes: what is written beyond fails, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def killed_at(size: int) -> None:
+    """The system kills the process in the middle of a file, at so many bytes."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it and gets an error instead
+    full_disk(size)
+
+
+def at_write(number: int, action: Fault) -> None:
+    """Call `action` when so many files are written and the last of them is to get its name."""
+    count = 0
+
+    def hook(event: str, _: object) -> None:
+        nonlocal count
+        if event == "os.rename":
+            count += 1
+            if count == number:
+                action()
+
+    sys.addaudithook(hook)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def edit(name: str) -> None:
+    """As a person does while the stage runs."""
+    path = Path(name)
+    path.write_bytes(path.read_bytes().replace(b"lr: 0.05", b"lr: 0.06") + (b"" if name == "params.yaml" else b"\n"))
+
+
+def no_memory() -> None:
+    """The first convolution finds no room on the device."""
+    import torch
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total ...")
+
+    torch.nn.functional.conv2d = fail
+
+
+def other_version() -> None:
+    import numpy as np
+
+    np.__version__ = "0.1"
+
+
+def hang_up(after: int) -> None:
+    """The loss is not a number after so many steps."""
+    import torch
+    from torch.nn import CrossEntropyLoss
+
+    steps, plain = 0, CrossEntropyLoss.forward
+
+    def forward(self: CrossEntropyLoss, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        return plain(self, x, labels) * (float("nan") if steps > after else 1)
+
+    CrossEntropyLoss.forward = forward

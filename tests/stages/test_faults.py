@@ -1,0 +1,241 @@
+"""What can happen to a stage: it ends in one line with nothing half-written, and the next run in the right bytes."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from functools import partial
+
+import forked
+import pytest
+from scratch import content
+
+STAGES = {  # a disk's limit in bytes below the size of an output, and how many files the stage writes
+    "fetch": (20_000, 3),
+    "preprocess": (5_000, 11),
+    "train": (5_000, 6),  # two checkpoints and four outputs
+    "evaluate": (1_000, 3),
+    "plot": (5_000, 5),
+}
+RESULTS = ("data", "models", "metrics", "plots")
+
+
+def results(folder):
+    """Every file that stages have written there, temporary ones too."""
+    return {f"{name}/{file}": body for name in RESULTS for file, body in content(folder / name).items()}
+
+
+def one_line(ended, said, code=1):
+    """It ended with one line that names what is wrong."""
+    assert ended.code == code, ended
+    assert re.fullmatch(r"error: [^\n]*\n", ended.errors), ended.errors
+    assert said in ended.errors
+
+
+@pytest.fixture(scope="module")
+def finished(first_run, tmp_path_factory):
+    """Code, parameters and results of a whole run, without Git and DVC."""
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(first_run.project.path, folder, ignore=shutil.ignore_patterns(".*", "tests", "docs", "recipes"))
+    return folder
+
+
+@pytest.fixture
+def before(finished, tmp_path):
+    """A function that makes a copy from which the outputs of one stage are gone, as DVC leaves it before the stage."""
+
+    def make(stage):
+        folder = shutil.copytree(finished, tmp_path / "project")
+        outputs = {"fetch": ["data/raw"], "preprocess": ["data/processed"], "train": ["models", "plots/history.csv"],
+                   "evaluate": ["metrics/test.json", "plots/classes.csv", "plots/predictions.csv"],
+                   "plot": [f"plots/{path.name}" for path in (folder / "plots").glob("*.png")]}  # fmt: skip
+        for name in outputs[stage]:
+            shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+        return folder
+
+    return make
+
+
+def check_rerun(folder, stage, finished):
+    """The next run, undisturbed, leaves the results of a whole run and nothing beside them."""
+    assert forked.run(folder, stage)[::2] == (0, "")
+    assert results(folder) == results(finished)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_disk(stage, before, finished):
+    """A disk that fills up is one line with the file; what is there then is right, and so is the next run."""
+    folder = before(stage)
+    one_line(forked.run(folder, stage, partial(forked.full_disk, STAGES[stage][0])), "File too large (")
+    assert results(folder).items() <= results(finished).items()
+    check_rerun(folder, stage, finished)
+
+
+def kill(folder, stage, fault, finished):
+    """Kill the stage: what has a name is right, the rest is one temporary file."""
+    assert forked.run(folder, stage, fault).code in (-signal.SIGKILL, -signal.SIGXFSZ)
+    wrong = [name for name, body in results(folder).items() if results(finished).get(name) != body]
+    assert all(re.search(r"/\.[^/]+\.tmp$", name) for name in wrong) and len(wrong) < 2
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill(stage, before, finished):
+    """Killed within a file and before its last one has a name, a stage has written right ones only; so does the next
+    run."""
+    folder = before(stage)
+    size, files = STAGES[stage]
+    kill(folder, stage, partial(forked.killed_at, size), finished)
+    kill(folder, stage, partial(forked.at_write, files, forked.die), finished)
+    check_rerun(folder, stage, finished)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill_at_every_file(stage, before, finished):
+    """Killed at each of its files, a stage has written only right ones, and the next run is right."""
+    folder = before(stage)
+    for number in range(1, STAGES[stage][1] + 1):
+        shutil.rmtree(folder)
+        kill(before(stage), stage, partial(forked.at_write, number, forked.die), finished)
+        check_rerun(folder, stage, finished)
+
+
+@pytest.mark.fault
+def test_a_stale_temporary_file(before, finished):
+    """What an earlier crash left under the names of temporary files changes nothing and is gone afterwards."""
+    folder = before("plot")
+    for name in ("curves", "filters"):
+        (folder / f"plots/.{name}.png.tmp").write_bytes(b"half of another picture" * 10_000)
+    check_rerun(folder, "plot", finished)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", ["hard link", "symbolic link"])
+def test_a_read_only_link_into_the_cache(kind, finished, before, tmp_path):
+    """Outputs that are read-only links into DVC's cache are replaced and not written through: the cache stays right."""
+    folder = before("evaluate")
+    wrong, cache = b"results of other parameters", tmp_path / "cache"
+    cache.write_bytes(wrong)
+    cache.chmod(0o444)
+    (os.link if kind == "hard link" else os.symlink)(cache, folder / "plots/predictions.csv")
+    check_rerun(folder, "evaluate", finished)
+    assert cache.read_bytes() == wrong
+
+
+@pytest.mark.fault
+def test_a_read_only_folder(before, finished):
+    """A folder that cannot be written to is one line with its name; what was there stays."""
+    folder = before("evaluate")
+    freeze, thaw = ("chattr", "+i"), ("chattr", "-i")
+    if os.geteuid():
+        freeze, thaw = ("chmod", "a-w"), ("chmod", "u+w")
+    if subprocess.run([*freeze, folder / "plots"], capture_output=True).returncode:
+        pytest.skip("root writes everywhere on this file system")
+    try:
+        ended = forked.run(folder, "evaluate")
+    finally:
+        subprocess.run([*thaw, folder / "plots"], check=True)
+    one_line(ended, "plots/")
+    assert results(folder).items() <= results(finished).items()
+    check_rerun(folder, "evaluate", finished)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_too_little_memory_on_the_device(stage, before, finished):
+    """CUDA's out of memory is one line that names the batch size, and leaves nothing."""
+    folder = before(stage)
+    there = results(folder)
+    one_line(forked.run(folder, stage, forked.no_memory), "error: out of memory (params.yaml): lower train.batch_size")
+    assert results(folder) == there
+    check_rerun(folder, stage, finished)
+
+
+@pytest.mark.fault
+def test_a_loss_that_is_not_a_number(before, finished):
+    """Training stops and says in which epoch, also the run after it; no result is there, and good epochs are kept."""
+    folder = before("train")
+    there = results(folder)
+    ended = forked.run(folder, "train", partial(forked.hang_up, 5))  # an epoch has three steps
+    one_line(ended, "error: the loss is not finite in epoch 2 (params.yaml, train.lr)")
+    assert results(folder) == there
+    again = forked.run(folder, "train")
+    assert "network 0: going on after epoch 1" in again.printed
+    assert results(folder) == results(finished)
+
+
+EDITS = {"a parameter": "params.yaml", "data": "data/processed/train/labels.npy", "code": "cifar/optim.py"}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_while_training_runs(what, before, finished):
+    """What is edited meanwhile fails the stage, so that DVC does not record it as used, and the next run uses it."""
+    folder = before("train")
+    change = partial(forked.at_write, 1, partial(forked.edit, EDITS[what]))
+    ended = forked.run(folder, "train", change, DVC_STAGE="train", DVC_ROOT=str(folder))
+    one_line(ended, f"{EDITS[what]}")
+    assert "changed while this stage ran (dvc.yaml): run `dvc repro` again" in ended.errors
+    again = forked.run(folder, "train", DVC_STAGE="train", DVC_ROOT=str(folder))
+    assert again[::2] == (0, "") and "going on" not in again.printed
+    assert (folder / "models/model.json").read_bytes() != (finished / "models/model.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def interrupted(finished, tmp_path_factory):
+    """A training that was killed after its first epoch, and its checkpoint."""
+    folder = tmp_path_factory.mktemp("interrupted") / "project"
+    shutil.copytree(finished, folder)
+    kill(folder, "train", partial(forked.at_write, 2, forked.die), finished)
+    return folder
+
+
+def checkpoint(folder):
+    (path,) = (path for path in (folder / ".checkpoints").iterdir() if re.fullmatch(r"[0-9a-f]{32}", path.name))
+    return path
+
+
+def flip(content):
+    return content[:1000] + bytes([content[1000] ^ 16]) + content[1001:]
+
+
+def replace(name, change):
+    """A function that changes one file of a folder."""
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+STRANGERS = {  # what is changed before the training goes on
+    "one bit of the checkpoint": lambda folder: checkpoint(folder).write_bytes(flip(checkpoint(folder).read_bytes())),
+    "an emptied checkpoint": lambda folder: checkpoint(folder).write_bytes(b""),
+    "a cut checkpoint": lambda folder: checkpoint(folder).write_bytes(checkpoint(folder).read_bytes()[:-1]),
+    "parameters": replace("params.yaml", lambda content: content.replace(b"lr: 0.05", b"lr: 0.06")),
+    "data": replace("data/processed/train/images.npy", lambda content: content[:-1] + b"\7"),
+    "code": replace("cifar/training.py", lambda content: content.replace(b"(logits, labels)", b"(2 * logits, labels)")),
+    "versions": lambda folder: None,
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("what", STRANGERS)
+def test_a_checkpoint_that_does_not_fit(what, interrupted, tmp_path):
+    """A damaged checkpoint, and one of other parameters, data, code or versions, is not used: the results are those of
+    a training that found none."""
+    found, none = (shutil.copytree(interrupted, tmp_path / name) for name in ("found", "none"))
+    shutil.rmtree(none / ".checkpoints")
+    fault = forked.other_version if what == "versions" else None
+    for folder in (found, none):
+        STRANGERS[what](folder) if folder == found or "checkpoint" not in what else None
+        ended = forked.run(folder, "train", fault)
+        assert ended[::2] == (0, "") and "going on" not in ended.printed
+        assert ("damaged and is not used" in ended.printed) == (folder == found and "checkpoint" in what)
+    assert results(found) == results(none)
+
+
+def test_a_checkpoint_that_fits(interrupted, finished, tmp_path):
+    """The same checkpoint unchanged is used, and leaves no trace in the results."""
+    folder = shutil.copytree(interrupted, tmp_path / "project")
+    assert "network 0: going on after epoch 1" in forked.run(folder, "train").printed
+    assert results(folder) == results(finished)
