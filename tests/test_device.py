@@ -41,7 +41,7 @@ def test_the_device_of_that_name(machine, cuda, mps, name, expected):
 @pytest.mark.parametrize(
     ("cuda", "mps", "name", "there"),
     [
-        (0, False, "cuda", "cpu"),
+        (0, False, "cuda:0", "cpu"),
         (0, False, "mps", "cpu"),
         (2, False, "cuda:2", "cuda:0, cuda:1, cpu"),
         (1, True, "cuda:1", "cuda:0, mps, cpu"),

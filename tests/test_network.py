@@ -116,7 +116,7 @@ def test_a_model_comes_back_from_its_file_alone(tmp_path, count):
     ],
 )
 def test_what_is_no_model_file_is_refused(tmp_path, content):
-    """Garbage, an empty, a cut and a longer file are one line with the path; so is a pickle, and its code does not run."""
+    """Garbage, an empty, a cut and a longer file, and a pickle, whose code does not run, are one line with the path."""
     path = tmp_path / "w"
     refused(path, "no model file")
     write(path, make(0))

@@ -42,8 +42,7 @@ def build(
     if side < 1:
         few = f"{image_size}x{image_size} pixels are too few for fast"
         raise UserError(f"{few} (params.yaml, preprocess.image_size): 9 or more")
-    whiten = nn.Conv2d(in_channels, 2 * in_channels * PATCH**2, PATCH)
-    nn.init.zeros_(whiten.bias)  # type: ignore[arg-type]
+    whiten = nn.Conv2d(in_channels, 2 * in_channels * PATCH**2, PATCH, bias=False)  # published with one: see benchmarks
     whiten.weight.requires_grad = False
     layers: list[nn.Module] = [whiten, nn.GELU()]
     channels = whiten.out_channels

@@ -15,8 +15,8 @@ STAGES = {  # a disk's limit in bytes below the size of an output, and how many 
     "fetch": (20_000, 3),
     "preprocess": (5_000, 11),
     "train": (5_000, 6),  # two checkpoints and four outputs
-    "evaluate": (1_000, 3),
-    "plot": (5_000, 5),
+    "evaluate": (1_000, 5),
+    "plot": (5_000, 8),
 }
 RESULTS = ("data", "models", "metrics", "plots")
 
@@ -47,8 +47,10 @@ def before(finished, tmp_path):
 
     def make(stage):
         folder = shutil.copytree(finished, tmp_path / "project")
-        outputs = {"fetch": ["data/raw"], "preprocess": ["data/processed"], "train": ["models", "plots/history.csv"],
-                   "evaluate": ["metrics/test.json", "plots/classes.csv", "plots/predictions.csv"],
+        outputs = {"fetch": ["data/raw"], "preprocess": ["data/processed"],
+                   "train": ["models/model.json", "models/model.safetensors", "plots/history.csv"],
+                   "evaluate": ["metrics/test.json", "models/card.md", "plots/classes.csv", "plots/predictions.csv",
+                                "plots/gradients.npy"],
                    "plot": [f"plots/{path.name}" for path in (folder / "plots").glob("*.png")]}  # fmt: skip
         for name in outputs[stage]:
             shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
