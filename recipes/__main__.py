@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--demo", action="store_true", help="put params.yaml back at the end and say what comes next")
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args()
-    names = [name for name in known() if name != "digits"] if options.names == ["all"] else options.names
+    published = [name for name in known() if "# Published:" in (FOLDER / f"{name}.yaml").read_text()]
+    names = published if options.names == ["all"] else options.names
     if options.command == "list":
         for name in known():
             print(f"{name:<22}{(FOLDER / f'{name}.yaml').read_text().splitlines()[0].removeprefix('# ')}")
