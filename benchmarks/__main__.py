@@ -96,10 +96,10 @@ def product() -> float:
 
 
 def scratch(folder: str, **changes: Any) -> Path:
-    """A clone of this checkout in `folder` with its params.yaml, `changes` to the section train, and its downloads."""
+    """A clone of the last commit in `folder`, `changes` to the section train of its params.yaml, and the downloads."""
     clone = Path(folder) / "clone"
     subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
-    whole = params.read("params.yaml")
+    whole = params.read(clone / "params.yaml")
     whole["seed"] = changes.pop("seed", whole["seed"])
     whole["train"].update(changes)
     files.write_json(clone / "params.yaml", whole)  # JSON is YAML

@@ -34,7 +34,7 @@ def load(path: Path) -> dict[str, Any] | None:
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         print(f"note: {path} is damaged and is not used: training starts anew")
         return None
-    return torch.load(io.BytesIO(content[32:]), weights_only=True)
+    return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from cifar import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the numbers of these options in malloc.h
-WORTH_COMPILING = 5000  # steps: fewer are over before the minute that compiling takes has paid (not measured yet)
 
 
 def pick(name: str, key: str, number: int = 0) -> torch.device:
@@ -29,6 +28,7 @@ def pick(name: str, key: str, number: int = 0) -> torch.device:
         where, there = "command line" if key.startswith("-") else "params.yaml", ", ".join(present)
         raise UserError(f"no device {wanted} here, only {there} ({where}, {key}): name one or take auto")
     torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums come in any order
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
     return torch.device(wanted)
 
 
@@ -40,22 +40,16 @@ def set_threads(count: int, processes: int = 1) -> int:
     return torch.get_num_threads()
 
 
-def forward(
-    net: nn.Module, place: torch.device, precision: str, compiled: str, steps: int
-) -> Callable[[Tensor], Tensor]:
+def forward(net: nn.Module, place: torch.device, precision: str, mode: str) -> Callable[[Tensor], Tensor]:
     """How training calls `net`: from its input to float32 logits, in the given precision, compiled or as it is.
 
     Args:
         precision: "bf16" (autocast: the weights stay float32), "fp32" or "auto": bf16 on CUDA only. A CPU
             without matrix units is slower with it.
-        compiled: a mode of torch.compile, "none", or "auto": "reduce-overhead", which is CUDA graphs, on CUDA
-            for trainings of WORTH_COMPILING steps and more; never on a CPU, where it does not pay.
-        steps: of the whole training.
+        mode: of torch.compile, or "none".
     """
-    cuda = place.type == "cuda"
-    mode = {"auto": "reduce-overhead" if cuda and steps >= WORTH_COMPILING else "none"}.get(compiled, compiled)
     call = net if mode == "none" else torch.compile(net, mode=mode, dynamic=False)
-    if precision == "fp32" or (precision == "auto" and not cuda):
+    if precision == "fp32" or (precision == "auto" and place.type != "cuda"):
         return call
 
     def autocast(x: Tensor) -> Tensor:
@@ -71,5 +65,6 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library: nothing to gain, nothing to lose
         return
-    mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
+        mallopt(M_MMAP_THRESHOLD, 1 << 25)  # glibc before 2.35 takes no more
     mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

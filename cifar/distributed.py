@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -18,11 +19,12 @@ from cifar import UserError
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: its number, how many there are, and its number on this machine."""
+    """This process among all: its number, how many there are; on this machine its number, and how many are here."""
 
     rank: int = 0
     size: int = 1
     local: int = 0
+    here: int = 1
 
     def part(self, batch: Tensor) -> Tensor:
         """This process's share of a batch, (B,) to about (B / size,)."""
@@ -48,12 +50,20 @@ class World:
         distributed.broadcast(sent, src=0)
         return tuple(sent.tolist())
 
+    def same(self, state: Any) -> Any:
+        """What the first process has, on the CPU, in every process: a checkpoint that only it may see."""
+        sent = [state]
+        if self.size > 1:
+            distributed.broadcast_object_list(sent, src=0)
+        return sent[0]
+
 
 def started() -> World | None:
     """What torchrun says of this process, or nothing where it was not torchrun that started it."""
     if "RANK" not in os.environ:
         return None
-    return World(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return World(*(int(os.environ[name]) for name in names))
 
 
 def join(world: World, place: torch.device) -> None:
@@ -71,7 +81,7 @@ def launch(module: str, processes: int) -> None:
     """Run `module` in so many processes on this machine, each with an equal share of the cores, and wait for them.
 
     Raises:
-        UserError: one of them failed; what it said itself, if it said something.
+        UserError: one of them failed; what it said itself, where that is one line. A traceback is passed on.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     with subprocess.Popen([*command, "-m", module], stderr=subprocess.PIPE, text=True) as launcher:  # noqa: S603
@@ -84,6 +94,10 @@ def launch(module: str, processes: int) -> None:
     if launcher.returncode:
         own = re.search(r"^error: (.*)$", said, re.MULTILINE)
         died = re.search(r"Signal \d+ \((\w+)\)", said)
-        cause = f"by {died[1]}" if died else f"with exit code {launcher.returncode}"
-        advice = "run the same command again; training goes on after its last whole epoch"
-        raise UserError(own[1] if own else f"a training process ended {cause} (train.processes): {advice}")
+        if own:
+            raise UserError(own[1])
+        if died:
+            advice = "run the same command again; training goes on after its last whole epoch"
+            raise UserError(f"a training process ended by {died[1]} (train.processes): {advice}")
+        sys.stderr.write(said)
+        sys.exit(launcher.returncode)

@@ -184,7 +184,7 @@ def check_small(net: nn.Module, channels: int, size: int) -> None:
     """
     try:
         summary(net, channels, size)
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         raise UserError(
             f"the network takes no pictures of {size}x{size} pixels (params.yaml, train.small_epochs): set it to 0"
         ) from None

@@ -9,10 +9,10 @@ import hashlib
 import platform
 import sys
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]  # of the program; the data are in the current folder
@@ -25,15 +25,20 @@ def facts(parameters: dict[str, Any], place: torch.device, threads: int, data: I
         "parameters": parameters,
         "device": f"{name}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": threads,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in ("numpy", "torch", "torchvision")},
         "code": {path.as_posix(): blob((ROOT / path).read_bytes()) for path in loaded_code()},
         "data": {path.as_posix(): sha256(path) for path in data},
     }
 
 
 def loaded_code() -> list[Path]:
-    """The files of this program that are loaded, from its folder: the stage's script and the library's modules."""
-    modules = [m for name, m in sys.modules.items() if name == "__main__" or name.split(".")[0] == "cifar"]
+    """The files of this program that are loaded, from its folder: the stage's script and the library's modules.
+
+    Not the sections of params.yaml: all are loaded to be checked, and what they say is in the parameters.
+    """
+    names = [name for name in sys.modules if name == "__main__" or name.split(".")[0] == "cifar"]
+    modules = [sys.modules[name] for name in names if not name.startswith("cifar.params.")]
     found = {Path(file).resolve() for m in modules if (file := getattr(m, "__file__", None))}
     return sorted(path.relative_to(ROOT) for path in found if path.is_relative_to(ROOT))
 

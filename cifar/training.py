@@ -166,19 +166,19 @@ class Trainer:
         self.best, self.best_weights = state["best"], state["best_weights"]
 
 
-def batches(order: Tensor, size: int) -> Iterator[Tensor]:
+def batches(order: Tensor, size: int, least: int = 2) -> Iterator[Tensor]:
     """The indices of images in the given order, `size` at a time.
 
-    A last batch of one image joins the one before it: batch normalisation needs two.
+    A last batch of fewer than `least` images joins the one before it: batch normalisation needs two per process.
     """
     count = len(order)
-    starts = list(range(0, count, size))[: steps_per_epoch(count, size)]
+    starts = list(range(0, count, size))[: steps_per_epoch(count, size, least)]
     for start, stop in zip(starts, [*starts[1:], count], strict=True):
         yield order[start:stop]
 
 
-def steps_per_epoch(count: int, size: int) -> int:
-    return max(1, math.ceil(count / size) - (count % size == 1))
+def steps_per_epoch(count: int, size: int, least: int = 2) -> int:
+    return max(1, math.ceil(count / size) - (0 < count % size < least))
 
 
 def metrics(rows: list[Epoch], top5: Sequence[float] = ()) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar import (
+    UserError,
     augment,
     checkpoint,
     device,
@@ -35,7 +36,7 @@ from cifar.progress import Progress
 DATA = Path("data/processed")
 SPLITS = [DATA / split / f"{name}.npy" for split in ("train", "val") for name in ("images", "labels")]
 VAL_BATCH = 1000  # images per validation step: memory, not results
-PREPARE_IMAGES = 5000  # training images that a network may look at before it starts
+PREPARE_PIXELS = 5000 * 32 * 32  # of training images that a network may look at before it starts
 
 
 class Data(NamedTuple):
@@ -51,7 +52,7 @@ class Data(NamedTuple):
 def main() -> Path | None:
     p, seed = params.load(Train)
     world = distributed.started() or World()
-    place, threads = device.pick(p.device, "train.device", world.local), device.set_threads(p.threads, world.size)
+    place, threads = device.pick(p.device, "train.device", world.local), device.set_threads(p.threads, world.here)
     dataset = files.read_json(DATA / "dataset.json")
     facts = {key: dataset[key] for key in ("image_size", "mean", "std")}
     facts |= {"num_classes": len(dataset["classes"]), "in_channels": dataset["channels"]}
@@ -60,11 +61,14 @@ def main() -> Path | None:
     layers = network.summary(net, dataset["channels"], dataset["image_size"])
     if p.small_epochs:
         network.check_small(net, dataset["channels"], small_side(p, dataset["image_size"]))
+    if p.batch_size < 2 * world.size:
+        raise UserError(f"{p.batch_size} images are too few for {world.size} processes (train.batch_size): 2 for each")
     if p.processes > 1 and not distributed.started():
+        device.pick(p.device, "train.processes", p.processes - 1)
         distributed.launch("stages.train", p.processes)
         return None
     distributed.join(world, place)
-    parameters = {"train": p.model_dump(exclude={"processes", "threads"}), "seed": seed}
+    parameters = {"train": p.model_dump(exclude={"processes", "threads", "stream"}), "seed": seed}
     made_by = provenance.facts(parameters, place, threads * world.size, [*SPLITS, DATA / "dataset.json"])
     print(f"{p.model} on {made_by['device']}, {threads} CPU threads", network.table(layers), sep="\n")
     saved = stage.root() / ".checkpoints" / checkpoint.key(made_by)
@@ -98,15 +102,17 @@ def train_all(
     labels, val_labels = (tensors.to_device(array, place) for array in arrays[1::2])
     normalize = tensors.normalizer(dataset["mean"], dataset["std"], place)
     data = Data(augmented(p, images, labels, normalize), val_images, val_labels, normalize, world)
-    first_images = normalize(images[:PREPARE_IMAGES]).cpu()
-    before = (checkpoint.load(saved) or {"trainers": []})["trainers"]
+    few = max(1, len(images) * images[0, :, :, 0].numel() // PREPARE_PIXELS)
+    sample = normalize(images[::few]).cpu()  # from beginning to end: pictures may come class by class
+    del images  # there is a padded copy now
+    before = world.same((checkpoint.load(saved) if not world.rank else None) or {"trainers": []})["trainers"]
     done: list[dict[str, Any]] = []
     trainers: list[training.Trainer] = []
     kept, top5 = [], []
     for number in range(p.ensemble):
         own_seed = seeds.derive(seed, "network", number) if number else seed
         net = network.build(p.model, arguments, seeds.derive(own_seed, "weights"))
-        network.prepare(p.model, net, first_images)
+        network.prepare(p.model, net, sample)
         net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         trainer = make_trainer(net, p, len(labels), world)
         if number < len(before):
@@ -130,9 +136,8 @@ def make_trainer(net: nn.Module, p: Train, count: int, world: World) -> training
         p.optimizer, net, lr=p.lr, momentum=p.momentum, nesterov=p.nesterov, weight_decay=p.weight_decay,
         batch_size=p.batch_size,
     )  # fmt: skip
-    steps = training.steps_per_epoch(count, p.batch_size)
-    place, together = next(net.parameters()).device, world.wrap(net)
-    forward = device.forward(together, place, p.precision, p.compile, p.epochs * steps)
+    steps = training.steps_per_epoch(count, p.batch_size, least=2 * world.size)
+    forward = device.forward(world.wrap(net), next(net.parameters()).device, p.precision, p.compile)
     schedule = optim.make_schedule(
         p.schedule, optimizer, epochs=p.epochs, steps=steps, warmup=p.warmup, drop=p.drop, drop_epochs=p.drop_epochs
     )
@@ -158,7 +163,8 @@ def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> It
         epoch = len(trainer.history) + 1
         order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch)).to(place)
         first, now = seeds.generator(seed, "flip"), seeds.generator(seed, "augmentation", epoch)
-        inputs = data.train.epoch(epoch, training.batches(order, p.batch_size), world.part, first, now)
+        batches = training.batches(order, p.batch_size, least=2 * world.size)
+        inputs = data.train.epoch(epoch, batches, world.part, first, now)
         torch.manual_seed(seeds.derive(seed, "dropout", epoch) + world.rank)
         progress.start(epoch)
         row = trainer.epoch(inputs, validate, progress.step)

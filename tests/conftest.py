@@ -1,5 +1,6 @@
 """Scratch copies of the repository, one of them taken through `dvc repro` once for all tests."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -104,7 +105,8 @@ class Project:
         """Kill what still works in this folder."""
         for process in psutil.process_iter(["cwd"]):
             if process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(self.path):
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may just have ended
+                    process.kill()
 
 
 @dataclass(frozen=True)

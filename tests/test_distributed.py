@@ -22,6 +22,7 @@ def test_alone_nothing_is_shared():
     assert world.wrap(net) is net
     assert world.total(numbers) is numbers
     assert world.first((0.1, 0.2), torch.device("cpu")) == (0.1, 0.2)
+    assert world.same(numbers) is numbers
     distributed.join(world, torch.device("cpu"))
     assert not torch.distributed.is_initialized()
 
@@ -30,12 +31,12 @@ def test_who_started_this_process(monkeypatch):
     """torchrun says who is who by the environment; without it there is one process."""
     monkeypatch.delenv("RANK", raising=False)
     assert distributed.started() is None
-    for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
+    for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "4")):
         monkeypatch.setenv(name, value)
-    assert distributed.started() == World(5, 8, 1)
+    assert distributed.started() == World(5, 8, 1, 4)
 
 
-def test_what_a_process_said_is_passed_on(tmp_path, monkeypatch):
+def test_what_a_process_said_is_passed_on(tmp_path, monkeypatch, capsys):
     """The launcher's pages about a failed process become the one line that it said, or one on how it ended."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "said.py").write_text("import sys\nsys.stderr.write('error: no luck (here): try\\n')\nsys.exit(1)")
@@ -44,3 +45,7 @@ def test_what_a_process_said_is_passed_on(tmp_path, monkeypatch):
     (tmp_path / "died.py").write_text("import os\nos.kill(os.getpid(), 9)")
     with pytest.raises(UserError, match=r"^a training process ended by SIGKILL \(train.processes\): run the same"):
         distributed.launch("died", 1)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    with pytest.raises(SystemExit):
+        distributed.launch("broken", 1)
+    assert "ZeroDivisionError" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The same bytes from `dvc repro`, wherever and whenever it runs, and whatever happens to it on the way."""
 
+import contextlib
 import datetime
 import re
 import socket
@@ -96,9 +97,17 @@ def halted(reproduced, tmp_path):
 
 def stopped(dvc):
     for process in psutil.Process(dvc.pid).children(recursive=True):
-        if process.status() == psutil.STATUS_STOPPED:
-            return process
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may just have ended
+            if process.status() == psutil.STATUS_STOPPED:
+                return process
     return None
+
+
+def ended(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait(condition, seconds=120):
@@ -135,7 +144,7 @@ def test_dvc_is_killed_and_its_training_lives_on(halted, reproduced):
     assert len(lines) == 1 and lines[0].startswith("error: another training of this experiment or in this folder runs")
     assert "Traceback" not in second.stderr
     training.resume()
-    wait(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE)
+    wait(lambda: ended(training))
     reproduced.run(*command)
     assert clean(reproduced)
 

@@ -220,6 +220,14 @@ def test_batches_hold_every_image_once(count, size, sizes):
     assert torch.equal(torch.cat(batches), order)
 
 
+def test_several_processes_have_two_images_each():
+    """A last batch with fewer than two images for each process joins the one before it too."""
+    assert [len(batch) for batch in training.batches(torch.arange(25), 8, least=4)] == [8, 8, 9]
+    assert [len(batch) for batch in training.batches(torch.arange(27), 8, least=4)] == [8, 8, 11]
+    assert [len(batch) for batch in training.batches(torch.arange(28), 8, least=4)] == [8, 8, 8, 4]
+    assert training.steps_per_epoch(27, 8, least=4) == 3
+
+
 def test_no_batch_of_one():
     """Whatever the numbers of images and of images per step, above one of each, no batch has one image."""
     for count in range(2, 40):

@@ -52,7 +52,7 @@ class Train(Section):
     processes: int = Field(ge=1, le=1024)
     stream: bool
     precision: Literal["auto", "fp32", "bf16"]
-    compile: Literal["auto", "none", "default", "reduce-overhead"]
+    compile: Literal["none", "default", "reduce-overhead"]
 
     @field_validator("model")
     @classmethod
@@ -70,8 +70,12 @@ class Train(Section):
             raise ValueError("train.nesterov needs train.momentum above 0")
         if self.momentum and self.optimizer in ("adam", "adamw"):
             raise ValueError(f"train.momentum has no effect with train.optimizer: {self.optimizer}: set it to 0")
-        if self.batch_size < self.processes:
-            raise ValueError(f"train.batch_size must be at least train.processes = {self.processes}")
+        if self.batch_size < 2 * self.processes:
+            raise ValueError(f"train.batch_size must be at least 2 for each of train.processes = {self.processes}")
+        if self.processes > 1 and self.device not in ("auto", "cuda", "cpu"):
+            raise ValueError(f"train.device: {self.device} is one device, not for train.processes: take auto")
+        if self.small_epochs >= self.epochs:
+            raise ValueError(f"train.small_epochs = {self.small_epochs} leaves none of train.epochs = {self.epochs}")
         if self.warmup and self.warmup >= self.epochs:
             raise ValueError(f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}")
         if self.warmup and self.schedule == "plateau":

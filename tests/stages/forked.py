@@ -33,7 +33,9 @@ def run(folder: Path, stage: str, fault: Fault | None = None, **environment: str
     process = FORKS.Process(target=work, args=(folder, stage, logs, fault, environment))
     process.start()
     process.join(60)
-    assert process.exitcode is not None, "it hangs"
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("it hangs")
     return Ended(process.exitcode, *(log.read_text() for log in logs))
 
 

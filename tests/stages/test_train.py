@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 from ruamel.yaml import YAML
-from safetensors.numpy import load
 
 from cifar import network
 
@@ -252,7 +251,7 @@ def test_compiled_and_in_bf16_it_learns_as_well(tmp_path):
 
 
 # A network without batch normalisation and dropout: these see each process's part of a batch alone.
-SHARED = {"batch_norm": False, "dropout": 0.0, "dropout_step": 0.0, "batch_size": 9, "epochs": 2}
+SHARED = {"batch_norm": False, "dropout": 0.0, "dropout_step": 0.0, "batch_size": 13, "epochs": 2}
 
 
 def test_two_processes_train_as_one(tmp_path):
@@ -286,12 +285,11 @@ def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
     assert "network 0: going on after epoch" in run(folder)
 
 
-def test_streamed_from_disk_it_has_the_same_weights(undisturbed, tmp_path):
-    """Images read for each batch give the weights that images kept in memory give."""
+def test_streamed_from_disk_it_has_the_same_bytes(undisturbed, tmp_path):
+    """Images read for each batch give the model that images kept in memory give."""
     folder = scratch(tmp_path, **PAIR, stream=True)
     run(folder)
-    streamed, kept = (load(made["models/model.safetensors"]) for made in (outputs(folder), undisturbed))
-    assert streamed.keys() == kept.keys() and all(np.array_equal(streamed[name], kept[name]) for name in kept)
+    assert outputs(folder) == undisturbed
 
 
 @pytest.mark.long
