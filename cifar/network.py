@@ -186,5 +186,5 @@ def check_small(net: nn.Module, channels: int, size: int) -> None:
         summary(net, channels, size)
     except (RuntimeError, ValueError):
         raise UserError(
-            f"the network takes no pictures of {size}x{size} pixels (params.yaml, train.small_epochs): set it to 0"
+            f"the network takes no pictures of {size}x{size} pixels (params.yaml, train.small_share): set it to 0"
         ) from None

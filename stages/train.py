@@ -59,7 +59,7 @@ def main() -> Path | None:
     arguments = network.arguments(p.model, p, facts)
     net = network.build(p.model, arguments, seed=0)
     layers = network.summary(net, dataset["channels"], dataset["image_size"])
-    if p.small_epochs:
+    if p.small_share:
         network.check_small(net, dataset["channels"], small_side(p, dataset["image_size"]))
     if p.batch_size < 2 * world.size:
         raise UserError(f"{p.batch_size} images are too few for {world.size} processes (train.batch_size): 2 for each")
@@ -175,8 +175,8 @@ def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> It
 
 def augmented(p: Train, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor]) -> augment.Augmented:
     """The training images (N, H, W, C) and labels (N,) with the augmentation that params.yaml names."""
-    side = small_side(p, images.shape[1])
-    return augment.Augmented(images, labels, normalize, p.shift, p.flip, p.cutout, p.small_epochs, side, p.stream)
+    small = int(p.small_share * p.epochs), small_side(p, images.shape[1])
+    return augment.Augmented(images, labels, normalize, p.shift, p.flip, p.cutout, *small, p.stream)
 
 
 def small_side(p: Train, image_size: int) -> int:

@@ -320,7 +320,5 @@ def test_a_network_that_takes_no_smaller_pictures_is_refused():
     network.check_small(pooled, 3, 6)
     network.check_small(dense, 3, 8)
     for net, size in ((pooled, 5), (dense, 6)):
-        with pytest.raises(
-            UserError, match=rf"no pictures of {size}x{size} pixels \(params.yaml, train.small_epochs\)"
-        ):
+        with pytest.raises(UserError, match=rf"no pictures of {size}x{size} pixels \(params.yaml, train.small_share\)"):
             network.check_small(net, 3, size)

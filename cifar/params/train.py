@@ -44,7 +44,7 @@ class Train(Section):
     flip: Literal["none", "random", "alternating"]
     shift: int = Field(ge=0, le=1024)
     cutout: int = Field(ge=0, le=1024)
-    small_epochs: int = Field(ge=0)
+    small_share: float = Field(ge=0, lt=1)
     small_scale: float = Field(gt=0, lt=1)
     # the hardware
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -74,8 +74,6 @@ class Train(Section):
             raise ValueError(f"train.batch_size must be at least 2 for each of train.processes = {self.processes}")
         if self.processes > 1 and self.device not in ("auto", "cuda", "cpu"):
             raise ValueError(f"train.device: {self.device} is one device, not for train.processes: take auto")
-        if self.small_epochs >= self.epochs:
-            raise ValueError(f"train.small_epochs = {self.small_epochs} leaves none of train.epochs = {self.epochs}")
         if self.warmup and self.warmup >= self.epochs:
             raise ValueError(f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}")
         if self.warmup and self.schedule == "plateau":
