@@ -35,7 +35,7 @@ test: $(READY)  ## the test suite
 test-long: $(READY)  ## the test suite with the long form of every test
 	python -m pytest
 
-bench: $(READY)  ## speed, accuracy against time, memory: about half an hour on a quiet machine
+bench: $(READY)  ## speed, accuracy against time, memory: about 40 minutes on a quiet machine
 	python -m benchmarks
 
 lint: $(READY)  ## ruff and mypy

@@ -64,6 +64,7 @@ def speed(options: argparse.Namespace) -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             numbers = json.loads(done.stdout)
             found[case, loop].append(numbers["images_per_second"])
+            print(f"{case}, {loop}: {numbers['images_per_second']:,.0f} images/s", file=sys.stderr)
             flops[case] = numbers["flops_per_image"]
     print("| images/s | conventional | ours | limit | ours / conventional | ours / limit |\n|---|---|---|---|---|---|")
     for case in CASES:
