@@ -1,5 +1,6 @@
 """The model card: what the model is, how good, where it ends, what made it. No time and no path is in it."""
 
+import re
 from typing import Any
 
 LIMITS = """\
@@ -25,22 +26,22 @@ def text(
     count = f"{model['ensemble']} networks" if model["ensemble"] > 1 else "One network"
     size = f"{model['image_size']}x{model['image_size']} pixels, {'colour' if model['channels'] == 3 else 'grey'}"
     parameters = model["ensemble"] * sum(row[3] for row in model["layers"])
-    worst = sorted(classes, key=lambda row: row[1])[:3]
+    worst = sorted((row for row in classes if row[2]), key=lambda row: row[1])[:3]
     lines = [
         f"# {model['model']} on {name}",
         "",
         f"{count} `{model['model']}` with {parameters:,} parameters; from an image of {size}, to one of "
-        f"{len(model['classes'])} classes: {', '.join(model['classes'])}.",
+        f"{len(model['classes'])} classes: {', '.join(map(escape, model['classes']))}.",
         "",
         "## Result",
         "",
-        f"| on {images:,} test images, met once | value | 95 % interval |",
+        f"| on {images:,} test images | value | 95 % interval |",
         "|---|---|---|",
         f"| accuracy | {numbers['accuracy']:.2%} | {numbers['accuracy_low']:.2%} to {numbers['accuracy_high']:.2%} |",
         f"| cross-entropy loss | {numbers['loss']:.3f} | |",
         f"| expected calibration error | {100 * error:.1f} points | |",
         *(
-            f"| accuracy of {row[0]} (among the lowest) | {row[1]:.2%} | {row[3]:.2%} to {row[4]:.2%} |"
+            f"| accuracy of {escape(row[0])} (among the lowest) | {row[1]:.2%} | {row[3]:.2%} to {row[4]:.2%} |"
             for row in worst
         ),
         "",
@@ -52,6 +53,11 @@ def text(
         *provenance(model.get("made_by")),
     ]
     return "\n".join(lines) + "\n"
+
+
+def escape(name: str) -> str:
+    """A class name that Markdown takes as it is, in a table too."""
+    return re.sub(r"([\\`|<])", r"\\\1", name)
 
 
 def provenance(made_by: dict[str, Any] | None) -> list[str]:

@@ -30,25 +30,28 @@ class Difference(NamedTuple):
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation (n - 1) and the 95 % interval of the mean, by Student's t."""
+    """Mean, standard deviation (n - 1) and the 95 % interval of the mean, by Student's t.
+
+    Runs that all gave the same number have no interval: what they do not show may still be there.
+    """
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Summary(n, mean, math.nan, math.nan, math.nan)
+    if len(set(values)) == 1:
+        return Summary(n, mean, 0.0, math.nan, math.nan)
     deviation = float(np.std(values, ddof=1))
     half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
     return Summary(n, mean, deviation, mean - half, mean + half)
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """By Welch's t, for groups of unequal spread; of a group of one there is no interval: NaN."""
+    """By Welch's t, for groups of unequal spread; NaN for a group of one, and where neither group has any spread."""
     a, b = summarize(first), summarize(second)
     difference = b.mean - a.mean
-    if min(a.n, b.n) < 2:
+    if min(a.n, b.n) < 2 or a.deviation == b.deviation == 0:
         return Difference(difference, math.nan, math.nan, math.nan)
     squares = a.deviation**2 / a.n, b.deviation**2 / b.n
     error = math.sqrt(sum(squares))
-    if not error:  # no spread at all in either
-        return Difference(difference, difference, difference, 0.0 if difference else 1.0)
     freedom = error**4 / (squares[0] ** 2 / (a.n - 1) + squares[1] ** 2 / (b.n - 1))
     half = float(stats.t.ppf(0.975, freedom)) * error
     p = 2 * float(stats.t.sf(abs(difference) / error, freedom))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,12 @@ def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
         if state not in ("commit", "success") or metric not in numbers:
             remarks.append(f"left out, {state if state != 'success' else f'without {metric}'}: {name}")
             continue
-        lock = Path("dvc.lock").read_text() if commit == "workspace" else run("git", "show", f"{commit}:dvc.lock")
+        try:
+            here = commit == "workspace"
+            lock = Path("dvc.lock").read_text("utf-8") if here else run("git", "show", f"{commit}:./dvc.lock")
+        except (FileNotFoundError, UserError):
+            remarks.append(f"left out, without dvc.lock: {name}")
+            continue
         facts = made_from(YAML(typ="safe", pure=True).load(lock)["stages"])
         if facts:
             results.append(Result(name, commit, facts, numbers))
@@ -75,18 +81,28 @@ def made_from(stages: dict[str, Any]) -> dict[str, str]:
 
     Not params.yaml, which may have been edited since.
     """
-    facts, outputs = {}, {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
-    if not stages.keys() >= set(STAGES):
+    facts: dict[str, str] = {}
+    if not stages.keys() >= set(STAGES) or set(STAGES) & set(stale(stages)):
         return {}
     for name in STAGES:
-        for key, value in flatten(stages[name]["params"]["params.yaml"]):
-            facts[key] = value if isinstance(value, str) else json.dumps(value)
-        for file in stages[name]["deps"]:
-            if outputs.get(file["path"], file["md5"]) != file["md5"]:
-                return {}
+        for key, value in flatten(stages[name].get("params", {}).get("params.yaml")):
+            facts[key] = plain(value if isinstance(value, str) else json.dumps(value))
+        for file in stages[name].get("deps", []):
             if file["path"].endswith(".py") or file["path"] == "data/raw":
                 facts[file["path"]] = file["md5"][:7]
     return facts
+
+
+def stale(stages: dict[str, Any]) -> list[str]:
+    """The stages of a dvc.lock that have not met the outputs of the one before."""
+    made = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
+    needed = [(name, file) for name, entry in stages.items() for file in entry.get("deps", [])]
+    return list(dict.fromkeys(name for name, file in needed if made.get(file["path"], file["md5"]) != file["md5"]))
+
+
+def plain(text: str) -> str:
+    """A number, also at the end of `train.dropout=0.0`, without an empty fraction: 0 and 0.0 are one value."""
+    return re.sub(r"(?<=\d)\.0$", "", text)
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -125,7 +141,7 @@ def one_each(members: Sequence[Result], over: Sequence[str]) -> tuple[list[Resul
 
 
 def label(result: Result, over: Sequence[str]) -> tuple[str, ...]:
-    return tuple(result.facts[key] for key in over)
+    return tuple(result.facts.get(key, "") for key in over)  # an older commit may not know the parameter
 
 
 def predictions(result: Result) -> np.ndarray:
@@ -146,7 +162,7 @@ def run(*command: str) -> str:
     Raises:
         UserError: it failed; with its last line.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("ERROR: ")
         raise UserError(f"{last} ({' '.join(command[:3])}): mend this and run again")

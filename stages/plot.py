@@ -46,6 +46,7 @@ def confusion(predictions: pd.DataFrame, classes: list[str], test: dict[str, flo
 
 def classes(test: dict[str, float]) -> Figure:
     table = pd.read_csv(PLOTS / "classes.csv", dtype={"class": str}, keep_default_na=False)
+    table = table[table["images"] > 0]  # of a class without test images nothing was measured
     intervals = table[["accuracy_low", "accuracy_high"]].to_numpy()
     return plotting.classes(table["class"].tolist(), table["accuracy"].to_numpy(), intervals, test["accuracy"])
 

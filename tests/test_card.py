@@ -27,3 +27,19 @@ def test_the_card_has_every_fact():
         assert part in text, part
     assert text.index("accuracy of dog") < text.index("accuracy of cat")
     assert "Not recorded" in card.text("pets", MODEL, NUMBERS, CLASSES, 20, 0.1)
+
+
+def test_a_class_without_test_images_is_not_among_the_lowest():
+    """Nothing was measured of it."""
+    classes = [("none", 0.0, 0, 0.0, 1.0), *CLASSES]
+    text = card.text("pets", MODEL, NUMBERS, classes, 20, 0.1)
+    assert "accuracy of dog" in text and "accuracy of none" not in text
+
+
+def test_a_class_may_be_called_as_it_likes():
+    """Names that mean something in Markdown are escaped: a table's row keeps its three cells."""
+    classes = [("a|b", 0.5, 10, 0.2, 0.8), ("<img>", 0.6, 10, 0.3, 0.83), ("`c\\", 0.7, 10, 0.4, 0.9)]
+    text = card.text("pets", MODEL | {"classes": [row[0] for row in classes]}, NUMBERS, classes, 20, 0.1)
+    assert r"to one of 3 classes: a\|b, \<img>, \`c\\." in text
+    for name in (r"a\|b", r"\<img>", r"\`c\\"):
+        assert f"| accuracy of {name} (among" in text

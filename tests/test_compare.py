@@ -36,10 +36,14 @@ def test_welch():
     assert compare.welch(a, b)[1:] == pytest.approx((low, high, reference.pvalue))
 
 
-@pytest.mark.parametrize(("second", "p"), [(0.5, 1), (0.6, 0)])
-def test_runs_without_any_spread(second, p):
-    """Groups of identical runs differ with certainty or not at all, without a division by zero."""
-    assert compare.welch([0.5, 0.5], [second, second]) == pytest.approx((second - 0.5,) * 3 + (p,))
+@pytest.mark.parametrize("second", [0.1, 0.6])
+def test_runs_without_any_spread(second):
+    """Groups of identical runs have no interval, instead of one without width, and neither has their difference."""
+    row = compare.summarize([0.1] * 3)  # their mean is not 0.1 to the last bit
+    assert row[:3] == pytest.approx((3, 0.1, 0)) and row.deviation == 0 and np.isnan(row[3:]).all()
+    difference = compare.welch([0.1] * 3, [second] * 2)
+    assert difference.mean == pytest.approx(second - 0.1) and np.isnan(difference[1:]).all()
+    assert not np.isnan(compare.welch([0.1] * 3, [second, 0.7])).any(), "one with spread is enough"
 
 
 @pytest.mark.parametrize(("pairs", "p"), [((1, 7), 2 * (1 + 8) / 2**8), ((7, 1), 18 / 256), ((5, 5), 1), ((0, 0), 1)])

@@ -1,8 +1,10 @@
 """DVC's experiments as plain data, and their groups."""
 
+import json
+
 import pytest
 
-from cifar import experiments
+from cifar import UserError, experiments
 from cifar.experiments import Result
 
 
@@ -89,3 +91,51 @@ def test_a_run_is_what_its_lock_file_says():
 def test_a_half_finished_run_is_none(stages):
     """Where a stage has not met the outputs of the one before it, or has not run, the numbers are another run's."""
     assert experiments.made_from(stages) == {}
+
+
+def test_a_stage_that_has_not_met_the_newest_outputs():
+    """It is named, the pictures' stage too; of a finished run none is."""
+    assert experiments.stale(lock()) == []
+    assert experiments.stale(lock(evaluate={"model": "older"}, plot={"model": "older"})) == ["evaluate", "plot"]
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 0.0), (8, 8.0), (-1, -1.0)])
+def test_a_number_is_one_value_however_it_is_written(one, other):
+    """0 and 0.0 are no two groups, and a word on the command line means both; 10 is not 1, and 0.05 stays."""
+    written = []
+    for value in (one, other):
+        stages = lock()
+        stages["train"]["params"]["params.yaml"] = {"train": {"lr": value, "dropout": 0.05, "epochs": 10}, "seed": 1}
+        facts = experiments.made_from(stages)
+        written.append(facts["train.lr"])
+        assert (facts["train.dropout"], facts["train.epochs"]) == ("0.05", "10")
+    assert written == [str(one)] * 2 and experiments.plain(f"train.lr={other}") == f"train.lr={one}"
+
+
+def test_a_parameter_that_older_runs_have_not():
+    """Runs of a commit from before the parameter are a sample of their own, and no traceback."""
+    runs = [result("new", seed="0", fold="1"), result("old", seed="0")]
+    assert experiments.label(runs[1], ["fold"]) != experiments.label(runs[0], ["fold"])
+    assert experiments.one_each(runs, ["fold"]) == ([runs[1], runs[0]], [])
+
+
+def test_a_commit_without_a_lock_file_is_left_out(monkeypatch, tmp_path):
+    """A commit, or a workspace, with numbers and without dvc.lock is named as left out; the others count."""
+    data = {"metrics": {"metrics/test.json": {"data": {"test": {"accuracy": 0.5}}}}}
+    commits = [{"rev": rev, "data": data, "experiments": None} for rev in ("workspace", "a" * 40, "b" * 40)]
+
+    def run(*command):
+        if command[:2] == ("dvc", "exp"):
+            return json.dumps(commits)
+        if command[1] == "rev-parse":
+            return "a" * 40
+        assert command[2].endswith(":./dvc.lock"), "also where the project is a folder of a larger repository"
+        if command[2].startswith("b"):
+            raise UserError("fatal: path 'dvc.lock' does not exist")
+        return json.dumps({"stages": lock()})
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "run", run)
+    results, remarks = experiments.finished("test.accuracy", all_commits=False)
+    assert [found.name for found in results] == ["HEAD"]
+    assert remarks == ["left out, without dvc.lock: workspace", "left out, without dvc.lock: bbbbbbb"]

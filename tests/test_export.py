@@ -64,3 +64,13 @@ def test_other_images_are_refused(written, monkeypatch):
     with pytest.raises(UserError, match=r"^no images of 8x8 pixels with 3 channels \(grey.npy\)"):
         export.main()
     assert not (written / "no.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnxruntime", "onnxscript"])
+def test_what_is_not_installed_is_said_at_once(written, name, monkeypatch):
+    """Without one of the three packages one line names it and installs all, before anything is read."""
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(sys, "argv", ["export", "--model", "no model"])
+    install = "`pip install onnx onnxruntime onnxscript`"
+    with pytest.raises(UserError, match=rf"^no {name} \(this environment\): {install}"):
+        export.main()

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cifar import calibration, plotting, tiles
+from stages import plot
 
 
 @pytest.fixture(autouse=True)
@@ -222,3 +223,13 @@ def test_long_names_are_shortened():
     """A name of up to fourteen letters stays, a longer one ends in an ellipsis and is as long."""
     assert plotting.shorten("fourteen_chars") == "fourteen_chars"
     assert plotting.shorten("fifteen_letters") == "fifteen_lette…"
+
+
+def test_a_class_without_test_images_is_not_drawn(tmp_path, monkeypatch):
+    """Stage plot leaves out of the ranking what was not measured."""
+    (tmp_path / "plots").mkdir()
+    rows = "class,accuracy,images,accuracy_low,accuracy_high\ncat,0.5,4,0.2,0.8\nnone,0,0,0,1\ndog,0.25,4,0.1,0.7\n"
+    (tmp_path / "plots/classes.csv").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    (axis,) = plot.classes({"accuracy": 0.375}).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["dog", "cat"]

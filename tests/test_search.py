@@ -1,10 +1,12 @@
 """A search: ranges are checked, trials are experiments, and one that was stopped goes on."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -28,6 +30,8 @@ TRAIN = ["-m", "stages.train"]
         ("train.dropout: {float: [0, 1]}", "train.dropout = 1.0: should be less than 1"),
         ("train.optimizer: {choice: [sgd, adm]}", "train.optimizer = 'adm': should be"),
         ("train.optimizer: {choice: []}", "train.optimizer: [] is no range"),
+        ("{}", "no ranges (ranges.yaml): write for example"),
+        ("", "no sections (ranges.yaml)"),
         ("preprocess.val_fraction: {float: [0.1, 0.2]}", "preprocess.val_fraction (ranges.yaml): only parameters of"),
     ],
 )
@@ -57,6 +61,107 @@ class Study:
 
     def should_prune(self):
         return True
+
+
+@pytest.fixture
+def printed(project, monkeypatch):
+    """`dvc` only prints these lines, and leaves a validation accuracy of 50 %."""
+
+    def stand_in(*lines, code=0):
+        folder = project.path / "bin"
+        folder.mkdir(exist_ok=True)
+        metrics = 'mkdir -p metrics; echo \'{"val": {"accuracy": 0.5}}\' > metrics/train.json'
+        script = "\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines), metrics, f"exit {code}", ""])
+        (folder / "dvc").write_text(script)
+        (folder / "dvc").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        monkeypatch.chdir(project.path)
+
+    return stand_in
+
+
+LINE = "epoch {}: train loss 1.2, accuracy 31.00%; validation loss 1.1, accuracy {}%; 9 images/s"
+
+
+def test_a_trial_that_has_trained_is_kept(printed):
+    """After the last epoch nothing is left to save, so none is stopped there; in an ensemble none is stopped at all."""
+    printed(LINE.format("1/1", 44))
+    trial = Study()
+    assert search.run(trial, "last", {}) == 0.5 and trial.reports == [(1, 0.44)]
+    printed(*(LINE.format(epoch, 44) for epoch in ("1/2", "2/2", "1/2", "2/2")))
+    trial = Study()
+    assert search.run(trial, "two", {"train.ensemble": 2}) == 0.5 and trial.reports == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["Running stage", "ERROR: failed: no room", "a hint"], "failed: no room"),
+        (["Running stage", "Killed: by someone"], "Killed: by someone"),
+        ([], "no message"),
+    ],
+)
+def test_what_a_failed_trial_says(printed, lines, message):
+    """The first error in what it printed, else its last line, whole."""
+    printed(*lines, code=1)
+    with pytest.raises(UserError, match=rf"^{message} \(experiment bad\)$"):
+        search.run(Study(), "bad", {})
+
+
+@pytest.fixture
+def command(project, monkeypatch):
+    """The command, with trials that end as they are told, instead of trainings; and its study."""
+    pytest.importorskip("optuna", reason="dependency group search is not installed")
+    monkeypatch.chdir(project.path)
+    (project.path / "small.yaml").write_text("train.lr: {log: [0.01, 0.1]}\n")
+
+    def run(outcome, *words):
+        def end(*_):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
+
+        monkeypatch.setattr(search, "run", end)
+        monkeypatch.setattr("sys.argv", ["search", "small.yaml", *words])
+        search.main()
+
+    return run
+
+
+def states():
+    return [trial.state.name for trial in search.open_study("small", search.STORAGE).trials]
+
+
+def test_what_is_put_up_again(command):
+    """A trial that failed is not run again, one that was interrupted is; choices that have changed are an error."""
+    with pytest.raises(UserError, match=r"^no room"):
+        command(UserError("no room"))
+    assert states() == ["FAIL"]
+    with pytest.raises(KeyboardInterrupt):
+        command(KeyboardInterrupt())
+    assert states() == ["FAIL", "FAIL", "WAITING"]
+    command(0.5, "--trials", "1")
+    assert states() == ["FAIL", "FAIL", "COMPLETE"]
+    Path("small.yaml").write_text("train.lr: {choice: [0.01, 0.1]}\n")
+    with pytest.raises(UserError, match=r"\(train.lr\): take another --study for other ranges$"):
+        command(0.5, "--trials", "2")
+
+
+def test_a_study_is_of_one_set_of_parameters(command, project):
+    """What the search does not vary may not change between two calls; pictures and what it varies may."""
+    command(0.5, "--trials", "1")
+    project.edit("params.yaml", lambda text: re.sub(r"( lr| dpi): [\d.]+", r"\1: 99", text))
+    command(0.6, "--trials", "2")
+    project.edit("params.yaml", lambda text: re.sub(r"^seed: \d+", "seed: 99", text, flags=re.MULTILINE))
+    with pytest.raises(UserError, match=r"^seed differs from the study small \(params.yaml\): .* a new --study$"):
+        command(0.7, "--trials", "3")
+    command(0.7, "--trials", "1", "--study", "other")
+
+
+def test_a_name_that_no_experiment_can_have(command):
+    """It is refused before the first trial."""
+    with pytest.raises(UserError, match=r"^'my search' cannot begin the names of experiments \(--study\)"):
+        command(0.5, "--study", "my search")
 
 
 def test_a_hopeless_trial_is_stopped(reproduced, monkeypatch):

@@ -72,3 +72,40 @@ def test_a_server_that_speaks_s3(reproduced, hub):
         assert re.findall(r"Stage '(\w+)' didn't change", other.run("dvc", "repro").stdout) == STAGES
     finally:
         server.stop()
+
+
+def test_the_report_of_a_pull_request(reproduced):
+    """.ci/report compares with the commit that both come from, leaves branch, workspace and refs alone, and can be
+    run again; where the demo of the base fails, it says so and is no error; and without a demo here it is one."""
+
+    def commit(file, change):
+        reproduced.edit(file, change)
+        reproduced.commit()
+        return reproduced.run("git", "rev-parse", "HEAD").stdout.strip()
+
+    def accuracy(value):
+        return "metrics/test.json", lambda text: re.sub(r'("accuracy": )[\d.]+', rf"\g<1>{value}", text)
+
+    broken = commit("Makefile", lambda _: "demo:\n\tfalse\n")
+    record = 'demo:\n\tid=$$(git rev-parse HEAD); git update-ref "refs/exps/$${id:0:2}/$${id:2}/digits" HEAD\n'
+    commit("Makefile", lambda _: f"SHELL := /bin/bash\n{record}")  # the experiment is what is committed
+    fork = commit(*accuracy(0.25))
+    base = commit(*accuracy(0.75))
+    reproduced.run("git", "checkout", "--quiet", "-b", "mine", fork)
+    mine = commit(*accuracy(0.5))
+    reproduced.edit("params.yaml", lambda text: f"{text}# not committed\n")
+    done = reproduced.run("bash", ".ci/report", base, "report.tmp", ok=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: no demo of ")
+    reproduced.run("git", "update-ref", f"refs/exps/{mine[:2]}/{mine[2:]}/digits", mine)
+
+    def state():
+        return [reproduced.run("git", *words).stdout for words in (["show-ref"], ["status"], ["diff"])]
+
+    before, report = state(), reproduced.path / "report.tmp"
+    for _ in range(2):
+        reproduced.run("bash", ".ci/report", base, report.name)
+        assert re.search(r"\| test.accuracy +\| 0.25 +\| 0.5 +\| 0.25 ", report.read_text())
+        assert "| network | epoch | lr |" in report.read_text() and "No demo" not in report.read_text()
+    reproduced.run("bash", ".ci/report", broken, report.name)
+    assert "No demo at the base." in report.read_text()
+    assert state() == before

@@ -56,7 +56,7 @@ def test_groups_over_seeds(sweep, tmp_path):
     done = sweep.project.run("python", "-m", "tools.compare", "--csv", str(table), "--plot", str(picture))
     with table.open() as handle:
         rows = list(csv.DictReader(handle))
-    assert {row["group"]: row["n"] for row in rows} == {"train.dropout=0.0": "2", "train.dropout=0.3": "2"}
+    assert {row["group"]: row["n"] for row in rows} == {"train.dropout=0": "2", "train.dropout=0.3": "2"}
     means = [float(row["mean"]) for row in rows]
     assert means == sorted(means, reverse=True)
     for row in rows:
@@ -70,7 +70,9 @@ def test_two_groups_and_two_runs(sweep):
     """The difference of two groups over their seeds, and of each seed on its images: as much as accuracy says."""
     done = sweep.project.run("python", "-m", "tools.compare", "train.dropout=0.0", "train.dropout=0.3")
     assert re.search(r"^train.dropout=0.3 minus .* points, 95 % interval .* \(Welch\)$", done.stdout, re.MULTILINE)
-    assert done.stdout.count("on the same test images") == 2
+    assert done.stdout.count("on the same test images") == 2 and "left out, failed: wrong" in done.stdout
+    words = ("--metric", "val.accuracy", "train.dropout=0", "train.dropout=0.3")
+    assert "same test images" not in sweep.project.run("python", "-m", "tools.compare", *words).stdout
     done = sweep.project.run("python", "-m", "tools.compare", "HEAD", "more", "--markdown")
     rows = dict(re.findall(r"^\| ([\d.]+) % \| - \| one run: none \| 1 \| (\w+) \|$", done.stdout, re.MULTILINE))
     (more, head) = (float(accuracy) for accuracy in sorted(rows, key=rows.get, reverse=True))
@@ -82,10 +84,13 @@ def test_two_groups_and_two_runs(sweep):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["HEAD", "train.dropuot=0.0"], "no group or experiment train.dropuot=0.0 (did you mean train.dropout=0.0?)"),
+        (["HEAD", "train.dropuot=0.3"], "no group or experiment train.dropuot=0.3 (did you mean train.dropout=0.3?)"),
         (["HEAD"], "one group named"),
         (["--metric", "test.acuracy"], "no run has test.acuracy (--metric): there are "),
         (["HEAD", "HEAD"], "HEAD twice"),
+        (["HEAD", "workspace"], "HEAD and workspace share a run, HEAD as workspace"),
+        (["train.dropout=0", "HEAD"], "train.dropout=0 and HEAD share a run, "),
+        (["train.dropout=0", "train.dropout=0.0"], "train.dropout=0 and train.dropout=0.0 share a run, "),
         (["--over", "sed"], "no parameter sed (did you mean seed?)"),
     ],
 )

@@ -34,9 +34,10 @@ def main() -> None:
         raise UserError("one group named (command line): name two to compare them, or none for the table")
     over = options.over or ["seed"]
     results, remarks = experiments.finished(options.metric, options.all_commits)
+    known = dict.fromkeys(key for result in results for key in result.facts)
     for key in over:
-        if key not in results[0].facts:
-            raise UserError(f"no parameter {key}{params.did_you_mean(key, results[0].facts)} (--over): name another")
+        if key not in known:
+            raise UserError(f"no parameter {key}{params.did_you_mean(key, known)} (--over): name another")
     groups: dict[str, list[Result]] = {}
     for name, members in experiments.group(results, over).items():
         groups[name], again = experiments.one_each(members, over)
@@ -44,10 +45,13 @@ def main() -> None:
     if len(set(options.pair)) == 1:
         raise UserError(f"{options.pair[0]} twice (command line): name two different groups")
     chosen = {word: find(word, groups, results) for word in options.pair} or groups
+    if options.pair:
+        refuse_overlap(chosen)
+        remarks = [*tests(chosen, over, options.metric), *remarks]
     rows = table(chosen, options.metric)
     print(f"{options.metric} over {' and '.join(over)}\n\n{layout(rows, options.metric, options.markdown)}")
-    if notes := list(tests(chosen, over, options.metric)) if options.pair else remarks:
-        print("\n" + "\n".join(notes))
+    if remarks:
+        print("\n" + "\n".join(remarks))
     if options.csv:
         cells = [[name, *("" if np.isnan(value) else value for value in summary)] for name, summary in rows]
         files.write_csv(options.csv, ["group", *Summary._fields], cells)
@@ -59,14 +63,22 @@ def find(word: str, groups: Groups, results: Sequence[Result]) -> Sequence[Resul
     """The group of this name, the one that has these parameters, or the run of this name alone."""
     if alone := [result for result in results if result.name == word]:
         return alone[:1]
-    fitting = [name for name in groups if name == word] or [
-        name for name in groups if set(word.split(",")) <= set(name.split(","))
-    ]
+    parts = {experiments.plain(part) for part in word.split(",")}
+    fitting = [name for name in groups if name == word] or [n for n in groups if parts <= set(n.split(","))]
     if len(fitting) != 1:
         several = f"{len(fitting)} groups have {word}" if fitting else f"no group or experiment {word}"
         close = "" if fitting else params.did_you_mean(word, [*groups, *(result.name for result in results)])
         raise UserError(f"{several}{close} (command line): `python -m tools.compare` lists them")
     return groups[fitting[0]]
+
+
+def refuse_overlap(pair: Groups) -> None:
+    """Raises UserError where a run is on both sides, under two names perhaps: the workspace as an experiment too."""
+    (first, a), (second, b) = pair.items()
+    for x in a:
+        if y := next((y for y in b if x.facts == y.facts), None):
+            both = x.name if x.name == y.name else f"{x.name} as {y.name}"
+            raise UserError(f"{first} and {second} share a run, {both} (command line): name two different groups")
 
 
 def table(groups: Groups, metric: str) -> list[tuple[str, Summary]]:
@@ -86,7 +98,8 @@ def layout(rows: Sequence[tuple[str, Summary]], metric: str, markdown: bool) -> 
     cells = [("mean", "deviation", "95 % interval", "n", "group")]
     for name, row in rows:
         mean, deviation, low, high = (shown(value, metric) for value in row[1:])
-        spread = (deviation, f"{low} to {high}") if row.n > 1 else ("-", "one run: none")
+        none = "one run: none" if row.n == 1 else "no spread: none"
+        spread = ("-" if row.n == 1 else deviation, none if np.isnan(row.low) else f"{low} to {high}")
         cells.append((mean, *spread, str(row.n), name))
     if markdown:
         lines = ["| " + " | ".join(line) + " |" for line in cells]
@@ -102,7 +115,11 @@ def tests(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
     mean, low, high = (shown(value, metric, "+") for value in difference[:3])
     unit = " points" if "accuracy" in metric else ""
     told = f"95 % interval {low} to {high}, p = {difference.p:.2g} (Welch)"
-    yield f"{second} minus {first}: {mean}{unit}, {'no interval from one run' if np.isnan(difference.p) else told}"
+    if np.isnan(difference.p):
+        told = "no interval from one run" if 1 in (len(a), len(b)) else "no spread between runs: no interval"
+    yield f"{second} minus {first}: {mean}{unit}, {told}"
+    if metric != "test.accuracy":  # the predictions that are kept are those of the test images
+        return
     pairs = [
         (x, y)
         for x in a
@@ -124,7 +141,7 @@ def draw(path: str, rows: Sequence[tuple[str, Summary]], groups: Groups, metric:
     scale, unit = (100, ", %") if "accuracy" in metric else (1, "")
     for place, (name, row) in enumerate(rows):
         values = [scale * result.metrics[metric] for result in groups[name]]
-        if row.n > 1:
+        if not np.isnan(row.low):
             ends = [scale * row.low, scale * row.high]
             axis.plot(
                 ends, [place] * 2, lw=6, alpha=0.4, c=plotting.TRAIN, solid_capstyle="butt", label="95 % interval"

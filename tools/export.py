@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models/model.onnx"), help="file to write")
     parser.add_argument("--images", type=Path, default=Path("data/processed/test/images.npy"), help="to check it with")
     options = parser.parse_args()
+    runtime()
     nets, description = network.load(options.model)
     images = np.array(files.read_array(options.images)[:CHECKED])
     side, channels = description["image_size"], description["channels"]
@@ -59,11 +60,9 @@ def export(whole: nn.Module, example: Tensor, description: dict[str, Any]) -> by
     """The graph with its metadata; `example` are two images.
 
     Raises:
-        UserError: onnx is not installed, or it has no operation for a layer of the network.
+        UserError: ONNX has no operation for a layer of the network.
     """
     try:
-        import onnxscript  # noqa: F401  torch's exporter needs it
-
         program = torch.onnx.export(
             whole.eval(),
             (example,),
@@ -73,8 +72,6 @@ def export(whole: nn.Module, example: Tensor, description: dict[str, Any]) -> by
             dynamo=True,
             verbose=False,
         )
-    except ImportError as error:
-        raise UserError(f"{error.name} is not installed (export): `pip install --group onnx`") from None
     except torch.onnx.errors.OnnxExporterError as error:
         problem = " ".join(str(error).split())[:160]
         raise UserError(f"torch cannot export this network, {problem} (train.model): take another one") from None
@@ -85,15 +82,29 @@ def export(whole: nn.Module, example: Tensor, description: dict[str, Any]) -> by
     return program.model_proto.SerializeToString()
 
 
+def runtime() -> Any:
+    """onnxruntime, where also what the exporter of torch needs is installed.
+
+    Raises:
+        UserError: one of them is not.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        names = "onnx onnxruntime onnxscript"
+        raise UserError(f"no {error.name} (this environment): `pip install {names}`") from None
+    return onnxruntime
+
+
 def verify(content: bytes, nets: list[nn.Module], description: dict[str, Any], images: np.ndarray) -> float:
     """The largest difference of a probability between onnxruntime and torch, for one image and for all.
 
     Raises:
         UserError: it is too large.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = runtime().InferenceSession(content, providers=["CPUExecutionProvider"])
     normalize = tensors.normalizer(description["mean"], description["std"], torch.device("cpu"))
     pixels = torch.from_numpy(images)
     expected = (

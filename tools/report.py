@@ -24,11 +24,14 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cifar import UserError, calibration, files, params, stage
+from cifar.experiments import flatten, stale
 
 DATA, PLOTS = Path("data/processed"), Path("plots")
 STAGES = ("fetch", "preprocess", "train", "evaluate", "plot")
 MISTAKES, SAMPLES, CONFUSIONS = 24, 8, 10  # how many of each are shown
-HIDDEN = ("rev", "typ", "State", "Executor", "parent")  # columns of `dvc exp show` that say nothing here
+# Columns of `dvc exp show` that say nothing here, and those that do not tell one run from another.
+HIDDEN = ("rev", "typ", "State", "Executor", "parent")
+NAMES = (*HIDDEN, "Experiment", "Created")
 
 
 def main() -> None:
@@ -53,9 +56,11 @@ def gather() -> dict[str, Any]:
     predictions = pd.read_csv(PLOTS / "predictions.csv", dtype=text, keep_default_na=False)
     classes = pd.read_csv(PLOTS / "classes.csv", dtype={"class": str}, keep_default_na=False)
     right = (predictions["actual"] == predictions["predicted"]).to_numpy()
-    used = used_parameters(model)
+    recorded = params.read("dvc.lock")["stages"] if Path("dvc.lock").exists() else {}
+    used = used_parameters(model, recorded)
     bins = calibration.bins(predictions["confidence"].to_numpy(), right)
     return {
+        "stale": stale(recorded),
         "model": model,
         "dataset": dataset,
         "parameters": model["ensemble"] * sum(row[3] for row in model["layers"]),
@@ -65,7 +70,7 @@ def gather() -> dict[str, Any]:
         "wrong": int((~right).sum()),
         "calibration_error": calibration.expected_error(bins),
         "picture": picture,
-        "classes": classes.sort_values("accuracy", kind="stable").to_dict("records"),
+        "classes": classes[classes["images"] > 0].sort_values("accuracy", kind="stable").to_dict("records"),
         "confusions": confusions(predictions, classes),
         "mistakes": list(mistakes(predictions)),
         "data": files.read_json(DATA / "report.json"),
@@ -120,13 +125,12 @@ def samples(classes: list[str]) -> Iterator[tuple[str, str]]:
         yield name, encode(strip.reshape(height, -1, channels))
 
 
-def used_parameters(model: dict[str, Any]) -> dict[str, Any]:
+def used_parameters(model: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
     """What the outputs were made with, as {"train.lr": 0.1, …}; params.yaml may have changed since."""
     used: dict[str, Any] = {}
-    if Path("dvc.lock").exists():
-        for recorded in params.read("dvc.lock")["stages"].values():
-            used |= recorded.get("params", {}).get("params.yaml", {})
-    return flat(used | model.get("made_by", {}).get("parameters", {}))
+    for entry in recorded.values():
+        used |= entry.get("params", {}).get("params.yaml", {})
+    return dict(flatten(used | model.get("made_by", {}).get("parameters", {})))
 
 
 def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | None:
@@ -134,12 +138,8 @@ def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | Non
     committed = output("git", "show", "HEAD:./params.yaml")
     if committed is None:
         return None
-    old = flat(YAML(typ="safe", pure=True).load(committed))
+    old = dict(flatten(YAML(typ="safe", pure=True).load(committed)))
     return [(key, old.get(key), value) for key, value in used.items() if old.get(key) != value]
-
-
-def flat(tree: dict[str, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in pd.json_normalize(tree).astype(object).to_dict("records")[0].items()}
 
 
 def seconds(name: str) -> float | None:
@@ -159,24 +159,30 @@ def experiments(used: dict[str, Any]) -> dict[str, Any] | None:
     rows = [row for row in rows if row.get("test.accuracy", "!") not in ("", "!", "-")]
     if not rows:
         return None
-    now = flat(params.read())
+    now = dict(flatten(params.read()))
     for row in rows:
         if row["rev"] == "workspace":  # DVC shows params.yaml as it is now
             row |= {k: "" if v is None else str(v) for k, v in used.items() if k in row and now.get(k) != v}
     differ = [name for name in rows[0] if len({row[name] for row in rows}) > 1 or name == "test.accuracy"]
-    rows.sort(key=lambda row: -float(row["test.accuracy"]))
+    runs: dict[tuple[str, ...], dict[str, Any]] = {}  # each once: under the name of its experiment where it has one
+    rows.sort(key=lambda row: (-float(row["test.accuracy"]), not row["Experiment"], row["rev"] == "workspace"))
+    for row in rows:
+        first = runs.setdefault(tuple(value for name, value in row.items() if name not in NAMES), row)
+        first["here"] = first.get("here") or row["rev"] == "workspace"
+    rows = list(runs.values())
     for row in rows:
         row["Experiment"] = row["Experiment"] or row["rev"]
         row["Created"] = row.get("Created", "").partition("T")[0]
-    here = next((place for place, row in enumerate(rows, 1) if row["rev"] == "workspace"), None)
-    return {"columns": [name for name in differ if name not in HIDDEN], "rows": rows, "place": here}
+    scores = [row["test.accuracy"] for row in rows]
+    place = next((1 + scores.index(row["test.accuracy"]) for row in rows if row["here"]), None)
+    return {"columns": [name for name in differ if name not in HIDDEN], "rows": rows, "place": place}
 
 
 def output(*command: str) -> str | None:
     """What a command prints, or None where there is no such command or it fails."""
     if not shutil.which(command[0]):
         return None
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     return done.stdout if done.returncode == 0 else None
 
 

@@ -1,11 +1,10 @@
 """A search for better parameters: trials that an Optuna study proposes, each of them a DVC experiment.
 
-    pip install optuna
     python -m tools.search docs/search.example.yaml --trials 30
 
 A trial trains and is judged on validation images; the test images stay unseen. One that after some epochs is
 worse than most others were then is stopped. Stopped in any way, the same command goes on, first with the trial in
-which it was stopped.
+which it was stopped. Optuna comes with `make`; elsewhere: `pip install optuna`.
 """
 
 import argparse
@@ -14,15 +13,16 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar import UserError, files, params, stage
+from cifar import UserError, experiments, files, params, stage
 
 PARAMS = Path("params.yaml")
 STORAGE = "sqlite:///runs/search.db"
 KINDS = {"float": float, "log": float, "int": int, "choice": object}
-EPOCH = re.compile(r"epoch (\d+)/\d+: .*validation loss .*, accuracy ([\d.]+)%")  # as cifar/progress.py prints it
+EPOCH = re.compile(r"epoch (\d+)/(\d+): .*validation loss .*, accuracy ([\d.]+)%")  # as cifar/progress.py prints it
 
 
 def main() -> None:
@@ -35,15 +35,20 @@ def main() -> None:
     options = parser.parse_args()
     ranges = read_ranges(options.ranges)
     name = options.study or Path(options.ranges).stem.partition(".")[0]
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise UserError(f"{name!r} cannot begin the names of experiments (--study): take letters, digits, - and _")
     study = open_study(name, options.storage)
+    keep_others(study, name, ranges)
     before = PARAMS.read_bytes()
-    while left(study, options.trials):
+    ended = [trial_state("COMPLETE"), trial_state("PRUNED")]
+    while len(study.get_trials(states=ended)) < options.trials:
         trial = study.ask()
         try:
             values = {key: suggest(trial, key, *spec) for key, spec in ranges.items()}
             accuracy = run(trial, f"{name}-{trial.number}", values)
-        except ValueError as error:  # Optuna's, of a choice that has changed
-            raise UserError(f"{error} ({options.ranges}): take another --study for other choices") from None
+        except UserError:  # it would fail again; only an interrupted one is put up again
+            study.tell(trial, state=trial_state("FAIL"))
+            raise
         finally:
             files.write_bytes(PARAMS, before)
         state = "PRUNED" if accuracy is None else "COMPLETE"
@@ -80,6 +85,8 @@ def read_ranges(path: str) -> dict[str, tuple[str, list[Any]]]:
             whole["train"][name] = value if kind == "choice" else KINDS[kind](value)
             params.check(whole, path)
         ranges[key] = (kind, values)
+    if not ranges:
+        raise UserError(f"no ranges ({path}): write for example `train.lr: {{log: [0.03, 0.3]}}`")
     return ranges
 
 
@@ -102,12 +109,23 @@ def open_study(name: str, storage: str) -> Any:
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
         raise UserError(f"{str(error).splitlines()[0]} (--storage {storage}): write for example {STORAGE}") from None
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # what is proposed next, and not first again
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)  # not in epoch 1
     for trial in study.get_trials(states=[trial_state("RUNNING")]):
         study.tell(trial.number, state=trial_state("FAIL"))
         if trial.params:
             study.enqueue_trial(trial.params)
     return study
+
+
+def keep_others(study: Any, name: str, ranges: Mapping[str, Any]) -> None:
+    """Note the parameters that are not searched, or refuse to go on with others, which give other accuracies."""
+    flat = experiments.flatten(params.read(PARAMS))
+    here = {key: value for key, value in flat if key not in ranges and not key.startswith(("evaluate.", "plot."))}
+    there = study.user_attrs.get("parameters", here)
+    for key in here | there:
+        if here.get(key) != there.get(key):
+            raise UserError(f"{key} differs from the study {name} (params.yaml): put it back, or name a new --study")
+    study.set_user_attr("parameters", here)
 
 
 def trial_state(name: str) -> Any:
@@ -116,16 +134,15 @@ def trial_state(name: str) -> Any:
     return TrialState[name]
 
 
-def left(study: Any, trials: int) -> int:
-    return max(0, trials - len(study.get_trials(states=[trial_state("COMPLETE"), trial_state("PRUNED")])))
-
-
 def suggest(trial: Any, key: str, kind: str, values: list[Any]) -> Any:
-    if kind == "choice":
-        return trial.suggest_categorical(key, values)
-    if kind == "int":
-        return trial.suggest_int(key, *values)
-    return trial.suggest_float(key, *values, log=kind == "log")
+    try:
+        if kind == "choice":
+            return trial.suggest_categorical(key, values)
+        if kind == "int":
+            return trial.suggest_int(key, *values)
+        return trial.suggest_float(key, *values, log=kind == "log")
+    except ValueError as error:  # the study has it of another kind, or with other choices
+        raise UserError(f"{error} ({key}): take another --study for other ranges") from None
 
 
 def run(trial: Any, name: str, values: dict[str, Any]) -> float | None:
@@ -134,6 +151,8 @@ def run(trial: Any, name: str, values: dict[str, Any]) -> float | None:
     Raises:
         UserError: it failed.
     """
+    # The members of an ensemble count their epochs one after the other, and none of them is what is judged.
+    alone = values.get("train.ensemble", params.read(PARAMS)["train"]["ensemble"]) == 1
     sets = [f"--set-param={key}={json.dumps(value)}" for key, value in values.items()]
     command = ["dvc", "exp", "run", "--name", name, *sets, "train"]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
@@ -146,8 +165,9 @@ def run(trial: Any, name: str, values: dict[str, Any]) -> float | None:
                 lines.append(line.strip())
                 if found := EPOCH.match(line):
                     print(f"{name}: {line}", end="", flush=True)
-                    trial.report(float(found[2]) / 100, int(found[1]))
-                    if not stopped and trial.should_prune():
+                if found and alone:
+                    trial.report(float(found[3]) / 100, int(found[1]))
+                    if not stopped and found[1] != found[2] and trial.should_prune():
                         stopped = True
                         os.killpg(process.pid, signal.SIGINT)
         except BaseException:
@@ -158,7 +178,8 @@ def run(trial: Any, name: str, values: dict[str, Any]) -> float | None:
     if stopped or any("loss is not finite" in line for line in errors):
         return None
     if process.returncode:
-        raise UserError(f"{(errors or lines or ['no message'])[0].partition(': ')[2]} (experiment {name})")
+        message = errors[0].partition(": ")[2] if errors else (lines or ["no message"])[-1]
+        raise UserError(f"{message} (experiment {name})")
     return float(files.read_json("metrics/train.json")["val"]["accuracy"])
 
 
