@@ -171,6 +171,7 @@ def test_a_clone_pulls_the_results(reproduced, tmp_path):
     assert clone.run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.long
 def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
     """A queued experiment runs beside the workspace, which stays as it is, and leaves the stages alone that come before
     its parameters; `-S train.lr=0.00005`, which DVC writes as 5e-05, trains with that rate."""

@@ -34,6 +34,7 @@ def clone(project, hub):
     return other
 
 
+@pytest.mark.long
 def test_another_s_experiment(reproduced, hub):
     """`dvc exp push` and `dvc exp pull`: in a second clone the experiment is listed, and complete without running."""
     publish(reproduced, str(hub.with_name("store")))
