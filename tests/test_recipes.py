@@ -118,6 +118,7 @@ def test_recipes_run_as_experiments_of_their_names(reproduced):
     assert "Test accuracy" in demo.stdout and "dvc exp apply sharp" in demo.stdout
 
 
+@pytest.mark.long
 def test_a_machine_where_git_has_no_name_runs_recipes(reproduced):
     """Git without user.name and user.email, and an edited params.yaml: the recipe runs, and its end names the mend."""
     reproduced.run("git", "config", "--unset", "user.name")

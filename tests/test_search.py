@@ -205,6 +205,7 @@ def test_a_search_goes_on(reproduced):
     assert "metrics/test.json" not in reproduced.run("git", "status", "--porcelain").stdout
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_a_search_and_its_training(reproduced):
     """Ctrl-C is one line and 130, params.yaml is as it was, and the trial is put up again, with the same values."""
     pytest.importorskip("optuna", reason="dependency group search is not installed")
