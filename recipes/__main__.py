@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cifar import UserError, files, params, stage
+from cifar.experiments import flatten
 
 FOLDER = Path(__file__).parent
 PARAMS = Path("params.yaml")
@@ -84,13 +85,6 @@ def values(name: str, overrides: list[str]) -> dict[str, Any]:
         put(whole, key, value)
     params.check(whole, f"{PARAMS} with recipe {name}")
     return flat
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        pairs += flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return pairs
 
 
 def put(tree: Any, key: str, value: Any) -> None:

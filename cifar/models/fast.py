@@ -44,7 +44,7 @@ def build(
         raise UserError(f"{few} (params.yaml, preprocess.image_size): 9 or more")
     whiten = nn.Conv2d(
         in_channels, 2 * in_channels * PATCH**2, PATCH, bias=False
-    )  # a bias costs 15 % and gains nothing
+    )  # its bias gained nothing and cost time
     whiten.weight.requires_grad = False
     layers: list[nn.Module] = [whiten, nn.GELU()]
     channels = whiten.out_channels
