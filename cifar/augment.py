@@ -84,7 +84,8 @@ def apply(padded: Tensor, index: Tensor, draws: Draws, shift: int) -> Tensor:
 
 
 def cut_out(x: Tensor, draws: Draws, size: int) -> Tensor:
-    """A square hole of side `size` in each network input (B, C, H, W), cut at the borders; holes are 0, the mean.
+    """A square hole of side `size` in each network input (B, C, H, W), cut at the borders; holes are 0: the mean of
+    centred or standardized images, black in [0, 1], grey in [-1, 1].
 
     DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout (2017).
     """

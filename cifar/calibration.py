@@ -32,3 +32,9 @@ def expected_error(found: list[Bin]) -> float:
     """Mean distance between confidence and accuracy, each bin with the weight of its predictions."""
     total = sum(b.images for b in found)
     return sum(b.images * abs(b.accuracy - b.confidence) for b in found) / total
+
+
+def surest_mistakes(confidences: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:
+    """The indices of the `count` wrong predictions of the highest confidence, of equal ones the first ones first."""
+    wrong = np.flatnonzero(~right)
+    return wrong[np.argsort(-confidences[wrong], kind="stable")][:count]

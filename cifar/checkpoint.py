@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,17 +27,14 @@ def dump(state: dict[str, Any]) -> bytes:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The state that `dump` made, or nothing where there is none, where a bit of it changed or where it holds code."""
+    """The state that `dump` made, or nothing where there is none or where a bit of it has changed."""
     if not path.exists():
         return None
     content = path.read_bytes()
-    try:
-        if hashlib.sha256(content[32:]).digest() == content[:32]:
-            return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError:  # more than plain data, though the sum is right: somebody made it
-        pass
-    print(f"note: {path} is damaged and is not used: training starts anew")
-    return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        print(f"note: {path} is damaged and is not used: training starts anew")
+        return None
+    return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
 
 
 @contextmanager

@@ -24,7 +24,10 @@ Schedule = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
 def make_optimizer(
     name: str, net: nn.Module, *, lr: float, momentum: float, nesterov: bool, weight_decay: float, batch_size: int
 ) -> torch.optim.Optimizer:
-    """The optimizer over all trainable parameters of `net`; biases and normalisation constants do not decay."""
+    """The optimizer over all trainable parameters of `net`; biases and normalisation constants do not decay.
+
+    But with muon they do, as published: see `muon_groups`.
+    """
     parameters = [p for p in net.parameters() if p.requires_grad]
     if name == "muon":
         return Muon(muon_groups(parameters, lr, momentum, weight_decay, batch_size), {"lr": lr, "weight_decay": 0.0})
@@ -111,7 +114,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """About U V^T of the singular value decomposition U S V^T, by iterating a polynomial of the matrix."""
+    """About U V^T of the singular value decomposition U S V^T of a matrix (m, n), by iterating a polynomial of it.
+
+    On CUDA in bfloat16, with which the method was published; the result has the type of `matrix`.
+    """
     a, b, c = POLYNOMIAL
     x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
     wide = len(x) <= x.shape[1]

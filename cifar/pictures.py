@@ -125,9 +125,9 @@ def shorter_side(content: bytes) -> int:
         return min(file.size)
 
 
-def grey(images: np.ndarray) -> np.ndarray:
-    """(N, H, W, 3) uint8 to (N, H, W, 1), by Pillow's rule; three equal channels keep their value."""
-    return np.stack([np.asarray(Image.fromarray(image).convert("L"))[..., None] for image in images])
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 to (H, W, 1), by Pillow's rule; three equal channels keep their value."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 def fit(image: Image.Image, size: int) -> np.ndarray:
@@ -135,14 +135,19 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 
 
-def decode_all(contents: list[bytes], size: int) -> tuple[np.ndarray, dict[int, str]]:
-    """All pictures as (N, size, size, 3) uint8, and for each that cannot be read its index and the reason."""
-    images = np.zeros((len(contents), size, size, 3), np.uint8)
+def decode_all(contents: list[bytes], size: int, channels: int = 3) -> tuple[np.ndarray, dict[int, str]]:
+    """All pictures as (N, size, size, channels) uint8, and for each that cannot be read its index and the reason.
+
+    Args:
+        channels: 3, or 1 for grey levels.
+    """
+    images = np.zeros((len(contents), size, size, channels), np.uint8)
     problems: dict[int, str] = {}
 
     def one(i: int) -> None:
         try:
-            images[i] = decode(contents[i], size)
+            pixels = decode(contents[i], size)
+            images[i] = pixels if channels == 3 else grey(pixels)
         except ValueError as error:
             problems[i] = str(error)
 

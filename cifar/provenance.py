@@ -43,6 +43,17 @@ def loaded_code() -> list[Path]:
     return sorted(path.relative_to(ROOT) for path in found if path.is_relative_to(ROOT))
 
 
+def check_network(model: Path, description: dict[str, Any]) -> None:
+    """Say on stderr when the file of the network is not the one that the model was trained with.
+
+    A changed comment does no harm, so it is no error; but other layers of the same shapes would predict otherwise.
+    """
+    path = f"cifar/models/{description['model']}.py"
+    trained_with = description.get("made_by", {}).get("code", {}).get(path)
+    if trained_with and trained_with != blob((ROOT / path).read_bytes()):
+        print(f"note: {model} was trained with another {path} (Git's object {trained_with[:12]})", file=sys.stderr)
+
+
 def blob(content: bytes) -> str:
     """Git's name for a file of this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

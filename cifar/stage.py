@@ -1,4 +1,4 @@
-"""What every stage does around its work: watch its inputs, and end with one line and a code that stops DVC."""
+"""What every program here does around its work: watch a stage's inputs, end with one line and a code that stops DVC."""
 
 import contextlib
 import hashlib
@@ -48,7 +48,7 @@ def run(main: Callable[[], Path | None]) -> NoReturn:
         fail("out of memory (params.yaml): lower train.batch_size, evaluate.batch_size or preprocess.image_size")
     except KeyboardInterrupt:
         fail(
-            "interrupted (Ctrl-C): run the same command again; training goes on where it was",
+            "interrupted (Ctrl-C): run the same command again; a training goes on where it was",
             128 + signal.SIGINT,
         )
     sys.exit(0)

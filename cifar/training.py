@@ -1,7 +1,6 @@
 """The training loop, one for every network.
 
-The data set lives on the device as uint8; crops, flips and normalisation are done per batch there, and
-the device is asked for a number once an epoch, not once a step.
+It gets its batches on the device (cifar/augment.py) and asks the device for a number once an epoch, not once a step.
 """
 
 import math

@@ -109,7 +109,10 @@ def apply(flat: dict[str, Any]) -> None:
 
 
 def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
-    """One DVC experiment per recipe, of its name; an older experiment of the name is replaced."""
+    """One DVC experiment per recipe, of its name, on the data set that params.yaml or an override names.
+
+    An older experiment of the name is replaced once this one is done; one that is queued leaves it as NAME-before.
+    """
     if not shutil.which("dvc"):
         raise UserError("no dvc command (PATH): `source .venv/bin/activate` first")
     before = PARAMS.read_bytes()
@@ -119,6 +122,7 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
         dvc("exp", "rename", name, f"{name}-before")  # where there is one; kept until its successor is there
         sets = [f"--set-param={key}={json.dumps(value, ensure_ascii=False)}" for key, value in flat.items()]
         command = ["dvc", "exp", "run", "--name", name, *(["--queue"] if queue else []), *sets]
+        print(f"{name} on {flat.get('fetch.dataset', params.read(PARAMS)['fetch']['dataset'])}", flush=True)
         code = 1
         try:
             code = subprocess.run(command, check=False, env=os.environ | identity()).returncode

@@ -65,11 +65,11 @@ def write(
     ]
     files.write_csv("plots/classes.csv", ["class", "accuracy", "images", "accuracy_low", "accuracy_high"], shares)
     files.write_json("metrics/test.json", {"test": numbers})
-    error = calibration.expected_error(calibration.bins(rounded.astype(float), choices == labels))
+    sure, right = rounded.astype(float), choices == labels
+    error = calibration.expected_error(calibration.bins(sure, right))
     dataset = files.read_json(DATA / "dataset.json")["name"]
     files.write_bytes("models/card.md", card.text(dataset, model, numbers, shares, len(labels), error).encode())
-    wrong = np.flatnonzero(choices != labels)
-    return wrong[np.argsort(-rounded[wrong].astype(float), kind="stable")][:MISTAKES].tolist()
+    return calibration.surest_mistakes(sure, right, MISTAKES).tolist()
 
 
 if __name__ == "__main__":

@@ -64,13 +64,13 @@ def samples(p: Plot, names: list[str]) -> Figure:
 
 def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, list[str]]:
     """The images and captions of the wrong predictions that the network was surest of."""
-    wrong = predictions[predictions["actual"] != predictions["predicted"]]
-    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(count)
+    right = (predictions["actual"] == predictions["predicted"]).to_numpy()
+    worst = calibration.surest_mistakes(predictions["confidence"].to_numpy(), right, count)
     captions = [
         f"{plotting.shorten(actual)}, seen as\n{plotting.shorten(predicted)} ({confidence:.0%})"
-        for _, actual, predicted, confidence in worst.itertuples(index=False)
+        for _, actual, predicted, confidence in predictions.iloc[worst].itertuples(index=False)
     ]
-    return files.read_array(DATA / "test" / "images.npy")[worst.index.to_numpy()], captions
+    return files.read_array(DATA / "test" / "images.npy")[worst], captions
 
 
 def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:

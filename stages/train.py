@@ -143,8 +143,8 @@ def make_trainer(net: nn.Module, p: Train, count: int, world: World) -> training
     )
     loss = nn.CrossEntropyLoss(label_smoothing=p.label_smoothing)
     return training.Trainer(
-        net, forward, optimizer, schedule, loss, world.size, world.total,
-        p.ema, p.clip_norm, p.monitor, p.keep, p.patience,
+        net, forward, optimizer, schedule, loss, processes=world.size, total=world.total, ema=p.ema,
+        clip_norm=p.clip_norm, monitor=p.monitor, keep=p.keep, patience=p.patience,
     )  # fmt: skip
 
 

@@ -23,3 +23,10 @@ def test_an_honest_network_has_no_error():
     assert calibration.expected_error(calibration.bins(confidences, right)) < 0.005
     sure = calibration.bins(np.ones(10), np.arange(10) < 6)
     assert calibration.expected_error(sure) == pytest.approx(0.4)
+
+
+def test_the_surest_mistakes_come_first():
+    """Right predictions are left out, and of equally sure mistakes the first one comes first."""
+    confidences, right = np.array([0.5, 0.9, 0.9, 0.99, 0.6]), np.array([False, False, False, True, False])
+    assert calibration.surest_mistakes(confidences, right, 3).tolist() == [1, 2, 4]
+    assert calibration.surest_mistakes(confidences, right, 9).tolist() == [1, 2, 4, 0]

@@ -291,6 +291,13 @@ def test_freeze_trains_the_last_layer_only(backbone):
     assert all(torch.equal(value, buffers[name]) for name, value in net.named_buffers())
 
 
+def test_a_transformer_is_made_for_the_images_of_its_weights():
+    """The weights of this one want images of 518 pixels, and not the 224 that it has without them."""
+    with torch.device("meta"):  # 2.5 GB otherwise
+        net = pretrained("vit_h_14")
+    assert net.size == net.backbone.image_size == 518
+
+
 def test_an_unfrozen_backbone_learns_everywhere():
     """Without freeze two steps move every parameter and the running statistics."""
     net = pretrained("mobilenet_v3_small")

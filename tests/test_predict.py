@@ -138,5 +138,5 @@ def test_a_mistake_is_one_line(options, said, tmp_path, predict, capsys):
 def test_grey_is_the_rule_of_pictures():
     """Three equal channels keep their value, and colours become the grey that Pillow gives them."""
     levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 16, 16, 3)
-    assert (pictures.grey(levels)[..., 0] == levels[..., 0]).all()
-    assert pictures.grey(np.array([[[[255, 0, 0], [0, 0, 255]]]], np.uint8)).ravel().tolist() == [76, 29]
+    assert (pictures.grey(levels[0])[..., 0] == levels[0, ..., 0]).all()
+    assert pictures.grey(np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)).ravel().tolist() == [76, 29]

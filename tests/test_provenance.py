@@ -43,6 +43,19 @@ def test_the_facts_are_complete(data):
     assert facts["data"] == {str(data): "6ec9c2b0eb14010746c8bce8939303b382344b296206612eb8a907a37b2b2f37"}
 
 
+def test_a_changed_network_is_said(capsys):
+    """A model whose network file has changed since, to other layers of the same shapes perhaps, is used with a note;
+    one with the same file, or without such facts, is used without."""
+    same = provenance.blob((ROOT / "cifar/models/fast.py").read_bytes())
+    for code in ({}, {"cifar/models/fast.py": same}):
+        provenance.check_network(Path("m"), {"model": "fast", "made_by": {"code": code}})
+    provenance.check_network(Path("m"), {"model": "fast"})
+    assert capsys.readouterr().err == ""
+    provenance.check_network(Path("m"), {"model": "fast", "made_by": {"code": {"cifar/models/fast.py": "0" * 40}}})
+    said = "note: m was trained with another cifar/models/fast.py (Git's object 000000000000)\n"
+    assert capsys.readouterr().err == said
+
+
 def test_other_data_is_another_fact(data):
     """A changed byte of the data changes its sum."""
     before = provenance.facts({}, CPU, 1, [data])["data"]

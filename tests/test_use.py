@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from cifar import network
@@ -21,12 +22,14 @@ def example(start):
     return re.sub("^    ", "", block.strip("\n"), flags=re.MULTILINE)
 
 
-def test_a_model_is_loaded_as_the_readme_says(tmp_path):
-    """The lines of the README classify a picture with nothing but the model file."""
-    arguments = {"num_classes": 2, "in_channels": 3, "image_size": 8, "depth": 1, "width": 2, "dropout": 0.0}
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_model_is_loaded_as_the_readme_says(channels, tmp_path):
+    """The lines of the README classify a picture with nothing but the model file, one of grey pictures too."""
+    arguments = {"num_classes": 2, "in_channels": channels, "image_size": 8, "depth": 1, "width": 2, "dropout": 0.0}
     arguments |= {"dropout_step": 0.0, "batch_norm": False}
     description = {"model": "vgg", "arguments": arguments, "ensemble": 1, "classes": ["cat", "dog"], "image_size": 8}
-    content = network.weights([network.build("vgg", arguments, 0)], description | {"mean": [0.5] * 3, "std": [0.2] * 3})
+    description |= {"channels": channels, "mean": [0.5] * channels, "std": [0.2] * channels}
+    content = network.weights([network.build("vgg", arguments, 0)], description)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/model.safetensors").write_bytes(content)
     Image.new("RGB", (40, 30), "orange").save(tmp_path / "cat.jpg")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar import UserError, files, network, scoring, stage, tensors
+from cifar import UserError, files, network, provenance, scoring, stage, tensors
 
 INPUT = "uint8 images (N, height, width, channels), 0 to 255, of the size in description; normalised inside"
 TOLERANCE = 1e-4  # largest difference of a probability
@@ -46,6 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     runtime()
     nets, description = network.load(options.model)
+    provenance.check_network(options.model, description)
     images = np.array(files.read_array(options.images)[:CHECKED])
     side, channels = description["image_size"], description["channels"]
     if images.ndim != 4 or images.shape[1:] != (side, side, channels) or images.dtype != np.uint8 or len(images) < 2:

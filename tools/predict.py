@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifar import UserError, device, network, pictures, scoring, stage, tensors
+from cifar import UserError, device, network, pictures, provenance, scoring, stage, tensors
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "model.safetensors"
 LARGE = 4  # a picture is far larger than what the network sees from so many times its side on
@@ -51,6 +51,7 @@ def main() -> None:
     place = device.pick(options.device, "--device")
     device.set_threads(0)
     nets, description = network.load(options.model)
+    provenance.check_network(options.model, description)
     paths = find(options.paths)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are not text
     unreadable: dict[str, str] = {}
@@ -108,12 +109,11 @@ def predict(
                 names.append(str(path))
             except OSError as error:
                 unreadable[str(path)] = error.strerror or str(error)
-        images, problems = pictures.decode_all(contents, description["image_size"])
+        images, problems = pictures.decode_all(contents, description["image_size"], description["channels"])
         unreadable |= {names[i]: problem for i, problem in problems.items()}
         if not (good := [i for i in range(len(names)) if i not in problems]):
             continue
-        pixels = pictures.grey(images[good]) if description["channels"] == 1 else images[good]
-        values, order = classify(torch.from_numpy(pixels)).sort(dim=1, descending=True, stable=True)
+        values, order = classify(torch.from_numpy(images[good])).sort(dim=1, descending=True, stable=True)
         for i, row, classes in zip(good, values.tolist(), order.tolist(), strict=True):
             choices = [(description["classes"][c], value) for c, value in zip(classes, row, strict=True)]
             yield Prediction(names[i], pictures.shorter_side(contents[i]), choices)

@@ -108,9 +108,10 @@ def confusions(predictions: pd.DataFrame, classes: pd.DataFrame) -> list[tuple[s
 def mistakes(predictions: pd.DataFrame) -> Iterator[tuple[str, str, str, float]]:
     """The wrong predictions that the network was surest of: picture, true class, predicted class, confidence."""
     images = files.read_array(DATA / "test" / "images.npy")
-    wrong = predictions[predictions["actual"] != predictions["predicted"]]
-    worst = wrong.sort_values("confidence", ascending=False, kind="stable").head(MISTAKES)
-    for number, (_, actual, predicted, confidence) in zip(worst.index, worst.itertuples(index=False), strict=True):
+    right = (predictions["actual"] == predictions["predicted"]).to_numpy()
+    worst = calibration.surest_mistakes(predictions["confidence"].to_numpy(), right, MISTAKES)
+    rows = predictions.iloc[worst].itertuples(index=False)
+    for number, (_, actual, predicted, confidence) in zip(worst, rows, strict=True):
         yield encode(np.asarray(images[number])), actual, predicted, confidence
 
 

@@ -68,14 +68,20 @@ def build(
     if backbone not in known:
         raise UserError(f"no backbone {backbone!r} (params.yaml, train.backbone): one of {', '.join(known)}")
     transforms = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
-    options = GOOGLE_OPTIONS if backbone in GOOGLE else {}
-    net = torchvision.models.get_model(backbone, weights=None, **options)
+    size = transforms.crop_size[0]
+    net = architecture(backbone, size, **(GOOGLE_OPTIONS if backbone in GOOGLE else {}))
     for parameter in net.parameters():
         parameter.requires_grad = not freeze
     head = replace_head(net, num_classes)
     old = torch.tensor([mean, std]).reshape(2, 1, in_channels, 1, 1)
     new = torch.tensor([transforms.mean, transforms.std]).reshape(2, 1, 3, 1, 1)
-    return Pretrained(backbone, net, head, transforms.crop_size[0], old, new, freeze)
+    return Pretrained(backbone, net, head, size, old, new, freeze)
+
+
+def architecture(name: str, size: int, **options: bool) -> nn.Module:
+    """The network as torchvision has it, without weights; a vision transformer is made for one size of images."""
+    sized = {"image_size": size} if name.startswith("vit_") else {}
+    return torchvision.models.get_model(name, weights=None, **options, **sized)
 
 
 def prepare(net: Pretrained, images: Tensor) -> None:
@@ -90,7 +96,7 @@ def prepare(net: Pretrained, images: Tensor) -> None:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         for key in list(state):
             state[DENSENET.sub(r"\1\2", key)] = state.pop(key)
-        full = torchvision.models.get_model(net.name, weights=None)  # it knows the names of older files
+        full = architecture(net.name, net.size)  # it knows the names of older files
         full.load_state_dict(state)
     except OSError as error:
         raise UserError(

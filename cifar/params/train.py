@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from cifar.params import Section
 
 MODELS = Path(__file__).parent.parent / "models"
+MUON = ("fast",)  # networks whose layers have the scales that muon's rates are made for: add your own
 
 
 class Train(Section):
@@ -70,6 +71,9 @@ class Train(Section):
             raise ValueError("train.nesterov needs train.momentum above 0")
         if self.momentum and self.optimizer in ("adam", "adamw"):
             raise ValueError(f"train.momentum has no effect with train.optimizer: {self.optimizer}: set it to 0")
+        if self.optimizer == "muon" and self.model not in MUON:
+            others = "add for example -S train.optimizer=sgd -S train.lr=0.05"
+            raise ValueError(f"train.optimizer: muon has rates for train.model: {MUON[0]}, not {self.model}: {others}")
         if self.batch_size < 2 * self.processes:
             raise ValueError(f"train.batch_size must be at least 2 for each of train.processes = {self.processes}")
         if self.processes > 1 and self.device not in ("auto", "cuda", "cpu"):
