@@ -223,7 +223,7 @@ def test_values_that_do_not_go_together_are_named(changes, said):
         pytest.param({"optimizer": "muon", "nesterov": True}, "train.nesterov has no effect with train.optimizer: muon",
                      marks=HOSTILE, id="nesterov of muon"),
         ({"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, "train.nesterov needs train.momentum"),
-        ({"model": "resnet18"}, "train.optimizer: muon has rates for train.model: fast, not resnet18: add for example"),
+        ({"model": "resnet18"}, "train.optimizer: muon is for train.model: fast, not resnet18: try -S train.optimizer"),
         ({"schedule": "plateau", "warmup": 1}, "plateau takes no train.warmup"),
         ({"warmup": 8, "epochs": 8}, "train.warmup = 8 leaves none of train.epochs = 8"),
         ({"backbone": "resnet18"}, "train.model: pretrained and train.backbone go together"),
