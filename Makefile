@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 READY := .venv/.ready
 
-.PHONY: help demo repro report test test-long bench lint lock show
+.PHONY: help install demo repro report test test-long bench lint lock show
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,8 @@ $(READY): requirements.lock
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
+
+install: $(READY)  ## the environment, which every other target makes too
 
 demo: $(READY)  ## a whole experiment on built-in data, no download, about a minute
 	@python -m recipes run digits --demo
@@ -29,10 +31,10 @@ report: $(READY)  ## the result as one page, report.html
 show: $(READY)  ## the experiments as a table: metrics and the parameters that differ
 	dvc exp show --only-changed --drop '.*/'
 
-test: $(READY)  ## the test suite
+test: $(READY)  ## the tests, without the long ones: five minutes
 	python -m pytest -m "not long"
 
-test-long: $(READY)  ## the test suite with the long form of every test
+test-long: $(READY)  ## all tests, the long ones too
 	python -m pytest
 
 bench: $(READY)  ## speed, accuracy against time, memory: about 40 minutes on a quiet machine

@@ -105,11 +105,13 @@ def product() -> float:
 
 
 def scratch(folder: str, **changes: Any) -> Path:
-    """A clone of the last commit in `folder`, `changes` to the section train of its params.yaml, and the downloads."""
+    """A clone of the last commit in `folder`, with `changes` to the section train of its params.yaml, and the downloads.
+
+    Its data are those that the last commit names: fetch.source, absolute or an address, and fetch.sha256.
+    """
     clone = Path(folder) / "clone"
     subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
     whole = params.read(clone / "params.yaml")
-    whole["seed"] = changes.pop("seed", whole["seed"])
     whole["train"].update(changes)
     files.write_json(clone / "params.yaml", whole)  # JSON is YAML
     if Path(".downloads").exists():
@@ -140,11 +142,12 @@ def accuracy(options: argparse.Namespace) -> None:
     Seconds count from the first line that train prints: reading the data and validation are in them, imports not.
     """
     runs, tests = [], []
-    for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            clone = scratch(folder, seed=seed)
-            for name in ("fetch", "preprocess"):
-                subprocess.run([sys.executable, "-m", f"stages.{name}"], cwd=clone, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        clone = scratch(folder)
+        for name in ("fetch", "preprocess"):
+            subprocess.run([sys.executable, "-m", f"stages.{name}"], cwd=clone, check=True)
+        for seed in range(options.seeds):
+            files.write_json(clone / "params.yaml", params.read(clone / "params.yaml") | {"seed": seed})
             runs.append(train(clone))
             subprocess.run([sys.executable, "-m", "stages.evaluate"], cwd=clone, check=True)
             tests.append(files.read_json(clone / "metrics/test.json")["test"]["accuracy"])

@@ -45,7 +45,8 @@ def muon_groups(
 ) -> list[dict[str, Any]]:
     """Convolution filters by Muon at `lr`; matrices and vectors by SGD at rates in the published ratios to it.
 
-    `weight_decay` is what the latter lose per step of 500 images at the full rate; filters keep their norm.
+    `weight_decay` is the share that the latter lose per 500 images at the full rate, before momentum; filters keep
+    their norm.
     """
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 2], "lr": lr, "momentum": momentum, "muon": True}

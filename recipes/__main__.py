@@ -6,7 +6,8 @@
     python -m recipes apply NAME                                    write its values into params.yaml
 
 `run` is `dvc exp run --name NAME -S …` with the recipe's values; later -S options win. Everything is
-checked, all recipes and all overrides, before anything runs.
+checked, all recipes and all overrides, before anything runs. As with `dvc exp run`, the values of the last one stay in
+params.yaml (not with --queue or --demo): `git checkout params.yaml` takes the committed ones back.
 """
 
 import argparse
