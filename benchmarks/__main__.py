@@ -105,7 +105,7 @@ def product() -> float:
 
 
 def scratch(folder: str, **changes: Any) -> Path:
-    """A clone of the last commit in `folder`, with `changes` to the section train of its params.yaml, and the downloads.
+    """A clone of the last commit in `folder`, `changes` in the section train of its params.yaml, and the downloads.
 
     Its data are those that the last commit names: fetch.source, absolute or an address, and fetch.sha256.
     """

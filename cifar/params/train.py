@@ -73,7 +73,8 @@ class Train(Section):
             raise ValueError(f"train.momentum has no effect with train.optimizer: {self.optimizer}: set it to 0")
         if self.optimizer == "muon" and self.model not in MUON:
             others = "-S train.optimizer=sgd -S train.lr=0.01 -S train.small_share=0"
-            raise ValueError(f"train.optimizer: muon is for train.model: {', '.join(MUON)}, not {self.model}: try {others}")
+            known = ", ".join(MUON)
+            raise ValueError(f"train.optimizer: muon is for train.model: {known}, not {self.model}: try {others}")
         if self.batch_size < 2 * self.processes:
             raise ValueError(f"train.batch_size must be at least 2 for each of train.processes = {self.processes}")
         if self.processes > 1 and self.device not in ("auto", "cuda", "cpu"):
