@@ -115,7 +115,7 @@ def calibration(found: Sequence[tuple[float, float, int, float, float]], error: 
     axis.plot(100 * confidence, 100 * accuracy, "o-", ms=5, color=TRAIN, label="test images")
     axis.set(ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 103))
     axis.set_title(f"Calibration: expected error {100 * error:.1f} points")
-    axis.legend(frameon=False, loc="upper left")
+    axis.legend(frameon=False)
     below.bar(100 * (low + high) / 2, 100 * count / count.sum(), width=0.92 * 100 * (high - low), color=TRAIN)
     below.set(xlabel="confidence of the prediction, %", ylabel="images, %")
     return figure
