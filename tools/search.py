@@ -4,7 +4,7 @@
 
 A trial trains and is judged on validation images; the test images stay unseen. One that after some epochs is
 worse than most others were then is stopped. Stopped in any way, the same command goes on, first with the trial in
-which it was stopped. Optuna comes with `make`; elsewhere: `pip install optuna`.
+which it was stopped. Optuna comes with `make install`; elsewhere: `pip install optuna`.
 """
 
 import argparse
