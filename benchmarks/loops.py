@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar import device, network, params, seeds, tensors, training
-from cifar.distributed import World
+from cifar import hardware, networks, params, tensors
 from cifar.params.train import Train
+from cifar.training import seeds
+from cifar.training import trainer as training
+from cifar.training.distributed import World
 from stages import train
 
 CLASSES, SIDE, IMAGES = 10, 32, 50_000
@@ -33,8 +35,10 @@ PLAIN: dict[str, Any] = {
     "small_share": 0.0, "stream": False, "processes": 1, "dropout_step": 0.0, "batch_norm": False, "backbone": None,
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
-    "vgg3-dropout, batch 64": PLAIN | {"model": "vgg", "depth": 3, "dropout": 0.2, "batch_size": 64},
-    "vgg3-dropout, batch 512": PLAIN | {"model": "vgg", "depth": 3, "dropout": 0.2, "batch_size": 512},
+    "vgg3-dropout, batch 64": PLAIN
+    | {"model": "vgg", "depth": 3, "dropout": 0.2, "batch_size": 64},
+    "vgg3-dropout, batch 512": PLAIN
+    | {"model": "vgg", "depth": 3, "dropout": 0.2, "batch_size": 512},
     "resnet18, batch 128": PLAIN | {"model": "resnet18", "batch_size": 128},
     "params.yaml, whole pictures": {"small_share": 0.0},
 }
@@ -47,8 +51,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="to measure, after a warm-up")
     options = parser.parse_args()
     p = Train(**params.read("params.yaml")["train"] | CASES[options.case])
-    place = device.pick(p.device, "train.device")
-    steps = conventional(p, place) if options.loop == "conventional" else ours(p, place, options.loop == "limit")
+    place = hardware.pick(p.device, "train.device")
+    steps = (
+        conventional(p, place)
+        if options.loop == "conventional"
+        else ours(p, place, options.loop == "limit")
+    )
     speed = measure(steps, place, options.seconds) * p.batch_size
     print(json.dumps({"images_per_second": speed, "flops_per_image": flops(p)}))
 
@@ -70,7 +78,7 @@ def measure(steps: Callable[[int], None], place: torch.device, seconds: float) -
 
 def ours(p: Train, place: torch.device, fixed: bool) -> Callable[[int], None]:
     """The loop of stages/train.py; `fixed`: on its first batch only."""
-    device.set_threads(p.threads)
+    hardware.set_threads(p.threads)
     net = build(p).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer = train.make_trainer(net, p, IMAGES, World())
     images, labels = (tensors.to_device(array, place) for array in noise())
@@ -79,9 +87,17 @@ def ours(p: Train, place: torch.device, fixed: bool) -> Callable[[int], None]:
     def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
         for epoch in range(1, 10**6):
             order = torch.randperm(IMAGES, generator=seeds.generator(0, "order", epoch)).to(place)
-            whole = (index for index in training.batches(order, p.batch_size) if len(index) == p.batch_size)
+            whole = (
+                index
+                for index in training.batches(order, p.batch_size)
+                if len(index) == p.batch_size
+            )
             yield from shown.epoch(
-                epoch, whole, World().part, seeds.generator(0, "flip"), seeds.generator(0, "now", epoch)
+                epoch,
+                whole,
+                World().part,
+                seeds.generator(0, "flip"),
+                seeds.generator(0, "now", epoch),
             )
 
     source = batches()
@@ -99,7 +115,9 @@ def conventional(p: Train, place: torch.device) -> Callable[[int], None]:
     from torchvision import transforms  # slow to import, and nobody else here needs it
 
     augment = [transforms.RandomCrop(SIDE, padding=p.shift), transforms.RandomHorizontalFlip()]
-    transform = transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    transform = transforms.Compose(
+        [*augment, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
 
     class Pictures(Dataset):
         """As torchvision.datasets.CIFAR10: an array, and a picture made of a row of it when it is asked for."""
@@ -114,11 +132,16 @@ def conventional(p: Train, place: torch.device) -> Callable[[int], None]:
 
     net = build(p).to(place)
     for layer in net.modules():
-        if isinstance(layer, network.FastDropout):
+        if isinstance(layer, networks.FastDropout):
             layer.__class__ = nn.Dropout  # type: ignore[assignment]
     trainer = train.make_trainer(net, p, IMAGES, World())  # for its optimizer and its loss
     loader = DataLoader(
-        Pictures(), p.batch_size, shuffle=True, num_workers=2, drop_last=True, pin_memory=place.type == "cuda"
+        Pictures(),
+        p.batch_size,
+        shuffle=True,
+        num_workers=2,
+        drop_last=True,
+        pin_memory=place.type == "cuda",
     )
     source = (pair for _ in iter(int, 1) for pair in loader)
 
@@ -138,12 +161,14 @@ def conventional(p: Train, place: torch.device) -> Callable[[int], None]:
 
 def build(p: Train) -> nn.Module:
     facts = {"num_classes": CLASSES, "in_channels": 3, "image_size": SIDE, "mean": MEAN, "std": STD}
-    return network.build(p.model, network.arguments(p.model, p, facts), seed=0)
+    return networks.build(p.model, networks.arguments(p.model, p, facts), seed=0)
 
 
 def noise() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8), rng.integers(0, CLASSES, IMAGES)
+    return rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8), rng.integers(
+        0, CLASSES, IMAGES
+    )
 
 
 def flops(p: Train) -> float:

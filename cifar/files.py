@@ -55,7 +55,9 @@ def write_csv(path: Path | str, header: list[str], rows: Iterable[Iterable[Any]]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    writer.writerows(
+        [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows
+    )
     write_bytes(path, buffer.getvalue().encode())
 
 
@@ -65,7 +67,9 @@ def write_array(path: Path | str, array: np.ndarray) -> None:
     if array.dtype.hasobject:
         raise ValueError("Python objects are no array")
     with atomic(path) as handle:
-        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
+        np.lib.format.write_array_header_1_0(
+            handle, np.lib.format.header_data_from_array_1_0(array)
+        )
         handle.write(array.data)
 
 
@@ -84,7 +88,11 @@ def read_array(path: Path | str) -> np.ndarray:
     """
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, SyntaxError, tokenize.TokenError):  # the last two: what a damaged header raises
+    except (
+        ValueError,
+        SyntaxError,
+        tokenize.TokenError,
+    ):  # the last two: what a damaged header raises
         raise UserError(f"damaged array ({path}): `dvc repro --force` makes it again") from None
 
 

@@ -34,18 +34,26 @@ def run(main: Callable[[], Path | None]) -> NoReturn:
         leftover = main()
         after = inputs()
         if changed := [key for key in after | before if after.get(key) != before.get(key)]:
-            raise UserError(f"{changed[0]} changed while this stage ran (dvc.yaml): run `dvc repro` again")
+            raise UserError(
+                f"{changed[0]} changed while this stage ran (dvc.yaml): run `dvc repro` again"
+            )
         if leftover:
             leftover.unlink(missing_ok=True)
         note_time(time.monotonic() - start)
     except UserError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.strerror or error} ({error.filename or 'input or output'}): mend this and run again")
+        fail(
+            f"{error.strerror or error} ({error.filename or 'input or output'}): mend this and run again"
+        )
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(r"out of memory|allocate memory", str(error)):
+        if not isinstance(error, MemoryError) and not re.search(
+            r"out of memory|allocate memory", str(error)
+        ):
             raise
-        fail("out of memory (params.yaml): lower train.batch_size, evaluate.batch_size or preprocess.image_size")
+        fail(
+            "out of memory (params.yaml): lower train.batch_size, evaluate.batch_size or preprocess.image_size"
+        )
     except KeyboardInterrupt:
         fail(
             "interrupted (Ctrl-C): run the same command again; a training goes on where it was",
@@ -65,8 +73,13 @@ def inputs() -> dict[str, Any]:
     try:
         declared = yaml.load(Path("dvc.yaml"))["stages"][os.environ["DVC_STAGE"].rpartition(":")[2]]
         values = yaml.load(Path("params.yaml"))
-        found = {f"params.yaml: {section}": values[section] for section in declared.get("params", [])}
-        names = [re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str(values[m[1]][m[2]]), name) for name in declared["deps"]]
+        found = {
+            f"params.yaml: {section}": values[section] for section in declared.get("params", [])
+        }
+        names = [
+            re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str(values[m[1]][m[2]]), name)
+            for name in declared["deps"]
+        ]
     except (YAMLError, ValueError, LookupError, TypeError):
         return {"params.yaml": "not to be read"}
     for name in names:
@@ -99,10 +112,15 @@ def time_file(name: str) -> Path:
     declared = YAML(typ="safe", pure=True).load(Path("dvc.yaml"))["stages"][name]
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in declared.get(kind, [])]
     known = hashlib.sha256()
-    for path in sorted(Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries):
+    for path in sorted(
+        Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries
+    ):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             size = file.stat().st_size
-            known.update(f"{file.as_posix()} {size} ".encode() + (file.read_bytes() if size <= SMALL else b""))
+            known.update(
+                f"{file.as_posix()} {size} ".encode()
+                + (file.read_bytes() if size <= SMALL else b"")
+            )
     return root() / "runs" / f"{name}-{known.hexdigest()[:16]}"
 
 

@@ -20,7 +20,9 @@ def from_disk(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
-def normalizer(mean: list[float], std: list[float], place: torch.device) -> Callable[[Tensor], Tensor]:
+def normalizer(
+    mean: list[float], std: list[float], place: torch.device
+) -> Callable[[Tensor], Tensor]:
     """A function from (N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last memory, (x / 255 - mean) / std.
 
     The images may be on another device.

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cifar import UserError, files, params, stage
-from cifar.experiments import flatten
+from cifar.experiments.table import flatten
 
 FOLDER = Path(__file__).parent
 PARAMS = Path("params.yaml")
@@ -31,23 +31,41 @@ PARAMS = Path("params.yaml")
 
 def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m recipes", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes", description=__doc__, formatter_class=style
+    )
     parser.add_argument("command", choices=["list", "show", "run", "apply"])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; all is all the published ones")
-    parser.add_argument("--queue", action="store_true", help="queue the experiments; `dvc queue start` runs them")
-    parser.add_argument("--demo", action="store_true", help="put params.yaml back at the end and say what comes next")
-    parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="recipes; all is all the published ones"
+    )
+    parser.add_argument(
+        "--queue", action="store_true", help="queue the experiments; `dvc queue start` runs them"
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="put params.yaml back at the end and say what comes next",
+    )
+    parser.add_argument(
+        "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
+    )
     options = parser.parse_args()
-    published = [name for name in known() if "# Published:" in (FOLDER / f"{name}.yaml").read_text()]
+    published = [
+        name for name in known() if "# Published:" in (FOLDER / f"{name}.yaml").read_text()
+    ]
     names = published if options.names == ["all"] else options.names
     if options.command == "list":
         for name in known():
-            print(f"{name:<22}{(FOLDER / f'{name}.yaml').read_text().splitlines()[0].removeprefix('# ')}")
+            print(
+                f"{name:<22}{(FOLDER / f'{name}.yaml').read_text().splitlines()[0].removeprefix('# ')}"
+            )
         return
     if not names:
         raise UserError("no recipe named (command line): `python -m recipes list` shows them")
     if options.command == "apply" and len(names) > 1:
-        raise UserError(f"{len(names)} recipes named (command line): params.yaml takes one at a time")
+        raise UserError(
+            f"{len(names)} recipes named (command line): params.yaml takes one at a time"
+        )
     chosen = {name: values(name, options.overrides) for name in names}
     if options.command == "show":
         for name in chosen:
@@ -76,11 +94,15 @@ def values(name: str, overrides: list[str]) -> dict[str, Any]:
     for item in overrides:
         key, separator, text = item.partition("=")
         if not separator:
-            raise UserError(f"{item!r} is no KEY=VALUE (command line, -S): write for example -S train.epochs=3")
+            raise UserError(
+                f"{item!r} is no KEY=VALUE (command line, -S): write for example -S train.epochs=3"
+            )
         try:
             flat[key] = YAML(typ="safe", pure=True).load(text)
         except (YAMLError, ValueError, RecursionError):
-            raise UserError(f"{item!r} has no value that YAML can read (command line, -S): quote it") from None
+            raise UserError(
+                f"{item!r} has no value that YAML can read (command line, -S): quote it"
+            ) from None
     whole = params.read(PARAMS)
     for key, value in flat.items():
         put(whole, key, value)
@@ -120,10 +142,18 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
     for name, flat in chosen.items():
         files.write_bytes(PARAMS, before)  # without the values of the recipe before
         dvc("exp", "remove", f"{name}-before")
-        dvc("exp", "rename", name, f"{name}-before")  # where there is one; kept until its successor is there
-        sets = [f"--set-param={key}={json.dumps(value, ensure_ascii=False)}" for key, value in flat.items()]
+        dvc(
+            "exp", "rename", name, f"{name}-before"
+        )  # where there is one; kept until its successor is there
+        sets = [
+            f"--set-param={key}={json.dumps(value, ensure_ascii=False)}"
+            for key, value in flat.items()
+        ]
         command = ["dvc", "exp", "run", "--name", name, *(["--queue"] if queue else []), *sets]
-        print(f"{name} on {flat.get('fetch.dataset', params.read(PARAMS)['fetch']['dataset'])}", flush=True)
+        print(
+            f"{name} on {flat.get('fetch.dataset', params.read(PARAMS)['fetch']['dataset'])}",
+            flush=True,
+        )
         code = 1
         try:
             code = subprocess.run(command, check=False, env=os.environ | identity()).returncode
@@ -131,7 +161,13 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
             if demo or queue:
                 files.write_bytes(PARAMS, before)
             if code or not queue:
-                dvc(*(("exp", "rename", f"{name}-before", name) if code else ("exp", "remove", f"{name}-before")))
+                dvc(
+                    *(
+                        ("exp", "rename", f"{name}-before", name)
+                        if code
+                        else ("exp", "remove", f"{name}-before")
+                    )
+                )
         if code:
             sys.exit(code)
     if queue:
@@ -142,7 +178,10 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
 
 def identity() -> dict[str, str]:
     """A name for the commits that DVC stores experiments in, on a new machine where Git has none."""
-    if subprocess.run(["git", "config", "user.email"], capture_output=True, check=False).returncode == 0:
+    if (
+        subprocess.run(["git", "config", "user.email"], capture_output=True, check=False).returncode
+        == 0
+    ):
         return {}
     roles = ("AUTHOR", "COMMITTER")
     return {f"GIT_{role}_NAME": "nobody" for role in roles} | {
@@ -157,7 +196,11 @@ def dvc(*words: str) -> None:
 
 def next_steps(name: str) -> None:
     test = files.read_json("metrics/test.json")["test"]
-    who = "\n  git config --global user.email you@…    and user.name: DVC needs them" if identity() else ""
+    who = (
+        "\n  git config --global user.email you@…    and user.name: DVC needs them"
+        if identity()
+        else ""
+    )
     print(f"""
 Test accuracy {test["accuracy"]:.2%}, 95 % interval {test["accuracy_low"]:.2%} to {test["accuracy_high"]:.2%}.
 Pictures: plots/curves.png, classes.png, confusion.png, calibration.png, mistakes.png, pixels.png, samples.png, …

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from filelock import FileLock
 
-from cifar import UserError, archive, datasets, files, params, pictures, records, stage
-from cifar import download as web
+from cifar import UserError, files, params, stage
+from cifar.data import archive, datasets, pictures, records
+from cifar.data import download as web
 from cifar.params.fetch import Fetch
 
 RAW = Path("data/raw")
@@ -22,7 +23,9 @@ def main() -> None:
     p, _ = params.load(Fetch)
     dataset = datasets.DATASETS.get(p.dataset)
     path = None if p.dataset == "digits" else source(p, dataset)
-    shutil.rmtree(RAW, ignore_errors=True)  # what a stage run by hand left; DVC has done this already
+    shutil.rmtree(
+        RAW, ignore_errors=True
+    )  # what a stage run by hand left; DVC has done this already
     if not path:
         classes = write_digits()
     elif dataset:
@@ -37,7 +40,13 @@ def source(p: Fetch, dataset: datasets.Dataset | None) -> Path:
 
     CIFAR must be an official archive or the one of fetch.sha256, and a download of pictures needs fetch.sha256 too.
     """
-    known = [p.sha256] if p.sha256 else [dataset.binary.sha256, dataset.python.sha256] if dataset else []
+    known = (
+        [p.sha256]
+        if p.sha256
+        else [dataset.binary.sha256, dataset.python.sha256]
+        if dataset
+        else []
+    )
     if p.source is None:
         assert dataset, "checked with params.yaml"
         name, size = dataset.binary.archive, None if p.sha256 else dataset.binary.size
@@ -47,10 +56,14 @@ def source(p: Fetch, dataset: datasets.Dataset | None) -> Path:
     local = stage.root() / os.path.expanduser(p.source)  # noqa: PTH111  Path's own fails on ~unknown
     path = cached([p.source], PurePosixPath(p.source).name, known) if is_url else local
     if not path.is_file() and (known or not path.is_dir()):  # a folder has no checksum
-        raise UserError(f"no such file: {path} (params.yaml, fetch.source): name a folder of pictures or an archive")
+        raise UserError(
+            f"no such file: {path} (params.yaml, fetch.source): name a folder of pictures or an archive"
+        )
     if (known or is_url) and (found := files.sha256(path)) not in known:
         problem = "is not the expected file" if known else "comes from the web and needs a checksum"
-        raise UserError(f"{path} {problem} (params.yaml, fetch.sha256): if you trust it, set it to {found}")
+        raise UserError(
+            f"{path} {problem} (params.yaml, fetch.sha256): if you trust it, set it to {found}"
+        )
     return path
 
 
@@ -76,10 +89,15 @@ def write_cifar(path: Path, dataset: datasets.Dataset) -> list[str]:
     found = {name: content for name, content in archive.members(path) if name in wanted}
     layout = next((layout for layout in layouts if layout.classes in found), dataset.binary)
     if missing := sorted({*layout.train, *layout.test, layout.classes} - found.keys()):
-        raise UserError(f"no member {missing[0]} ({path}): it is not this data set's archive, or not all of it")
+        raise UserError(
+            f"no member {missing[0]} ({path}): it is not this data set's archive, or not all of it"
+        )
     classes = records.read_classes(found[layout.classes], layout.classes, layout.classes_key)
     for split, members in (("train", layout.train), ("test", layout.test)):
-        parts = [records.read(found[name], name, shape, layout.label_bytes, layout.labels_key) for name in members]
+        parts = [
+            records.read(found[name], name, shape, layout.label_bytes, layout.labels_key)
+            for name in members
+        ]
         images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
         records.check_labels(labels, classes, f"{path}, {split}")
         write_arrays(split, images, labels)
@@ -91,7 +109,9 @@ def write_digits() -> list[str]:
     from sklearn.datasets import load_digits  # a second to import, and only this data set needs it
 
     bunch = load_digits()
-    write_arrays("train", np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None], bunch.target)
+    write_arrays(
+        "train", np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None], bunch.target
+    )
     return [str(name) for name in bunch.target_names]
 
 
@@ -106,10 +126,14 @@ def write_pictures(path: Path) -> list[str]:
         found = pictures.folder_files(path)
         placed = pictures.place(found, str(path))
         contents = ((place, found[name].read_bytes()) for name, place in placed.items())
-        print(f"note: DVC does not watch {path}: when its pictures change, run `dvc repro --force fetch`")
+        print(
+            f"note: DVC does not watch {path}: when its pictures change, run `dvc repro --force fetch`"
+        )
     else:
         placed = pictures.place((name for name, _ in archive.members(path)), str(path))
-        contents = ((placed[name], content) for name, content in archive.members(path) if name in placed)
+        contents = (
+            (placed[name], content) for name, content in archive.members(path) if name in placed
+        )
     with files.atomic(RAW / "pictures.tar") as handle:
         pictures.pack(contents, handle)
     return sorted({place.split("/")[1] for place in placed.values()})

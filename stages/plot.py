@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from cifar import UserError, calibration, files, params, plotting, stage, tiles
+from cifar import UserError, files, params, stage
+from cifar.evaluation import calibration, charts, tiles
 from cifar.params.plot import Plot
 
 DATA, PLOTS = Path("data/processed"), Path("plots")
@@ -20,9 +21,9 @@ def main() -> None:
     history = pd.read_csv(PLOTS / "history.csv")
     text = {"image": str, "actual": str, "predicted": str}
     predictions = pd.read_csv(PLOTS / "predictions.csv", dtype=text, keep_default_na=False)
-    names = [plotting.shorten(name) for name in model["classes"]]
+    names = [charts.shorten(name) for name in model["classes"]]
     figures = {
-        "curves": plotting.curves([part for _, part in history.groupby("network")], model["epochs"]),
+        "curves": charts.curves([part for _, part in history.groupby("network")], model["epochs"]),
         "confusion": confusion(predictions, model["classes"], test),
         "classes": classes(test),
         "calibration": calibrated(predictions),
@@ -33,7 +34,7 @@ def main() -> None:
     }
     for name, figure in figures.items():
         with files.atomic(PLOTS / f"{name}.png") as handle:
-            plotting.save(figure, handle, p.dpi)
+            charts.save(figure, handle, p.dpi)
 
 
 def confusion(predictions: pd.DataFrame, classes: list[str], test: dict[str, float]) -> Figure:
@@ -41,24 +42,28 @@ def confusion(predictions: pd.DataFrame, classes: list[str], test: dict[str, flo
         index=classes, columns=classes, fill_value=0
     )
     title = f"Confusion on the test images: {test['accuracy']:.2%} are right"
-    return plotting.confusion(table.to_numpy(), classes, title)
+    return charts.confusion(table.to_numpy(), classes, title)
 
 
 def classes(test: dict[str, float]) -> Figure:
     table = pd.read_csv(PLOTS / "classes.csv", dtype={"class": str}, keep_default_na=False)
     table = table[table["images"] > 0]  # of a class without test images nothing was measured
     intervals = table[["accuracy_low", "accuracy_high"]].to_numpy()
-    return plotting.classes(table["class"].tolist(), table["accuracy"].to_numpy(), intervals, test["accuracy"])
+    return charts.classes(
+        table["class"].tolist(), table["accuracy"].to_numpy(), intervals, test["accuracy"]
+    )
 
 
 def calibrated(predictions: pd.DataFrame) -> Figure:
     right = (predictions["actual"] == predictions["predicted"]).to_numpy()
     found = calibration.bins(predictions["confidence"].to_numpy(), right)
-    return plotting.calibration(found, calibration.expected_error(found))
+    return charts.calibration(found, calibration.expected_error(found))
 
 
 def samples(p: Plot, names: list[str]) -> Figure:
-    images, labels = (files.read_array(DATA / "train" / f"{name}.npy") for name in ("images", "labels"))
+    images, labels = (
+        files.read_array(DATA / "train" / f"{name}.npy") for name in ("images", "labels")
+    )
     return tiles.samples(images, np.asarray(labels), names, p.samples_per_class)
 
 
@@ -67,7 +72,7 @@ def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, l
     right = (predictions["actual"] == predictions["predicted"]).to_numpy()
     worst = calibration.surest_mistakes(predictions["confidence"].to_numpy(), right, count)
     captions = [
-        f"{plotting.shorten(actual)}, seen as\n{plotting.shorten(predicted)} ({confidence:.0%})"
+        f"{charts.shorten(actual)}, seen as\n{charts.shorten(predicted)} ({confidence:.0%})"
         for _, actual, predicted, confidence in predictions.iloc[worst].itertuples(index=False)
     ]
     return files.read_array(DATA / "test" / "images.npy")[worst], captions
@@ -92,7 +97,9 @@ def first_filters(model: dict) -> np.ndarray:
     try:
         weights = load(path.read_bytes())
     except SafetensorError as error:
-        raise UserError(f"no readable weights, {error} ({path}): `dvc checkout` or `dvc repro` mends it") from None
+        raise UserError(
+            f"no readable weights, {error} ({path}): `dvc checkout` or `dvc repro` mends it"
+        ) from None
     first = next((name for name, kind, *_ in model["layers"] if kind.startswith("Conv")), None)
     if first is None:
         return np.zeros((0, 1, 1, 1), np.float32)

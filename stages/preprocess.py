@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cifar import UserError, files, normalize, params, pictures, split, stage
+from cifar import UserError, files, params, stage
+from cifar.data import normalize, pictures, split
 from cifar.params.preprocess import Preprocess
 
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
@@ -29,7 +30,9 @@ def main() -> None:
     p, _ = params.load(Preprocess)
     dataset = files.read_json(RAW / "dataset.json")
     classes = dataset["classes"]
-    found, skipped = read_pictures(p, classes) if (RAW / "pictures.tar").exists() else (read_arrays(p), {})
+    found, skipped = (
+        read_pictures(p, classes) if (RAW / "pictures.tar").exists() else (read_arrays(p), {})
+    )
     splits = divide(p, found)
     mean, std = normalize.constants(p.normalize, splits["train"].images)
     facts = {
@@ -42,7 +45,10 @@ def main() -> None:
         "std": std,
     }
     report = {  # what a person wants to know, and training must not depend on
-        "counts": {name: np.bincount(s.labels, minlength=len(classes)).tolist() for name, s in splits.items()},
+        "counts": {
+            name: np.bincount(s.labels, minlength=len(classes)).tolist()
+            for name, s in splits.items()
+        },
         "in_test_and_training": count_duplicates(p, splits),
         "skipped": skipped,
     }
@@ -80,10 +86,16 @@ def read_pictures(p: Preprocess, classes: list[str]) -> tuple[dict[str, Split], 
     labels = np.array([classes.index(name.split("/")[1]) for name in names])
     every = Split(images, labels, np.array(names))
     splits = {}
-    for name in sorted({name.split("/")[0] for name in names}):  # train, and test where there is one
-        splits[name] = every.take(np.array([n.startswith(f"{name}/") and n not in skipped for n in names]))
+    for name in sorted(
+        {name.split("/")[0] for name in names}
+    ):  # train, and test where there is one
+        splits[name] = every.take(
+            np.array([n.startswith(f"{name}/") and n not in skipped for n in names])
+        )
     if missing := set(classes) - {classes[label] for label in splits["train"].labels}:
-        raise UserError(f"no usable training picture of class {min(missing)!r} (fetch.source): add some")
+        raise UserError(
+            f"no usable training picture of class {min(missing)!r} (fetch.source): add some"
+        )
     if not all(len(s.labels) for s in splits.values()):
         raise UserError("no usable test picture (fetch.source): add some")
     return splits, skipped
@@ -93,13 +105,19 @@ def divide(p: Preprocess, found: dict[str, Split]) -> dict[str, Split]:
     """Training, validation and test images; the test images come from the test part wherever there is one."""
     train, test = found["train"], found.get("test")
     if test is None:
-        sides = split.hold_out(train.labels, p.test_fraction, p.split_seed, "preprocess.test_fraction")
+        sides = split.hold_out(
+            train.labels, p.test_fraction, p.split_seed, "preprocess.test_fraction"
+        )
         train, test = train.take(sides[0]), train.take(sides[1])
-    train, test = (s.take(split.per_class(s.labels, p.per_class, p.split_seed)) for s in (train, test))
+    train, test = (
+        s.take(split.per_class(s.labels, p.per_class, p.split_seed)) for s in (train, test)
+    )
     if p.folds:
         sides = split.fold(train.labels, p.folds, p.fold, p.split_seed, "preprocess.folds")
     else:
-        sides = split.hold_out(train.labels, p.val_fraction, p.split_seed, "preprocess.val_fraction")
+        sides = split.hold_out(
+            train.labels, p.val_fraction, p.split_seed, "preprocess.val_fraction"
+        )
     return {"train": train.take(sides[0]), "val": train.take(sides[1]), "test": test}
 
 
@@ -110,7 +128,9 @@ def count_duplicates(p: Preprocess, splits: dict[str, Split]) -> int:
     said = f"{len(found)} of {len(test.labels)} test images are also among the training images"
     if found and p.on_duplicate == "error":
         print(*test.names[found], sep="\n", file=sys.stderr)
-        raise UserError(f"{said}, listed above (fetch.source): remove them, or set preprocess.on_duplicate: report")
+        raise UserError(
+            f"{said}, listed above (fetch.source): remove them, or set preprocess.on_duplicate: report"
+        )
     if found:
         print(f"note: {said}")
     return len(found)

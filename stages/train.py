@@ -12,29 +12,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cifar import (
-    UserError,
-    augment,
-    checkpoint,
-    device,
-    distributed,
-    files,
-    network,
-    optim,
-    params,
-    provenance,
-    scoring,
-    seeds,
-    stage,
-    tensors,
-    training,
-)
-from cifar.distributed import World
+from cifar import UserError, files, hardware, networks, params, stage, tensors
+from cifar.evaluation import metrics
 from cifar.params.train import Train
-from cifar.progress import Progress
+from cifar.training import augment, checkpoint, distributed, optim, provenance, seeds
+from cifar.training import trainer as training
+from cifar.training.distributed import World
+from cifar.training.progress import Progress
 
 DATA = Path("data/processed")
-SPLITS = [DATA / split / f"{name}.npy" for split in ("train", "val") for name in ("images", "labels")]
+SPLITS = [
+    DATA / split / f"{name}.npy" for split in ("train", "val") for name in ("images", "labels")
+]
 VAL_BATCH = 1000  # images per validation step: memory, not results
 PREPARE_PIXELS = 5000 * 32 * 32  # of training images that a network may look at before it starts
 
@@ -52,38 +41,70 @@ class Data(NamedTuple):
 def main() -> Path | None:
     p, seed = params.load(Train)
     world = distributed.started() or World()
-    place, threads = device.pick(p.device, "train.device", world.local), device.set_threads(p.threads, world.here)
+    place, threads = (
+        hardware.pick(p.device, "train.device", world.local),
+        hardware.set_threads(p.threads, world.here),
+    )
     dataset = files.read_json(DATA / "dataset.json")
     facts = {key: dataset[key] for key in ("image_size", "mean", "std")}
     facts |= {"num_classes": len(dataset["classes"]), "in_channels": dataset["channels"]}
-    arguments = network.arguments(p.model, p, facts)
-    net = network.build(p.model, arguments, seed=0)
-    layers = network.summary(net, dataset["channels"], dataset["image_size"])
+    arguments = networks.arguments(p.model, p, facts)
+    net = networks.build(p.model, arguments, seed=0)
+    layers = networks.summary(net, dataset["channels"], dataset["image_size"])
     if p.small_share:
-        network.check_small(net, dataset["channels"], small_side(p, dataset["image_size"]))
+        networks.check_small(net, dataset["channels"], small_side(p, dataset["image_size"]))
     if p.batch_size < 2 * world.size:
-        raise UserError(f"{p.batch_size} images are too few for {world.size} processes (train.batch_size): 2 for each")
+        raise UserError(
+            f"{p.batch_size} images are too few for {world.size} processes (train.batch_size): 2 for each"
+        )
     if p.processes > 1 and not distributed.started():
-        device.pick(p.device, "train.processes", p.processes - 1)
+        hardware.pick(p.device, "train.processes", p.processes - 1)
         distributed.launch("stages.train", p.processes)
         return None
     distributed.join(world, place)
     parameters = {"train": p.model_dump(exclude={"processes", "threads", "stream"}), "seed": seed}
-    made_by = provenance.facts(parameters, place, threads * world.size, [*SPLITS, DATA / "dataset.json"])
-    print(f"{p.model} on {made_by['device']}, {threads} CPU threads", network.table(layers), sep="\n")
+    made_by = provenance.facts(
+        parameters, place, threads * world.size, [*SPLITS, DATA / "dataset.json"]
+    )
+    print(
+        f"{p.model} on {made_by['device']}, {threads} CPU threads", networks.table(layers), sep="\n"
+    )
     saved = stage.root() / ".checkpoints" / checkpoint.key(made_by)
     if world.rank:
         train_all(p, seed, dataset, arguments, place, saved, world)
         return None
-    with checkpoint.exclusive(Path(".checkpoints/lock")), checkpoint.exclusive(saved.with_suffix(".lock")):
+    with (
+        checkpoint.exclusive(Path(".checkpoints/lock")),
+        checkpoint.exclusive(saved.with_suffix(".lock")),
+    ):
         trainers, kept, top5 = train_all(p, seed, dataset, arguments, place, saved, world)
-        description = {key: dataset[key] for key in ("classes", "image_size", "channels", "mean", "std")}
-        description |= {"model": p.model, "arguments": arguments, "layers": layers, "ensemble": p.ensemble}
-        description |= {"epochs": [row.epoch for row in kept], "made_by": made_by | {"processes": world.size}}
-        files.write_bytes("models/model.safetensors", network.weights([t.net for t in trainers], description))
-        files.write_json("models/model.json", description)  # the same, to be read and compared by people
-        rows = [(number, *astuple(row)) for number, trainer in enumerate(trainers) for row in trainer.history]
-        files.write_csv("plots/history.csv", ["network", *(f.name for f in fields(training.Epoch))], rows)
+        description = {
+            key: dataset[key] for key in ("classes", "image_size", "channels", "mean", "std")
+        }
+        description |= {
+            "model": p.model,
+            "arguments": arguments,
+            "layers": layers,
+            "ensemble": p.ensemble,
+        }
+        description |= {
+            "epochs": [row.epoch for row in kept],
+            "made_by": made_by | {"processes": world.size},
+        }
+        files.write_bytes(
+            "models/model.safetensors", networks.weights([t.net for t in trainers], description)
+        )
+        files.write_json(
+            "models/model.json", description
+        )  # the same, to be read and compared by people
+        rows = [
+            (number, *astuple(row))
+            for number, trainer in enumerate(trainers)
+            for row in trainer.history
+        ]
+        files.write_csv(
+            "plots/history.csv", ["network", *(f.name for f in fields(training.Epoch))], rows
+        )
         files.write_json("metrics/train.json", training.metrics(kept, top5))
     return saved
 
@@ -98,26 +119,34 @@ def train_all(
     accuracy on the validation part.
     """
     arrays = [files.read_array(path) for path in SPLITS]
-    images, val_images = (tensors.from_disk(a) if p.stream else tensors.to_device(a, place) for a in arrays[::2])
+    images, val_images = (
+        tensors.from_disk(a) if p.stream else tensors.to_device(a, place) for a in arrays[::2]
+    )
     labels, val_labels = (tensors.to_device(array, place) for array in arrays[1::2])
     normalize = tensors.normalizer(dataset["mean"], dataset["std"], place)
     data = Data(augmented(p, images, labels, normalize), val_images, val_labels, normalize, world)
     few = max(1, len(images) * images[0, :, :, 0].numel() // PREPARE_PIXELS)
-    sample = normalize(images[::few]).cpu()  # from beginning to end: pictures may come class by class
+    sample = normalize(
+        images[::few]
+    ).cpu()  # from beginning to end: pictures may come class by class
     del images  # there is a padded copy now
-    before = world.same((checkpoint.load(saved) if not world.rank else None) or {"trainers": []})["trainers"]
+    before = world.same((checkpoint.load(saved) if not world.rank else None) or {"trainers": []})[
+        "trainers"
+    ]
     done: list[dict[str, Any]] = []
     trainers: list[training.Trainer] = []
     kept, top5 = [], []
     for number in range(p.ensemble):
         own_seed = seeds.derive(seed, "network", number) if number else seed
-        net = network.build(p.model, arguments, seeds.derive(own_seed, "weights"))
-        network.prepare(p.model, net, sample)
+        net = networks.build(p.model, arguments, seeds.derive(own_seed, "weights"))
+        networks.prepare(p.model, net, sample)
         net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         trainer = make_trainer(net, p, len(labels), world)
         if number < len(before):
             trainer.restore(before[number])
-            print(f"network {number}: going on after epoch {len(trainer.history)} of an interrupted run")
+            print(
+                f"network {number}: going on after epoch {len(trainer.history)} of an interrupted run"
+            )
         for _ in run_epochs(trainer, p, own_seed, data):
             if not world.rank:
                 files.write_bytes(saved, checkpoint.dump({"trainers": [*done, trainer.state()]}))
@@ -125,8 +154,8 @@ def train_all(
         trainers.append(trainer)
         kept.append(trainer.finish())
         if len(dataset["classes"]) > 10:
-            logits = scoring.predict(trainer.net, val_images, normalize, VAL_BATCH)
-            top5.append(scoring.summary(logits, val_labels)["top5_accuracy"])
+            logits = metrics.predict(trainer.net, val_images, normalize, VAL_BATCH)
+            top5.append(metrics.summary(logits, val_labels)["top5_accuracy"])
     return trainers, kept, top5
 
 
@@ -137,9 +166,17 @@ def make_trainer(net: nn.Module, p: Train, count: int, world: World) -> training
         batch_size=p.batch_size,
     )  # fmt: skip
     steps = training.steps_per_epoch(count, p.batch_size, least=2 * world.size)
-    forward = device.forward(world.wrap(net), next(net.parameters()).device, p.precision, p.compile)
+    forward = hardware.forward(
+        world.wrap(net), next(net.parameters()).device, p.precision, p.compile
+    )
     schedule = optim.make_schedule(
-        p.schedule, optimizer, epochs=p.epochs, steps=steps, warmup=p.warmup, drop=p.drop, drop_epochs=p.drop_epochs
+        p.schedule,
+        optimizer,
+        epochs=p.epochs,
+        steps=steps,
+        warmup=p.warmup,
+        drop=p.drop,
+        drop_epochs=p.drop_epochs,
     )
     loss = nn.CrossEntropyLoss(label_smoothing=p.label_smoothing)
     return training.Trainer(
@@ -155,8 +192,8 @@ def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> It
     def validate(net: nn.Module) -> tuple[float, ...]:
         if world.rank:
             return world.first((0.0, 0.0), place)
-        logits = scoring.predict(net, data.val_images, data.normalize, VAL_BATCH)
-        return world.first(scoring.loss_and_accuracy(logits, data.val_labels), place)
+        logits = metrics.predict(net, data.val_images, data.normalize, VAL_BATCH)
+        return world.first(metrics.loss_and_accuracy(logits, data.val_labels), place)
 
     progress = Progress(p.epochs, count)
     while len(trainer.history) < p.epochs and not trainer.stopped():
@@ -173,7 +210,9 @@ def run_epochs(trainer: training.Trainer, p: Train, seed: int, data: Data) -> It
     progress.close()
 
 
-def augmented(p: Train, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor]) -> augment.Augmented:
+def augmented(
+    p: Train, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor]
+) -> augment.Augmented:
     """The training images (N, H, W, C) and labels (N,) with the augmentation that params.yaml names."""
     small = int(p.small_share * p.epochs), small_side(p, images.shape[1])
     return augment.Augmented(images, labels, normalize, p.shift, p.flip, p.cutout, *small, p.stream)

@@ -52,14 +52,18 @@ if stage := os.environ.get("DVC_STAGE"):
 """
 
 
-TRIED = pytest.StashKey[dict[str, int]]()  # how many tests have each of these markers, where all files are collected
+TRIED = pytest.StashKey[
+    dict[str, int]
+]()  # how many tests have each of these markers, where all files are collected
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Count before -m and -k take tests away."""
     if {item.path for item in items} == set((ROOT / "tests").rglob("test_*.py")):
-        marked = {kind: sum(kind in item.keywords for item in items) for kind in ("fault", "hostile")}
+        marked = {
+            kind: sum(kind in item.keywords for item in items) for kind in ("fault", "hostile")
+        }
         config.stash[TRIED] = marked
 
 
@@ -71,15 +75,28 @@ class Project:
 
     def environment(self, **variables: str) -> dict[str, str]:
         """That of a user in a fresh shell with the environment of these tests, and nothing from outside."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PYTHON"))}
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PYTHON"))
+        }
         folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {"PATH": folders, "GIT_CONFIG_GLOBAL": os.devnull, "DVC_SITE_CACHE_DIR": f"{self.path}.site"}
+        own = {
+            "PATH": folders,
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "DVC_SITE_CACHE_DIR": f"{self.path}.site",
+        }
         return inherited | own | variables
 
-    def run(self, *command: str, ok: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, ok: bool = True, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command here; unless `ok` is false, it must succeed."""
         done = subprocess.run(
-            command, cwd=self.path, env=self.environment(**variables), capture_output=True, text=True, timeout=300
+            command,
+            cwd=self.path,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert not ok or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
         return done
@@ -99,7 +116,9 @@ class Project:
     @staticmethod
     def ran(output: str) -> list[str]:
         """The stages that a dvc command ran, in order, from what it printed."""
-        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")]
+        return [
+            line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")
+        ]
 
     def end(self) -> None:
         """Kill what still works in this folder."""
@@ -121,7 +140,11 @@ class Run:
 def create(path: Path) -> Project:
     """A repository of one commit from the files that Git tracks here or would, without results."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in listed.stdout.split("\0"):
         if (ROOT / name).is_file() and name != "dvc.lock":
@@ -161,7 +184,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         (folder / "sitecustomize.py").write_text(AUDIT)
         project = create(folder / "project")
         (project.path / "recipes/tiny.yaml").write_text(TINY)
-        source = {"PYTHONDONTWRITEBYTECODE": "1"}  # every module is read from its source, which shows in the notes
+        source = {
+            "PYTHONDONTWRITEBYTECODE": "1"
+        }  # every module is read from its source, which shows in the notes
         project.run("python", "-m", "recipes", "apply", "tiny", **source)
         project.commit()
         watched = {"PYTHONPATH": str(folder), "AUDIT_LOG": str(folder / "log")}

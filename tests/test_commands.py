@@ -12,7 +12,14 @@ from ruamel.yaml import YAML
 
 PIPELINE = YAML(typ="safe").load((Path(__file__).parent.parent / "dvc.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
-COMPARED = {"test.accuracy", "test.loss", "val.accuracy", "val.loss", "train.accuracy", "train.loss"}
+COMPARED = {
+    "test.accuracy",
+    "test.loss",
+    "val.accuracy",
+    "val.loss",
+    "train.accuracy",
+    "train.loss",
+}
 
 
 def params(project):
@@ -49,7 +56,13 @@ def test_the_second_repro_runs_nothing(first_run, reproduced):
     done = reproduced.run("dvc", "repro", PYTHONPROFILEIMPORTTIME="1")
     assert same(done.stdout) == STAGES
     loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
-    assert "dvc" in loaded and not loaded & {"torch", "torchvision", "matplotlib", "pandas", "sklearn"}
+    assert "dvc" in loaded and not loaded & {
+        "torch",
+        "torchvision",
+        "matplotlib",
+        "pandas",
+        "sklearn",
+    }
 
 
 def test_a_parameter_changes_the_stage_of_its_section(reproduced):
@@ -61,8 +74,12 @@ def test_a_parameter_changes_the_stage_of_its_section(reproduced):
     with (reproduced.path / "params.yaml").open("w") as handle:
         YAML().dump(values, handle)
     status = json.loads(reproduced.run("dvc", "status", "--json").stdout)
-    changed = {stage: set(change["changed deps"]["params.yaml"]) for stage, (change,) in status.items()}
-    assert changed == {stage: {stage} | ({"seed"} if stage == "train" else set()) for stage in STAGES}
+    changed = {
+        stage: set(change["changed deps"]["params.yaml"]) for stage, (change,) in status.items()
+    }
+    assert changed == {
+        stage: {stage} | ({"seed"} if stage == "train" else set()) for stage in STAGES
+    }
 
 
 def test_a_training_parameter_reruns_training_and_what_follows(dropout_run):
@@ -84,7 +101,10 @@ def test_metrics_and_parameters_are_compared_with_the_last_commit(dropout_run):
     assert numbers >= COMPARED
     metrics = json.loads(project.run("dvc", "metrics", "diff", "--json").stdout)
     changes = {name: change for file in metrics.values() for name, change in file.items()}
-    assert set(changes) >= {"train.loss", "val.loss", "test.loss"} and changes["train.loss"]["diff"] != 0
+    assert (
+        set(changes) >= {"train.loss", "val.loss", "test.loss"}
+        and changes["train.loss"]["diff"] != 0
+    )
     parameters = json.loads(project.run("dvc", "params", "diff", "--json").stdout)["params.yaml"]
     assert list(parameters) == ["train.dropout"] and parameters["train.dropout"]["new"] == 0.3
 
@@ -96,10 +116,20 @@ def test_plots_show_what_there_is_to_see(dropout_run):
         series = {row["field"] for row in rows(shown[title])}
         assert series == {f"train_{title.lower()}", f"val_{title.lower()}"}
     assert all(float(row["lr"]) > 0 for row in rows(shown["Learning rate"]))
-    confusions = {title: entries for title, entries in shown.items() if title.startswith("Confusion")}
+    confusions = {
+        title: entries for title, entries in shown.items() if title.startswith("Confusion")
+    }
     images = len(rows(confusions["Confusion, test images"]))
-    assert [len(rows(entries)) for entries in confusions.values()] == [images, images] and images == 200
-    pictures = [path for stage in PIPELINE["stages"].values() for path in stage.get("plots", []) if "png" in path]
+    assert [len(rows(entries)) for entries in confusions.values()] == [
+        images,
+        images,
+    ] and images == 200
+    pictures = [
+        path
+        for stage in PIPELINE["stages"].values()
+        for path in stage.get("plots", [])
+        if "png" in path
+    ]
     assert pictures and set(pictures) <= set(shown)
 
 
@@ -107,8 +137,13 @@ def test_plots_diff_draws_both_versions_in_one_chart(dropout_run, tmp_path):
     """`dvc plots diff HEAD` has both revisions in every chart, and a page that shows them."""
     compared = charts(dropout_run.project, "diff", "HEAD", "--out", str(tmp_path / "page"))
     for title, entries in compared.items():
-        assert {name for entry in entries for name in entry["revisions"]} == {"workspace", "HEAD"}, title
-    assert len({tuple(row.values()) for row in rows(compared["Loss"]) if row["rev"] == "HEAD"}) == 4  # 2 epochs
+        assert {name for entry in entries for name in entry["revisions"]} == {
+            "workspace",
+            "HEAD",
+        }, title
+    assert (
+        len({tuple(row.values()) for row in rows(compared["Loss"]) if row["rev"] == "HEAD"}) == 4
+    )  # 2 epochs
     dropout_run.project.run("dvc", "plots", "diff", "HEAD", "--out", str(tmp_path / "page"))
     page = (tmp_path / "page/index.html").read_text()
     assert all(f'"{title}"' in page for title in ("Loss", "Accuracy", "Learning rate"))
@@ -117,16 +152,24 @@ def test_plots_diff_draws_both_versions_in_one_chart(dropout_run, tmp_path):
 def test_going_back_is_free_and_experiments_are_comparable(dropout_run, tmp_path):
     """Back to the earlier dropout nothing is trained, results are those of before; both experiments can be compared."""
     project = dropout_run.project.copy(tmp_path / "project")
-    dropout = YAML(typ="safe").load(project.run("git", "show", "HEAD:params.yaml").stdout)["train"]["dropout"]
+    dropout = YAML(typ="safe").load(project.run("git", "show", "HEAD:params.yaml").stdout)["train"][
+        "dropout"
+    ]
     done = project.run("dvc", "exp", "run", "--name", "back", "-S", f"train.dropout={dropout}")
     assert project.ran(done.stdout) == []
     assert restored(done.stdout) == STAGES[STAGES.index("train") :]
     assert project.run("git", "status", "--porcelain").stdout == ""
 
     table = project.run("dvc", "metrics", "diff", "more", "back", "--all", "--md").stdout
-    assert {cells[2].strip() for line in table.splitlines() if len(cells := line.split("|")) > 2} >= COMPARED
-    parameters = json.loads(project.run("dvc", "params", "diff", "more", "back", "--json").stdout)["params.yaml"]
-    assert parameters["train.dropout"]["old"] == 0.3 and parameters["train.dropout"]["new"] == dropout
+    assert {
+        cells[2].strip() for line in table.splitlines() if len(cells := line.split("|")) > 2
+    } >= COMPARED
+    parameters = json.loads(project.run("dvc", "params", "diff", "more", "back", "--json").stdout)[
+        "params.yaml"
+    ]
+    assert (
+        parameters["train.dropout"]["old"] == 0.3 and parameters["train.dropout"]["new"] == dropout
+    )
     text = project.run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", ".*/").stdout
     columns = text.splitlines()[0].split(",")
     assert set(columns) >= {"Experiment", "train.loss", "val.loss", "test.loss", "train.dropout"}
@@ -155,7 +198,11 @@ def test_bad_parameters_are_refused_before_any_work(project):
     done = project.run("dvc", "exp", "run", *options, ok=False)
     assert done.returncode and project.ran(done.stdout) == [STAGES[0]]
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "train.droput (did you mean dropout?)" in line and "plot.dpi = 'high'" in line and "seed = -1" in line
+    assert (
+        "train.droput (did you mean dropout?)" in line
+        and "plot.dpi = 'high'" in line
+        and "seed = -1" in line
+    )
     assert "Traceback" not in done.stderr and not (project.path / "data/raw").exists()
 
 
@@ -176,13 +223,27 @@ def test_a_clone_pulls_the_results(reproduced, tmp_path):
 def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
     """A queued experiment runs beside the workspace, which stays as it is, and leaves the stages alone that come before
     its parameters; `-S train.lr=0.00005`, which DVC writes as 5e-05, trains with that rate."""
-    options = ("-S", "preprocess.val_fraction=0.2", "-S", "train.lr=0.00005", "-S", "seed=1", "train")
+    options = (
+        "-S",
+        "preprocess.val_fraction=0.2",
+        "-S",
+        "train.lr=0.00005",
+        "-S",
+        "seed=1",
+        "train",
+    )
     reproduced.run("dvc", "exp", "run", "--queue", "--name", "later", *options)
     try:
         reproduced.run("dvc", "queue", "start")
         deadline = time.monotonic() + 120
-        while not (found := re.search(r"refs/exps/\S+/later$", reproduced.run("git", "show-ref").stdout, re.MULTILINE)):
-            assert time.monotonic() < deadline, reproduced.run("dvc", "queue", "logs", "later", ok=False).stdout
+        while not (
+            found := re.search(
+                r"refs/exps/\S+/later$", reproduced.run("git", "show-ref").stdout, re.MULTILINE
+            )
+        ):
+            assert time.monotonic() < deadline, reproduced.run(
+                "dvc", "queue", "logs", "later", ok=False
+            ).stdout
             time.sleep(0.5)
         logs = reproduced.run("dvc", "queue", "logs", "later").stdout
     finally:
@@ -191,7 +252,9 @@ def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
     assert same(logs) == ["fetch"] and reproduced.ran(logs) == ["preprocess", "train"]
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
     assert "lr: 5e-05" in reproduced.run("git", "show", f"{found[0]}:params.yaml").stdout
-    header, first, *_ = reproduced.run("git", "show", f"{found[0]}:plots/history.csv").stdout.splitlines()
+    header, first, *_ = reproduced.run(
+        "git", "show", f"{found[0]}:plots/history.csv"
+    ).stdout.splitlines()
     assert float(dict(zip(header.split(","), first.split(","), strict=True))["lr"]) == 0.00005
 
 
@@ -227,11 +290,15 @@ def test_a_killed_training_is_not_done(reproduced):
 def test_the_network_of_the_contributing_page_takes_one_file(reproduced):
     """The commands of CONTRIBUTING.md add a network and run it to its pictures, as they stand there."""
     page = (reproduced.path / "CONTRIBUTING.md").read_text()
-    block = page[page.index("    cat > cifar/models/linear.py") : page.index("Nothing else changes")]
+    block = page[
+        page.index("    cat > cifar/models/linear.py") : page.index("Nothing else changes")
+    ]
     commands = re.sub("^    ", "", block, flags=re.MULTILINE).rstrip()
     done = reproduced.run("bash", "-ec", commands + " -S train.depth=0 -S train.width=0")
     assert reproduced.ran(done.stdout) == ["train", "evaluate", "plot"]
-    assert re.search(r"Linear +10 +650\n", done.stdout), "8 x 8 pixels and a bias for each of ten digits"
+    assert re.search(r"Linear +10 +650\n", done.stdout), (
+        "8 x 8 pixels and a bias for each of ten digits"
+    )
 
 
 def test_make_installs_once_and_lists_its_targets(project):
@@ -242,7 +309,9 @@ def test_make_installs_once_and_lists_its_targets(project):
     assert "pip install" in planned
     check = next(line for line in planned.splitlines() if "version_info" in line)
     project.run("bash", "-c", check)
-    assert project.run("bash", "-c", check.replace("(3, 11)", "(9, 0)"), ok=False).stderr.startswith("error: Python")
+    assert project.run(
+        "bash", "-c", check.replace("(3, 11)", "(9, 0)"), ok=False
+    ).stderr.startswith("error: Python")
     (project.path / ".venv").mkdir()
     (project.path / ".venv/.ready").touch()
     planned = project.run("make", "--dry-run", "demo").stdout

@@ -63,7 +63,9 @@ def test_a_folder_in_the_way_is_told(tmp_path):
 def test_json_is_the_same_bytes_for_the_same_content(tmp_path):
     """Keys are sorted, text stays text, and the last line ends."""
     files.write_json(tmp_path / "a", {"b": 1.5, "a": ["ä", None]})
-    assert (tmp_path / "a").read_bytes() == '{\n  "a": [\n    "ä",\n    null\n  ],\n  "b": 1.5\n}\n'.encode()
+    assert (
+        tmp_path / "a"
+    ).read_bytes() == '{\n  "a": [\n    "ä",\n    null\n  ],\n  "b": 1.5\n}\n'.encode()
     assert files.read_json(tmp_path / "a") == {"a": ["ä", None], "b": 1.5}
 
 
@@ -85,7 +87,12 @@ def test_damaged_json_is_told(content, tmp_path):
 
 def test_csv_has_fixed_line_ends_and_digits(tmp_path):
     """Lines end with a single newline, floats have six significant digits, whole numbers and text stay."""
-    rows = [(1, 1 / 3, "a,b"), (2, 2e-7 / 3, 'say "x"'), (10**9, 1e9 / 3, "ä"), (None, np.float64(0.5), True)]
+    rows = [
+        (1, 1 / 3, "a,b"),
+        (2, 2e-7 / 3, 'say "x"'),
+        (10**9, 1e9 / 3, "ä"),
+        (None, np.float64(0.5), True),
+    ]
     files.write_csv(tmp_path / "a.csv", ["epoch", "loss", "name"], rows)
     expected = 'epoch,loss,name\n1,0.333333,"a,b"\n2,6.66667e-08,"say ""x"""\n1000000000,3.33333e+08,ä\n,0.5,True\n'
     assert (tmp_path / "a.csv").read_bytes() == expected.encode()
@@ -144,7 +151,9 @@ def test_every_cut_of_an_array_is_noticed(tmp_path):
             files.read_array(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize(("old", "new"), [(b"NUMPY", b"NUMPI"), (b"(2, 2", b"(9, 2"), (b"}", b"{"), (b"|u1", b"zzz")])
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"NUMPY", b"NUMPI"), (b"(2, 2", b"(9, 2"), (b"}", b"{"), (b"|u1", b"zzz")]
+)
 def test_a_damaged_array_header_is_told(old, new, tmp_path):
     """A header that is none, or that promises more than is there, is an error that names the file."""
     files.write_array(tmp_path / "a.npy", ARRAY)

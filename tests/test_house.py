@@ -20,7 +20,11 @@ SOURCES = {
     if folder.name[0] != "." and folder.name != "tests"
     for path in sorted(folder.rglob("*.py"))
 }
-GUARDS = ("cifar/stage.py", "cifar/checkpoint.py")  # they read a stage's inputs only to tell whether one has changed
+LIBRARY = [file for file in SOURCES if file.startswith("cifar/")]
+GUARDS = (
+    "cifar/stage.py",
+    "cifar/training/checkpoint.py",
+)  # they read a stage's inputs only to tell whether one has changed
 STATE = (".checkpoints", ".downloads", "runs")  # ignored by Git, outside the pipeline
 
 
@@ -31,7 +35,11 @@ def nodes(file, kind):
 def calls(file):
     """(dotted name of what is called, its keywords, line) of every call."""
     return [
-        (ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}, node.lineno)
+        (
+            ast.unparse(node.func),
+            {word.arg: ast.unparse(word.value) for word in node.keywords},
+            node.lineno,
+        )
         for node in nodes(file, ast.Call)
     ]
 
@@ -60,6 +68,19 @@ def project_files(file):
     return found
 
 
+def direct_imports(file):
+    """The files of the project that `file` itself imports."""
+    stems = [name.replace(".", "/") for name in imported(file)]
+    parents = [stem.rpartition("/")[0] for stem in stems]
+    return {f"{stem}.py" for stem in [*stems, *parents]} & SOURCES.keys()
+
+
+def wing(file):
+    """The folder of cifar/ that a file is in, or nothing for a module that all wings may use."""
+    parts = file.split("/")
+    return parts[1] if len(parts) > 2 and parts[1] != "params" else ""
+
+
 def script(stage):
     return f"stages/{stage}.py"
 
@@ -86,14 +107,19 @@ def ancestors(stage):
 
 def offences(bad):
     """file:line of every call for which bad(name, keywords) holds."""
-    return [f"{file}:{line}: {name}" for file in SOURCES for name, words, line in calls(file) if bad(name, words)]
+    return [
+        f"{file}:{line}: {name}"
+        for file in SOURCES
+        for name, words, line in calls(file)
+        if bad(name, words)
+    ]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dependencies_are_the_imports(stage):
     """A stage's Python dependencies are exactly the files that its script imports, and the network that it builds."""
     needed = project_files(script(stage))
-    if any(name in ("network.build", "network.load") for name, *_ in calls(script(stage))):
+    if any(name in ("networks.build", "networks.load") for name, *_ in calls(script(stage))):
         needed.add(MODEL)
     declared = [path for path in paths(stage, "deps") if path.endswith(".py")]
     assert sorted(declared) == sorted(needed)
@@ -113,23 +139,30 @@ def test_parameters_are_the_sections_read(stage):
     assert read == set(STAGES[stage]["params"])
 
 
-def test_leaves_import_no_sibling():
-    """A module of the library imports nothing of it but UserError and, for a section of params, their base."""
-    for file in SOURCES:
-        if file.startswith("cifar/"):
-            section = file.startswith("cifar/params/") and not file.endswith("__init__.py")
-            allowed = {"cifar.UserError", *({"cifar.params.Section"} if section else ())}
-            assert {name for name in imported(file) if name.split(".")[0] == "cifar"} <= allowed, file
+def test_imports_run_downwards():
+    """The library imports neither programs nor other wings' modules, and no circle can be written.
+
+    A wing may use the modules beside the wings; those use no wing.
+    """
+    for file in LIBRARY:
+        for other in direct_imports(file):
+            assert other.startswith("cifar/"), f"{file} imports {other}"
+            assert wing(other) in ("", wing(file)), f"{file} imports {other}"
+        assert file not in set().union(*map(project_files, direct_imports(file) - {file})), file
 
 
 def test_nobody_imports_a_program():
     """Stages, recipes and tools are programs: they are run, never imported (the benchmark of a stage's loop must), and
     nothing imports by a computed name but the two modules that find networks and sections."""
     for file in SOURCES.keys() - {"benchmarks/loops.py"}:
-        assert not [name for name in imported(file) if name.split(".")[0] in ("stages", "recipes", "tools")], file
-    dynamic = offences(lambda name, _: name.endswith("import_module") or name in ("__import__", "runpy.run_path"))
+        assert not [
+            name for name in imported(file) if name.split(".")[0] in ("stages", "recipes", "tools")
+        ], file
+    dynamic = offences(
+        lambda name, _: name.endswith("import_module") or name in ("__import__", "runpy.run_path")
+    )
     library = {line.split(":")[0] for line in dynamic if line.startswith(("cifar/", "stages/"))}
-    assert library == {"cifar/network.py", "cifar/params/__init__.py"}
+    assert library == {"cifar/networks.py", "cifar/params/__init__.py"}
 
 
 def test_training_cannot_see_the_test_images():
@@ -155,17 +188,27 @@ def test_files_and_functions_are_short():
 def test_nothing_dangerous_is_called():
     """No code from data: no eval, shell, extraction to disk, and arrays and weights are read without pickles."""
     assert not offences(lambda name, _: name in ("eval", "exec", "compile"))
-    assert not offences(lambda name, _: name.split(".")[-1] in ("extractall", "extract", "unpack_archive"))
+    assert not offences(
+        lambda name, _: name.split(".")[-1] in ("extractall", "extract", "unpack_archive")
+    )
     assert not offences(lambda name, words: words.get("shell", "False") != "False")
-    assert not offences(lambda name, _: name in ("os.system", "os.popen") or name.startswith("os.exec"))
-    assert not offences(lambda name, words: name == "torch.load" and words.get("weights_only") != "True")
-    assert not offences(lambda name, words: name == "np.load" and words.get("allow_pickle") != "False")
+    assert not offences(
+        lambda name, _: name in ("os.system", "os.popen") or name.startswith("os.exec")
+    )
+    assert not offences(
+        lambda name, words: name == "torch.load" and words.get("weights_only") != "True"
+    )
+    assert not offences(
+        lambda name, words: name == "np.load" and words.get("allow_pickle") != "False"
+    )
     assert not offences(lambda name, words: words.get("allow_pickle", "False") != "False")
     assert not offences(lambda name, _: name in ("pickle.load", "pickle.loads"))
     for file in SOURCES:
         roots = {name.split(".")[0] for name in imported(file)}
-        assert not roots & {"dill", "joblib", "marshal", "shelve", "yaml"}, file  # yaml is YAML 1.1; DVC reads 1.2
-        assert "pickle" not in roots or file == "cifar/records.py", file
+        assert not roots & {"dill", "joblib", "marshal", "shelve", "yaml"}, (
+            file
+        )  # yaml is YAML 1.1; DVC reads 1.2
+        assert "pickle" not in roots or file == "cifar/data/records.py", file
 
 
 def test_torchvision_waits_until_a_network_needs_it():
@@ -187,16 +230,23 @@ def test_results_are_in_git_or_in_the_cache():
         for kind in ("outs", "metrics", "plots"):
             for entry, path in zip(STAGES[stage].get(kind, []), paths(stage, kind), strict=True):
                 options = {} if isinstance(entry, str) else entry[path]
-                ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", path], cwd=ROOT)
+                ignored = subprocess.run(
+                    ["git", "check-ignore", "--quiet", "--no-index", path], cwd=ROOT
+                )
                 assert options.get("cache", True) == (ignored.returncode == 0), path
-                assert not options.get("persist") and (kind != "outs" or options.get("cache", True)), path
+                assert not options.get("persist") and (
+                    kind != "outs" or options.get("cache", True)
+                ), path
 
 
 def test_the_readme_counts_what_is_tried(request):
     """README.md has the numbers of faults and of hostile inputs that a command beside them lists."""
     if TRIED not in request.config.stash:
         pytest.skip("counted where every test file is collected")
-    found = re.findall(r"\| (\d+) \| `python -m pytest -m (\w+) --collect-only` \|", (ROOT / "README.md").read_text())
+    found = re.findall(
+        r"\| (\d+) \| `python -m pytest -m (\w+) --collect-only` \|",
+        (ROOT / "README.md").read_text(),
+    )
     assert {kind: int(number) for number, kind in found} == request.config.stash[TRIED]
     assert int(found[0][0]) >= 34 and int(found[1][0]) >= 67
 
@@ -206,11 +256,18 @@ def test_the_lock_file_pins_every_requirement():
     text = (ROOT / "requirements.lock").read_text()
     assert "://" not in text and "--index" not in text
     pins = re.findall(
-        r"^(\S+?)(?:\[.*?\])?==\S+(?: ;.*?)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.MULTILINE
+        r"^(\S+?)(?:\[.*?\])?==\S+(?: ;.*?)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$",
+        text,
+        re.MULTILINE,
     )
     assert len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE)), "no line without hashes"
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    groups = [line for group in settings["dependency-groups"].values() for line in group if isinstance(line, str)]
+    groups = [
+        line
+        for group in settings["dependency-groups"].values()
+        for line in group
+        if isinstance(line, str)
+    ]
     wanted = settings["project"]["dependencies"] + groups
     names = {re.split(r"[^\w.-]", line)[0].replace(".", "-") for line in wanted}
     assert "torch" in names and names <= {name for name, _ in pins}
@@ -225,7 +282,11 @@ def test_stages_open_what_they_declare(first_run):
     for name, stage in lock["stages"].items():
         deps, outs = ([entry["path"] for entry in stage[kind]] for kind in ("deps", "outs"))
         reads, writes = (
-            {path for s, what, path, by in first_run.notes if (s, what) == (name, kind) and by not in GUARDS}
+            {
+                path
+                for s, what, path, by in first_run.notes
+                if (s, what) == (name, kind) and by not in GUARDS
+            }
             for kind in ("read", "write")
         )
         writes = {re.sub(r"(^|/)\.([^/]+)\.tmp$", r"\1\2", path) for path in writes}
@@ -236,5 +297,7 @@ def test_stages_open_what_they_declare(first_run):
 
 def test_data_stages_do_without_torch(first_run):
     """fetch, preprocess and plot never import torch, which takes longer than their work."""
-    importing = {stage for stage, what, name, _ in first_run.notes if (what, name) == ("import", "torch")}
+    importing = {
+        stage for stage, what, name, _ in first_run.notes if (what, name) == ("import", "torch")
+    }
     assert importing == {"train", "evaluate"}

@@ -10,27 +10,42 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from cifar import UserError, network, optim
+from cifar import UserError, networks
+from cifar.training import optim
 
 torch.set_num_threads(1)
 ARGUMENTS = {
     "num_classes": 10, "in_channels": 3, "image_size": 32,
     "depth": 0, "width": 0, "dropout": 0.0, "dropout_step": 0.0, "batch_norm": False,
 }  # fmt: skip
-SMALLEST = {"convpool": 8, "dense_head": 22, "fast": 9, "gap": 18, "resnet18": 1, "sgd_cnn": 8, "vgg": 8}
+SMALLEST = {
+    "convpool": 8,
+    "dense_head": 22,
+    "fast": 9,
+    "gap": 18,
+    "resnet18": 1,
+    "sgd_cnn": 8,
+    "vgg": 8,
+}
 DROPOUT = ["dense_head", "fast", "gap", "resnet18", "sgd_cnn", "vgg"]
 BACKBONES = ["mobilenet_v3_small", "resnet18", "squeezenet1_1"]
 
 
 def build(name, seed=0, **changes):
     """The network in its published form but for the changes."""
-    parameters = inspect.signature(network.module(name).build).parameters
-    return network.build(name, {k: v for k, v in (ARGUMENTS | changes).items() if k in parameters}, seed)
+    parameters = inspect.signature(networks.module(name).build).parameters
+    return networks.build(
+        name, {k: v for k, v in (ARGUMENTS | changes).items() if k in parameters}, seed
+    )
 
 
 def pretrained(backbone, channels=3, freeze=False, seed=0):
     facts = {"num_classes": 7, "in_channels": channels, "image_size": 32, "mean": [0.4] * channels}
-    return network.build("pretrained", facts | {"std": [0.2] * channels, "backbone": backbone, "freeze": freeze}, seed)
+    return networks.build(
+        "pretrained",
+        facts | {"std": [0.2] * channels, "backbone": backbone, "freeze": freeze},
+        seed,
+    )
 
 
 def random_images(count, side, channels=3, seed=0):
@@ -38,7 +53,7 @@ def random_images(count, side, channels=3, seed=0):
 
 
 def shapes(net, *kinds, side=32):
-    return [shape for _, kind, shape, _ in network.summary(net, 3, side) if kind in kinds]
+    return [shape for _, kind, shape, _ in networks.summary(net, 3, side) if kind in kinds]
 
 
 def two_steps(net, side):
@@ -66,18 +81,30 @@ def two_steps(net, side):
         ("vgg", {}, 550_570),  # + 128*577 + 128*1153, and 128*2049
         ("vgg", {"batch_norm": True}, 550_570 + 2 * (2 * (32 + 64 + 128) + 128)),
         ("dense_head", {}, 32 * 28 + 64 * 289 + 128 * 577 + 256 * 513 + 128 * 257 + 10 * 129),
-        ("dense_head", {"num_classes": 100}, 32 * 28 + 64 * 289 + 128 * 577 + 256 * 513 + 128 * 257 + 100 * 129),
+        (
+            "dense_head",
+            {"num_classes": 100},
+            32 * 28 + 64 * 289 + 128 * 577 + 256 * 513 + 128 * 257 + 100 * 129,
+        ),
         ("sgd_cnn", {}, 32 * 28 + 64 * 289 + 128 * 577 + 128 * 2049 + 10 * 129),
         ("resnet18", {}, 11_173_962),  # the number that the literature gives for this network
         # whitening 12->24 with bias; 9ab per convolution; 2b per normalisation; a head without bias
-        ("fast", {}, 24 * 12 + 9 * (24 + 32) * 32 + 9 * (32 + 3 * 128) * 128 + 2 * (2 * 32 + 4 * 128) + 10 * 128),
+        (
+            "fast",
+            {},
+            24 * 12
+            + 9 * (24 + 32) * 32
+            + 9 * (32 + 3 * 128) * 128
+            + 2 * (2 * 32 + 4 * 128)
+            + 10 * 128,
+        ),
     ],
 )
 def test_parameter_counts(name, changes, count):
     """Each network has the number of parameters that its definition gives by hand."""
     net = build(name, **changes)
     assert sum(p.numel() for p in net.parameters()) == count
-    assert sum(row[3] for row in network.summary(net, 3, 32)) == count
+    assert sum(row[3] for row in networks.summary(net, 3, 32)) == count
 
 
 @pytest.mark.parametrize(
@@ -102,14 +129,19 @@ def test_shapes_after_every_layer(name, changes, convolutions, pools, dense):
     assert shapes(net, "Conv2d") == convolutions
     assert shapes(net, "MaxPool2d") == pools
     assert shapes(net, "Linear") == dense
-    assert network.summary(net, 3, 32)[-1][2] == "10"
+    assert networks.summary(net, 3, 32)[-1][2] == "10"
 
 
 def test_resnet18_halves_the_image_three_times():
     """The blocks of ResNet-18 keep 32x32 pixels in the first stage and end at 512 maps of 4x4."""
     found = shapes(build("resnet18"), "Conv2d")
     assert found[0] == "64x32x32"
-    assert [found.count(shape) for shape in ("64x32x32", "128x16x16", "256x8x8", "512x4x4")] == [5, 5, 5, 5]
+    assert [found.count(shape) for shape in ("64x32x32", "128x16x16", "256x8x8", "512x4x4")] == [
+        5,
+        5,
+        5,
+        5,
+    ]
 
 
 @pytest.mark.parametrize("name", SMALLEST)
@@ -125,7 +157,9 @@ def test_other_sizes_channels_and_classes(name):
 @pytest.mark.parametrize("name", sorted(SMALLEST.keys() - {"resnet18", "vgg"}))
 def test_too_small_images_are_refused(name):
     """One pixel less than the stated size is an error of one line that names the key and that size."""
-    with pytest.raises(UserError, match=rf"params\.yaml, preprocess\.image_size\): {SMALLEST[name]} or more$"):
+    with pytest.raises(
+        UserError, match=rf"params\.yaml, preprocess\.image_size\): {SMALLEST[name]} or more$"
+    ):
         build(name, image_size=SMALLEST[name] - 1)
 
 
@@ -140,12 +174,16 @@ def test_vgg_refuses_more_blocks_than_halvings():
 def uniform(weight, bound):
     """Whether the weights are spread evenly up to the bound: a standard deviation of bound / sqrt(3)."""
     weight = weight.detach()
-    return weight.abs().max() <= bound and math.isclose(weight.std(), bound / math.sqrt(3), rel_tol=0.1)
+    return weight.abs().max() <= bound and math.isclose(
+        weight.std(), bound / math.sqrt(3), rel_tol=0.1
+    )
 
 
 def test_convpool_starts_from_normal_weights_and_a_zero_softmax():
     """Weights of convpool have variance 1/n_in (dense: 1/n_out), biases variance 1, the last layer is zero."""
-    first, second, third, dense, softmax = (x for x in build("convpool") if isinstance(x, nn.Conv2d | nn.Linear))
+    first, second, third, dense, softmax = (
+        x for x in build("convpool") if isinstance(x, nn.Conv2d | nn.Linear)
+    )
     for layer, n in ((first, 3 * 9), (second, 32 * 9), (third, 80 * 9), (dense, 100)):
         std = layer.weight.std().item()
         assert std == pytest.approx(1 / math.sqrt(n), rel=0.1)
@@ -186,19 +224,20 @@ def test_weights_depend_on_the_seed_alone(name):
     first = build(name, width=8)
     torch.rand(3)
     again, other = build(name, width=8), build(name, seed=1, width=8)
-    assert network.weights([first], {}) == network.weights([again], {})
-    assert network.weights([first], {}) != network.weights([other], {})
+    assert networks.weights([first], {}) == networks.weights([again], {})
+    assert networks.weights([first], {}) != networks.weights([other], {})
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"), [*((name, {}) for name in SMALLEST), ("vgg", {"batch_norm": True}), ("fast", {"depth": 3})]
+    ("name", "changes"),
+    [*((name, {}) for name in SMALLEST), ("vgg", {"batch_norm": True}), ("fast", {"depth": 3})],
 )
 def test_two_steps_move_every_trainable_tensor(name, changes):
     """Two steps move every parameter but those that are frozen; building and evaluating move nothing."""
     net = build(name, image_size=24, width=8, **changes)
-    before = network.weights([net], {})
+    before = networks.weights([net], {})
     net.eval()(random_images(2, 24))
-    assert network.weights([net], {}) == before
+    assert networks.weights([net], {}) == before
     _, left = two_steps(net, 24)
     assert left == {name for name, p in net.named_parameters() if not p.requires_grad}
     assert bool(left) == (name == "fast")
@@ -208,7 +247,9 @@ def test_fast_freezes_the_whitening_and_the_scales():
     """What fast does not train is the first convolution's weights and the scales of its normalisations."""
     net = build("fast")
     norms = {f"{i}.weight" for i, layer in enumerate(net) if isinstance(layer, nn.BatchNorm2d)}
-    assert {name for name, p in net.named_parameters() if not p.requires_grad} == {"0.weight"} | norms
+    assert {name for name, p in net.named_parameters() if not p.requires_grad} == {
+        "0.weight"
+    } | norms
     assert len(norms) == 6
 
 
@@ -226,7 +267,9 @@ def test_dropout_has_an_effect_in_training_only(name):
 def test_dropout_rises_from_place_to_place():
     """Rising dropout is 0.2, 0.3, 0.4 after the pools of vgg and 0.5 after its dense layer."""
     net = build("vgg", dropout=0.2, dropout_step=0.1)
-    assert [layer.p for layer in net if isinstance(layer, nn.Dropout)] == pytest.approx([0.2, 0.3, 0.4, 0.5])
+    assert [layer.p for layer in net if isinstance(layer, nn.Dropout)] == pytest.approx(
+        [0.2, 0.3, 0.4, 0.5]
+    )
     with pytest.raises(UserError, match=r"rises to 1 .*train\.dropout_step"):
         build("vgg", dropout=0.4, dropout_step=0.2)
 
@@ -239,7 +282,9 @@ def test_pool_before_relu_is_the_published_order_bit_for_bit():
         assert isinstance(layers[i + 1], nn.ReLU)
         layers[i : i + 2] = layers[i + 1], layers[i]
     published = nn.Sequential(*layers)
-    gradients = [torch.autograd.grad(n(x).square().sum(), list(net.parameters())) for n in (net, published)]
+    gradients = [
+        torch.autograd.grad(n(x).square().sum(), list(net.parameters())) for n in (net, published)
+    ]
     assert torch.equal(net(x), published(x))
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
@@ -255,11 +300,20 @@ def test_batch_norm_follows_every_relu_of_vgg():
 
 def test_fast_whitens_the_patches():
     """After prepare the first convolution's outputs have identity covariance, but for what the floor takes."""
-    images = F.avg_pool2d(random_images(64, 20), 3, 1).mul(torch.tensor([1.0, 0.5, 2.0])[:, None, None])
+    images = F.avg_pool2d(random_images(64, 20), 3, 1).mul(
+        torch.tensor([1.0, 0.5, 2.0])[:, None, None]
+    )
     net, other = build("fast"), build("fast", seed=1)
     for one in (net, other):
-        network.prepare("fast", one, images)
-    patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double()
+        networks.prepare("fast", one, images)
+    patches = (
+        images.unfold(2, 2, 1)
+        .unfold(3, 2, 1)
+        .permute(0, 2, 3, 1, 4, 5)
+        .flatten(0, 2)
+        .flatten(1)
+        .double()
+    )
     values = torch.linalg.eigvalsh(torch.cov(patches.T)).flip(0)
     white = net[0].double()(images.double()).transpose(0, 1).flatten(1)
     assert torch.allclose(torch.cov(white[:12]), torch.diag(values / (values + 5e-4)), atol=1e-4)
@@ -275,7 +329,9 @@ def test_backbones_take_small_images(backbone, channels):
     net = pretrained(backbone, channels).train()
     assert net(random_images(2, 32, channels)).shape == (2, 7)
     heads = [
-        layer for layer in net.modules() if 7 in (getattr(layer, "out_features", 0), getattr(layer, "out_channels", 0))
+        layer
+        for layer in net.modules()
+        if 7 in (getattr(layer, "out_features", 0), getattr(layer, "out_channels", 0))
     ]
     assert len(heads) == 1
 
@@ -303,7 +359,11 @@ def test_an_unfrozen_backbone_learns_everywhere():
     net = pretrained("mobilenet_v3_small")
     buffers = {name: value.clone() for name, value in net.named_buffers() if "running" in name}
     assert two_steps(net, 32)[1] == set()
-    assert not any(torch.equal(value, buffers[name]) for name, value in net.named_buffers() if "running" in name)
+    assert not any(
+        torch.equal(value, buffers[name])
+        for name, value in net.named_buffers()
+        if "running" in name
+    )
 
 
 def test_google_networks_train_on_one_output():
@@ -323,7 +383,9 @@ def test_an_image_reaches_the_backbone_as_its_weights_want_it():
 
 def test_an_unknown_backbone_is_an_error_that_lists_them():
     """A wrong name is answered with the names that there are."""
-    with pytest.raises(UserError, match=r"no backbone 'resnet19' \(params\.yaml, train\.backbone\).* resnet18, "):
+    with pytest.raises(
+        UserError, match=r"no backbone 'resnet19' \(params\.yaml, train\.backbone\).* resnet18, "
+    ):
         pretrained("resnet19")
 
 
@@ -346,14 +408,16 @@ def test_placed_weights_are_loaded(backbone, place):
     """Weights in torch's cache folder come into every layer but the last, older files' names included."""
     torch.manual_seed(7)
     source = torchvision.models.get_model(backbone, weights=None).state_dict()
-    for name in [name for name in source if "num_batches_tracked" in name]:  # older files do not have it
+    for name in [
+        name for name in source if "num_batches_tracked" in name
+    ]:  # older files do not have it
         del source[name]
     old = {name: name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") for name in source}
     renamed = old if backbone == "densenet121" else {}
     torch.save({renamed.get(name, name): value for name, value in source.items()}, place(backbone))
     net = pretrained(backbone)
     fresh = {name: value.clone() for name, value in net.backbone.state_dict().items()}
-    network.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+    networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
     loaded = net.backbone.state_dict()
     head = {f"{net.head}.weight", f"{net.head}.bias"}
     assert all(torch.equal(loaded[name], fresh[name]) for name in head)
@@ -364,7 +428,7 @@ def test_without_network_the_error_names_url_and_place(place):
     """Weights that cannot be downloaded are one line with the URL and the file to place."""
     net = pretrained("resnet18")
     with pytest.raises(UserError) as caught:
-        network.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+        networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
     text = str(caught.value)
     assert "https://download.pytorch.org/models/resnet18-" in text
     assert str(place("resnet18")) in text
@@ -387,8 +451,10 @@ def test_a_wrong_file_of_weights_is_refused(content, place):
     else:
         other = torchvision.models.get_model("squeezenet1_1", weights=None).state_dict()
         torch.save(other if content == "another network" else Code(), path)
-    before = network.weights([net], {})
-    with pytest.raises(UserError, match=r"^no weights of resnet18, .*delete this file and run again$") as caught:
-        network.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+    before = networks.weights([net], {})
+    with pytest.raises(
+        UserError, match=r"^no weights of resnet18, .*delete this file and run again$"
+    ) as caught:
+        networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
     assert str(path) in str(caught.value)
-    assert network.weights([net], {}) == before
+    assert networks.weights([net], {}) == before

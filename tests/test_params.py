@@ -77,7 +77,10 @@ def test_scalars_mean_what_dvc_records(text, tmp_path):
         pytest.param("seed:\n\tx: 1\n", "cannot start any token", marks=HOSTILE, id="a tab"),
         ("seed: *x\n", "undefined alias"),
         pytest.param(
-            "seed: !!python/object:os.system {}\n", "could not determine a constructor", marks=HOSTILE, id="code"
+            "seed: !!python/object:os.system {}\n",
+            "could not determine a constructor",
+            marks=HOSTILE,
+            id="code",
         ),
         ("seed: 2026-02-30\n", "day is out of range"),
         ("seed: " + "9" * 5000, "4300 digits"),
@@ -180,7 +183,9 @@ def test_a_missing_section_or_key_is_named(name):
             params.check(rest)
     for key in section:
         with pytest.raises(UserError, match=f"{name}.{key} is missing"):
-            params.check(values | {name: {other: section[other] for other in section if other != key}})
+            params.check(
+                values | {name: {other: section[other] for other in section if other != key}}
+            )
 
 
 @pytest.mark.parametrize("seed", [None, True, 1.0, "0", pytest.param(-1, marks=HOSTILE), 2**32])
@@ -262,11 +267,15 @@ def test_the_repositorys_file_is_valid_and_explained():
     values = params.read(FILE)
     params.check(values)
     keys = [
-        line for line in FILE.read_text().splitlines() if re.match(r" *\w+:", line) and line.rstrip(":") not in values
+        line
+        for line in FILE.read_text().splitlines()
+        if re.match(r" *\w+:", line) and line.rstrip(":") not in values
     ]
     assert all(re.match(r" *\w+: .*\B# \S", line) for line in keys), keys
     scalars = [
-        value for section in values.values() for value in (section.values() if type(section) is dict else [section])
+        value
+        for section in values.values()
+        for value in (section.values() if type(section) is dict else [section])
     ]
     assert all(isinstance(value, str | int | float | None) for value in scalars)
     assert len(keys) == len(scalars)

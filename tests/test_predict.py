@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar import UserError, device, network, pictures, scoring, tensors
+from cifar import UserError, hardware, networks, tensors
+from cifar.data import pictures
+from cifar.evaluation import metrics
 from tools import predict as tools
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +26,7 @@ CLASSES = ["cat", "dog", "ship", "bird"]
 def predict(tmp_path, monkeypatch, capsys):
     """The command with these options, in `tmp_path`: what it prints."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(device, "set_threads", lambda _: torch.set_num_threads(1))
+    monkeypatch.setattr(hardware, "set_threads", lambda _: torch.set_num_threads(1))
 
     def run(*options):
         monkeypatch.setattr(sys, "argv", ["predict", *options])
@@ -38,11 +40,31 @@ def predict(tmp_path, monkeypatch, capsys):
 
 def make_model(path, channels, count):
     """A model file of `count` small networks for 12x12 pixels, and the description in it."""
-    arguments = {"num_classes": 4, "in_channels": channels, "image_size": 12, "depth": 1, "width": 4}
+    arguments = {
+        "num_classes": 4,
+        "in_channels": channels,
+        "image_size": 12,
+        "depth": 1,
+        "width": 4,
+    }
     arguments |= {"dropout": 0.0, "dropout_step": 0.0, "batch_norm": True}
-    description = {"model": "vgg", "arguments": arguments, "ensemble": count, "classes": CLASSES, "channels": channels}
-    description |= {"image_size": 12, "mean": [0.4, 0.5, 0.6][:channels], "std": [0.2, 0.25, 0.3][:channels]}
-    path.write_bytes(network.weights([network.build("vgg", arguments, seed) for seed in range(count)], description))
+    description = {
+        "model": "vgg",
+        "arguments": arguments,
+        "ensemble": count,
+        "classes": CLASSES,
+        "channels": channels,
+    }
+    description |= {
+        "image_size": 12,
+        "mean": [0.4, 0.5, 0.6][:channels],
+        "std": [0.2, 0.25, 0.3][:channels],
+    }
+    path.write_bytes(
+        networks.weights(
+            [networks.build("vgg", arguments, seed) for seed in range(count)], description
+        )
+    )
     return description
 
 
@@ -61,14 +83,29 @@ def test_probabilities_are_those_of_the_pipeline(channels, members, tmp_path, pr
     (tmp_path / "in" / "deep").mkdir(parents=True)
     description = make_model(tmp_path / "own.safetensors", channels, members)
     images = make_pictures(tmp_path / "in" / "deep", channels)
-    nets, _ = network.load(tmp_path / "own.safetensors")
+    nets, _ = networks.load(tmp_path / "own.safetensors")
     normalize = tensors.normalizer(description["mean"], description["std"], torch.device("cpu"))
     pixels = torch.from_numpy(images)
-    shares = scoring.average([scoring.predict(net, pixels, normalize, 1000) for net in nets]).softmax(1)
-    options = ("--json", "--top", "4", "--device", "cpu", "--batch-size", "3", "--model", "own.safetensors", "in")
+    shares = metrics.average(
+        [metrics.predict(net, pixels, normalize, 1000) for net in nets]
+    ).softmax(1)
+    options = (
+        "--json",
+        "--top",
+        "4",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "3",
+        "--model",
+        "own.safetensors",
+        "in",
+    )
     found = json.loads(predict(*options))
     assert found["unreadable"] == {} and len(found["predictions"]) == len(images)
-    for number, (one, expected) in enumerate(zip(found["predictions"], shares.tolist(), strict=True)):
+    for number, (one, expected) in enumerate(
+        zip(found["predictions"], shares.tolist(), strict=True)
+    ):
         assert one["image"] == f"in/deep/{number}.png"
         got = {choice["class"]: choice["probability"] for choice in one["classes"]}
         assert got == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=1e-6)
@@ -79,7 +116,11 @@ def test_tables_name_the_winner_and_the_runners_up(tmp_path, predict):
     """The CSV and the plain table have the same classes, in the order of their probabilities."""
     make_model(tmp_path / "m", 3, 1)
     make_pictures(tmp_path, 3, 2)
-    rows = list(csv.DictReader(io.StringIO(predict("--csv", "--top", "2", "--model", "m", "0.png", "1.png"))))
+    rows = list(
+        csv.DictReader(
+            io.StringIO(predict("--csv", "--top", "2", "--model", "m", "0.png", "1.png"))
+        )
+    )
     assert [row["image"] for row in rows] == ["0.png", "1.png"]
     assert list(rows[0]) == ["image", "predicted", "confidence", "predicted_2", "confidence_2"]
     lines = predict("--top", "2", "--model", "m", "0.png", "1.png").splitlines()
@@ -101,8 +142,14 @@ def test_bad_files_are_listed_and_the_others_are_classified(tmp_path):
     Image.new("RGB", (400, 48)).save(folder / "large.jpg")
     Image.new("RGB", (400, 47)).save(folder / "not so large.jpg")
     command = [sys.executable, "-m", "tools.predict", "--json", "--model", "m", str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
     found = json.loads(done.stdout)
     names = [Path(one["image"]).name for one in found["predictions"]]
     assert names == ["0.png", "1.png", "large.jpg", "not so large.jpg"]
@@ -139,4 +186,7 @@ def test_grey_is_the_rule_of_pictures():
     """Three equal channels keep their value, and colours become the grey that Pillow gives them."""
     levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 16, 16, 3)
     assert (pictures.grey(levels[0])[..., 0] == levels[0, ..., 0]).all()
-    assert pictures.grey(np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)).ravel().tolist() == [76, 29]
+    assert pictures.grey(np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)).ravel().tolist() == [
+        76,
+        29,
+    ]

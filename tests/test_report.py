@@ -16,7 +16,9 @@ from PIL import Image
 from cifar import UserError
 from tools import report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 PROBE = """<script>addEventListener("load", () => parent.postMessage(JSON.stringify({
 width: innerWidth, needed: document.documentElement.scrollWidth, pictures: document.images.length,
 broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).length,
@@ -65,23 +67,39 @@ def test_the_page_shows_the_run(dropout_run, make, tmp_path):
     each stage and the place among the experiments are in the page; and it asks nobody for anything."""
     page = make(dropout_run.project)
     test = json.loads((dropout_run.project.path / "metrics/test.json").read_text())["test"]
-    assert f"95 % interval {100 * test['accuracy_low']:.2f} % to {100 * test['accuracy_high']:.2f} %" in page.text
+    assert (
+        f"95 % interval {100 * test['accuracy_low']:.2f} % to {100 * test['accuracy_high']:.2f} %"
+        in page.text
+    )
     changes = re.search(r"committed this result (.*?) Learning curves", page.text)[1]
     assert changes == "train.dropout 0.0 0.3"
     assert len(page.images) == 5 + min(24, 200 - round(200 * test["accuracy"])) + 10
     for image in page.images:
         assert image["alt"]
-        Image.open(io.BytesIO(base64.b64decode(image["src"].removeprefix("data:image/png;base64,")))).verify()
+        Image.open(
+            io.BytesIO(base64.b64decode(image["src"].removeprefix("data:image/png;base64,")))
+        ).verify()
     assert re.search(r"training validation test 0 18 2 20 1 18 2 20 .* 9 18 2 20", page.text)
-    times = re.search(r"stage seconds fetch (\S+) preprocess (\S+) train (\S+) evaluate (\S+) plot (\S+)", page.text)
+    times = re.search(
+        r"stage seconds fetch (\S+) preprocess (\S+) train (\S+) evaluate (\S+) plot (\S+)",
+        page.text,
+    )
     assert all(0 < float(time) < 300 for time in times.groups())
-    before = json.loads(dropout_run.project.run("git", "show", "HEAD:metrics/test.json").stdout)["test"]["accuracy"]
-    place = 1 if test["accuracy"] >= before else 2  # of HEAD and `more`, which is what the workspace shows
+    before = json.loads(dropout_run.project.run("git", "show", "HEAD:metrics/test.json").stdout)[
+        "test"
+    ]["accuracy"]
+    place = (
+        1 if test["accuracy"] >= before else 2
+    )  # of HEAD and `more`, which is what the workspace shows
     assert f"number {place} of 2 by test accuracy" in page.text and " more " in page.text
     assert "Not all of one run" not in page.text
-    addresses = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href")]
+    addresses = [
+        value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href")
+    ]
     assert all(value.startswith("data:") for value in addresses)
-    assert "url(" not in (tmp_path / "page.html").read_text() and "script" not in {tag for tag, _ in page.tags}
+    assert "url(" not in (tmp_path / "page.html").read_text() and "script" not in {
+        tag for tag, _ in page.tags
+    }
 
 
 def test_the_page_without_git_and_of_changed_outputs(reproduced, make):
@@ -96,16 +114,26 @@ def test_the_page_without_git_and_of_changed_outputs(reproduced, make):
     model.unlink()  # it may be a link into DVC's cache
     model.write_text(text)
     reproduced.edit(
-        "dvc.lock", lambda text: re.sub(r"(path: models/model.json\n +hash: md5\n +md5: )\w+", r"\1new", text, count=1)
+        "dvc.lock",
+        lambda text: re.sub(
+            r"(path: models/model.json\n +hash: md5\n +md5: )\w+", r"\1new", text, count=1
+        ),
     )
     rows = pd.read_csv(reproduced.path / "plots/predictions.csv", dtype=str)
     (reproduced.path / "plots/predictions.csv").unlink()
-    rows.assign(predicted=rows["actual"]).to_csv(reproduced.path / "plots/predictions.csv", index=False)
+    rows.assign(predicted=rows["actual"]).to_csv(
+        reproduced.path / "plots/predictions.csv", index=False
+    )
     page = make(reproduced)
     assert "Not all of one run: stage plot did not run again" in page.text
     assert "Not one test image was mistaken" in page.text and "confident mistakes" not in page.text
-    assert "Git knows no params.yaml here" in page.text and "gives none here (no Git, no DVC" in page.text
-    assert re.search(r"fetch \S+ preprocess \S+ train not known evaluate not known plot \d", page.text)
+    assert (
+        "Git knows no params.yaml here" in page.text
+        and "gives none here (no Git, no DVC" in page.text
+    )
+    assert re.search(
+        r"fetch \S+ preprocess \S+ train not known evaluate not known plot \d", page.text
+    )
     assert "<i>&" in page.text and "i" not in {tag for tag, _ in page.tags}
 
 
@@ -113,7 +141,9 @@ def test_without_a_result_there_is_no_page(tmp_path, monkeypatch):
     """Where no stage has run one line says what to do, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report"])
-    with pytest.raises(UserError, match=r"^no result yet \(no models/model.json\): run `dvc repro`"):
+    with pytest.raises(
+        UserError, match=r"^no result yet \(no models/model.json\): run `dvc repro`"
+    ):
         report.main()
     assert not list(tmp_path.iterdir())
 
@@ -129,8 +159,12 @@ def test_a_browser_shows_the_page(first_run, make, tmp_path):
     options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     options += " --disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
     own = [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frames.html").as_uri()]
-    done = subprocess.run([CHROMIUM, *options.split(), *own], capture_output=True, text=True, timeout=120)
-    found = [json.loads(line) for line in re.findall(r"\{.*?\}", done.stdout.partition('id="found">')[2])]
+    done = subprocess.run(
+        [CHROMIUM, *options.split(), *own], capture_output=True, text=True, timeout=120
+    )
+    found = [
+        json.loads(line) for line in re.findall(r"\{.*?\}", done.stdout.partition('id="found">')[2])
+    ]
     assert sorted(one["width"] for one in found) == [390, 1280], done.stderr[-2000:]
     for one in found:
         assert one["needed"] <= one["width"]

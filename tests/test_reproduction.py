@@ -57,7 +57,10 @@ def test_the_same_inputs_give_the_same_bytes(first_run, tmp_path):
     there |= {"PYTHONHASHSEED": "1", "TZ": "Asia/Kathmandu", "LC_ALL": "C", "LANG": "tr_TR.UTF-8"}
     script = "import platform, time; print(time.localtime().tm_year, platform.node())"
     year = datetime.datetime.now().year
-    assert project.run("python", "-c", script, DVC_STAGE="x", **there).stdout == f"{year + 10} elsewhere\n"
+    assert (
+        project.run("python", "-c", script, DVC_STAGE="x", **there).stdout
+        == f"{year + 10} elsewhere\n"
+    )
     done = project.run("dvc", "repro", "--force", **there)
     assert project.ran(done.stdout) == STAGES
     assert clean(project)
@@ -67,7 +70,12 @@ def test_no_output_holds_a_time_a_path_or_a_host(first_run):
     """Nothing that differs between two equal runs stands in what the stages write."""
     project = first_run.project
     today = datetime.datetime.now()
-    words = [str(project.path), str(project.path.parent), socket.gethostname(), today.strftime("%Y-%m-%d")]
+    words = [
+        str(project.path),
+        str(project.path.parent),
+        socket.gethostname(),
+        today.strftime("%Y-%m-%d"),
+    ]
     words += [today.strftime(form) for form in ("%d.%m.%Y", "%b %d", "%Y:%m:%d", "%d %b")]
     seen = 0
     for folder in ("data", "models", "metrics", "plots"):
@@ -141,7 +149,9 @@ def test_dvc_is_killed_and_its_training_lives_on(halted, reproduced):
     command = ("dvc", "repro", "--force", "--single-item", "train")
     second = reproduced.run(*command, ok=False)
     lines = [line for line in second.stderr.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1 and lines[0].startswith("error: another training of this experiment or in this folder runs")
+    assert len(lines) == 1 and lines[0].startswith(
+        "error: another training of this experiment or in this folder runs"
+    )
     assert "Traceback" not in second.stderr
     training.resume()
     wait(lambda: ended(training))
@@ -155,17 +165,33 @@ def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
     """A queued training that is killed fails its experiment; queued again it goes on in its new folder, from the
     checkpoint in the user's repository, and ends with the lock file of an undisturbed run."""
     options = [
-        f"-Strain.{option}" for option in ("epochs=60", "ensemble=2", "ema=0.9", "schedule=plateau", "keep=best")
+        f"-Strain.{option}"
+        for option in ("epochs=60", "ensemble=2", "ema=0.9", "schedule=plateau", "keep=best")
     ]
     try:
         reproduced.run("dvc", "exp", "run", "--queue", "--name", "first", *options)
         start_queue(reproduced)
-        wait(lambda: [path for path in (reproduced.path / ".checkpoints").iterdir() if len(path.name) == 32], 200)
+        wait(
+            lambda: [
+                path
+                for path in (reproduced.path / ".checkpoints").iterdir()
+                if len(path.name) == 32
+            ],
+            200,
+        )
         training(reproduced).kill()
-        wait(lambda: re.search(r"first .*Failed", reproduced.run("dvc", "queue", "status").stdout), 200)
+        wait(
+            lambda: re.search(r"first .*Failed", reproduced.run("dvc", "queue", "status").stdout),
+            200,
+        )
         reproduced.run("dvc", "exp", "run", "--queue", "--name", "second", *options)
         # The worker of the first one may be about to end, and then starts nothing: ask again.
-        wait(lambda: start_queue(reproduced) or "/second\n" in reproduced.run("git", "show-ref").stdout, 600)
+        wait(
+            lambda: (
+                start_queue(reproduced) or "/second\n" in reproduced.run("git", "show-ref").stdout
+            ),
+            600,
+        )
         logs = reproduced.run("dvc", "queue", "logs", "second").stdout
     finally:
         reproduced.run("dvc", "queue", "stop", "--kill", ok=False)
@@ -174,14 +200,23 @@ def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
     reproduced.run("dvc", "exp", "run", "--name", "whole", "--force", *options)
     refs = [line.split() for line in reproduced.run("git", "show-ref").stdout.splitlines()]
     commits = {name.rpartition("/")[2]: commit for commit, name in refs}
-    locks = [reproduced.run("git", "show", f"{commits[name]}:dvc.lock").stdout for name in ("second", "whole")]
+    locks = [
+        reproduced.run("git", "show", f"{commits[name]}:dvc.lock").stdout
+        for name in ("second", "whole")
+    ]
     assert locks[0] == locks[1]
 
 
 def start_queue(project):
     """Its worker keeps the output open until the queue is empty, so nobody listens to it."""
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(["dvc", "queue", "start"], cwd=project.path, env=project.environment(), check=True, **streams)
+    subprocess.run(
+        ["dvc", "queue", "start"],
+        cwd=project.path,
+        env=project.environment(),
+        check=True,
+        **streams,
+    )
 
 
 def training(project):

@@ -22,7 +22,10 @@ TRAIN = ["-m", "stages.train"]
     [
         ("train.lr: {log: [0.2, 0.1]}", "train.lr: 0.2 is not below 0.1"),
         ("train.lr: {log: [0, 0.1]}", "train.lr: [0, 0.1] is no range of kind log"),
-        ("train.lr: {logarithmic: [0.1, 0.2]}", "train.lr: {'logarithmic': [0.1, 0.2]} (ranges.yaml): write {KIND:"),
+        (
+            "train.lr: {logarithmic: [0.1, 0.2]}",
+            "train.lr: {'logarithmic': [0.1, 0.2]} (ranges.yaml): write {KIND:",
+        ),
         ("train.lr: 0.1", "train.lr: 0.1 (ranges.yaml): write {KIND: [LOW, HIGH]}"),
         ("train.lr: {float: [0.1, high]}", "train.lr: [0.1, 'high'] is no range of kind float"),
         ("train.epochs: {int: [1, 2.5]}", "train.epochs: [1, 2.5] is no range of kind int"),
@@ -32,7 +35,10 @@ TRAIN = ["-m", "stages.train"]
         ("train.optimizer: {choice: []}", "train.optimizer: [] is no range"),
         ("{}", "no ranges (ranges.yaml): write for example"),
         ("", "no sections (ranges.yaml)"),
-        ("preprocess.val_fraction: {float: [0.1, 0.2]}", "preprocess.val_fraction (ranges.yaml): only parameters of"),
+        (
+            "preprocess.val_fraction: {float: [0.1, 0.2]}",
+            "preprocess.val_fraction (ranges.yaml): only parameters of",
+        ),
     ],
 )
 def test_a_range_that_params_could_not_hold_is_refused(text, message, project, monkeypatch):
@@ -71,7 +77,9 @@ def printed(project, monkeypatch):
         folder = project.path / "bin"
         folder.mkdir(exist_ok=True)
         metrics = 'mkdir -p metrics; echo \'{"val": {"accuracy": 0.5}}\' > metrics/train.json'
-        script = "\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines), metrics, f"exit {code}", ""])
+        script = "\n".join(
+            ["#!/bin/sh", *(f"echo '{line}'" for line in lines), metrics, f"exit {code}", ""]
+        )
         (folder / "dvc").write_text(script)
         (folder / "dvc").chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -152,15 +160,21 @@ def test_a_study_is_of_one_set_of_parameters(command, project):
     command(0.5, "--trials", "1")
     project.edit("params.yaml", lambda text: re.sub(r"( lr| dpi): [\d.]+", r"\1: 99", text))
     command(0.6, "--trials", "2")
-    project.edit("params.yaml", lambda text: re.sub(r"^seed: \d+", "seed: 99", text, flags=re.MULTILINE))
-    with pytest.raises(UserError, match=r"^seed differs from the study small \(params.yaml\): .* a new --study$"):
+    project.edit(
+        "params.yaml", lambda text: re.sub(r"^seed: \d+", "seed: 99", text, flags=re.MULTILINE)
+    )
+    with pytest.raises(
+        UserError, match=r"^seed differs from the study small \(params.yaml\): .* a new --study$"
+    ):
         command(0.7, "--trials", "3")
     command(0.7, "--trials", "1", "--study", "other")
 
 
 def test_a_name_that_no_experiment_can_have(command):
     """It is refused before the first trial."""
-    with pytest.raises(UserError, match=r"^'my search' cannot begin the names of experiments \(--study\)"):
+    with pytest.raises(
+        UserError, match=r"^'my search' cannot begin the names of experiments \(--study\)"
+    ):
         command(0.5, "--study", "my search")
 
 
@@ -171,7 +185,11 @@ def test_a_hopeless_trial_is_stopped(reproduced, monkeypatch):
         monkeypatch.setenv(key, value)
     trial = Study()
     assert search.run(trial, "hopeless", {"train.epochs": 100000, "train.lr": 0.01}) is None
-    assert 1 <= len(trial.reports) < 1000 and trial.reports[0][0] == 1 and 0 <= trial.reports[0][1] <= 1
+    assert (
+        1 <= len(trial.reports) < 1000
+        and trial.reports[0][0] == 1
+        and 0 <= trial.reports[0][1] <= 1
+    )
     assert "hopeless" not in reproduced.run("dvc", "exp", "list", "--name-only").stdout
     assert not alive(reproduced)
 
@@ -180,14 +198,18 @@ def alive(project):
     return [
         process
         for process in psutil.process_iter(["cmdline", "cwd"])
-        if process.info["cmdline"] and process.info["cmdline"][1:] == TRAIN and process.info["cwd"] == str(project.path)
+        if process.info["cmdline"]
+        and process.info["cmdline"][1:] == TRAIN
+        and process.info["cwd"] == str(project.path)
     ]
 
 
 def test_a_search_goes_on(reproduced):
     """Trials are experiments, judged on validation images; a second call adds what is missing; none is evaluated."""
     pytest.importorskip("optuna", reason="dependency group search is not installed")
-    (reproduced.path / "small.yaml").write_text("train.lr: {log: [0.01, 0.1]}\ntrain.dropout: {float: [0, 0.4]}\n")
+    (reproduced.path / "small.yaml").write_text(
+        "train.lr: {log: [0.01, 0.1]}\ntrain.dropout: {float: [0, 0.4]}\n"
+    )
     before = (reproduced.path / "params.yaml").read_bytes()
     for trials in ("1", "2", "2"):
         done = reproduced.run("python", "-m", "tools.search", "small.yaml", "--trials", trials)
@@ -197,10 +219,12 @@ def test_a_search_goes_on(reproduced):
     assert (reproduced.path / "params.yaml").read_bytes() == before
     accuracies = {}
     for name in names:
-        ref = reproduced.run("git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}").stdout.strip()
-        accuracies[name] = json.loads(reproduced.run("git", "show", f"{ref}:metrics/train.json").stdout)["val"][
-            "accuracy"
-        ]
+        ref = reproduced.run(
+            "git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}"
+        ).stdout.strip()
+        accuracies[name] = json.loads(
+            reproduced.run("git", "show", f"{ref}:metrics/train.json").stdout
+        )["val"]["accuracy"]
     assert f"{max(accuracies.values()):.2%} of the validation images" in done.stdout
     assert "metrics/test.json" not in reproduced.run("git", "status", "--porcelain").stdout
 
@@ -209,7 +233,9 @@ def test_a_search_goes_on(reproduced):
 def test_ctrl_c_ends_a_search_and_its_training(reproduced):
     """Ctrl-C is one line and 130, params.yaml is as it was, and the trial is put up again, with the same values."""
     pytest.importorskip("optuna", reason="dependency group search is not installed")
-    reproduced.edit("params.yaml", lambda text: re.sub(r"epochs: \d+", "epochs: 100000", text, count=1))
+    reproduced.edit(
+        "params.yaml", lambda text: re.sub(r"epochs: \d+", "epochs: 100000", text, count=1)
+    )
     (reproduced.path / "small.yaml").write_text("train.lr: {log: [0.01, 0.1]}\n")
     before = (reproduced.path / "params.yaml").read_bytes()
     running = subprocess.Popen(

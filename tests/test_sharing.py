@@ -6,7 +6,11 @@ import pytest
 from conftest import Project
 
 STAGES = ["fetch", "preprocess", "train", "evaluate", "plot"]
-KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "tester",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 
 @pytest.fixture
@@ -46,7 +50,9 @@ def test_another_s_experiment(reproduced, hub):
     other.run("dvc", "exp", "apply", "fine")
     other.run("dvc", "pull")
     done = other.run("dvc", "repro")
-    assert re.findall(r"Stage '(\w+)' didn't change", done.stdout) == STAGES and not other.ran(done.stdout)
+    assert re.findall(r"Stage '(\w+)' didn't change", done.stdout) == STAGES and not other.ran(
+        done.stdout
+    )
     assert "dpi: 60" in (other.path / "params.yaml").read_text()
 
 
@@ -61,16 +67,26 @@ def test_a_server_that_speaks_s3(reproduced, hub):
     try:
         host, port = server.get_host_and_port()
         address = f"http://{host}:{port}"
-        keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        keys = {
+            "aws_access_key_id": "tester",
+            "aws_secret_access_key": "secret",
+            "region_name": "us-east-1",
+        }
         s3 = boto3.client("s3", endpoint_url=address, **keys)
         s3.create_bucket(Bucket="results")
         publish(reproduced, "s3://results/cifar", ("endpointurl", address), **KEYS)
         reproduced.run("dvc", "push", "--run-cache", **KEYS)
         stored = [entry["Key"] for entry in s3.list_objects_v2(Bucket="results")["Contents"]]
-        assert stored and all(key.startswith("cifar/") for key in stored) and any("/runs/" in key for key in stored)
+        assert (
+            stored
+            and all(key.startswith("cifar/") for key in stored)
+            and any("/runs/" in key for key in stored)
+        )
         other = clone(reproduced, hub)
         other.run("dvc", "pull", "--run-cache", **KEYS)
-        assert re.findall(r"Stage '(\w+)' didn't change", other.run("dvc", "repro").stdout) == STAGES
+        assert (
+            re.findall(r"Stage '(\w+)' didn't change", other.run("dvc", "repro").stdout) == STAGES
+        )
     finally:
         server.stop()
 
@@ -85,11 +101,15 @@ def test_the_report_of_a_pull_request(reproduced):
         return reproduced.run("git", "rev-parse", "HEAD").stdout.strip()
 
     def accuracy(value):
-        return "metrics/test.json", lambda text: re.sub(r'("accuracy": )[\d.]+', rf"\g<1>{value}", text)
+        return "metrics/test.json", lambda text: re.sub(
+            r'("accuracy": )[\d.]+', rf"\g<1>{value}", text
+        )
 
     broken = commit("Makefile", lambda _: "demo:\n\tfalse\n")
     record = 'demo:\n\tid=$$(git rev-parse HEAD); git update-ref "refs/exps/$${id:0:2}/$${id:2}/digits" HEAD\n'
-    commit("Makefile", lambda _: f"SHELL := /bin/bash\n{record}")  # the experiment is what is committed
+    commit(
+        "Makefile", lambda _: f"SHELL := /bin/bash\n{record}"
+    )  # the experiment is what is committed
     fork = commit(*accuracy(0.25))
     base = commit(*accuracy(0.75))
     reproduced.run("git", "checkout", "--quiet", "-b", "mine", fork)
@@ -100,13 +120,17 @@ def test_the_report_of_a_pull_request(reproduced):
     reproduced.run("git", "update-ref", f"refs/exps/{mine[:2]}/{mine[2:]}/digits", mine)
 
     def state():
-        return [reproduced.run("git", *words).stdout for words in (["show-ref"], ["status"], ["diff"])]
+        return [
+            reproduced.run("git", *words).stdout for words in (["show-ref"], ["status"], ["diff"])
+        ]
 
     before, report = state(), reproduced.path / "report.tmp"
     for _ in range(2):
         reproduced.run("bash", ".ci/report", base, report.name)
         assert re.search(r"\| test.accuracy +\| 0.25 +\| 0.5 +\| 0.25 ", report.read_text())
-        assert "| network | epoch | lr |" in report.read_text() and "No demo" not in report.read_text()
+        assert (
+            "| network | epoch | lr |" in report.read_text() and "No demo" not in report.read_text()
+        )
     reproduced.run("bash", ".ci/report", broken, report.name)
     assert "No demo at the base." in report.read_text()
     assert state() == before

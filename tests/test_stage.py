@@ -105,7 +105,9 @@ def test_an_error_of_the_code_keeps_its_traceback(error):
         stage.run(failing(error))
 
 
-@pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, "error: interrupted (Ctrl-C)"), (signal.SIGTERM, "")])
+@pytest.mark.parametrize(
+    ("number", "line"), [(signal.SIGINT, "error: interrupted (Ctrl-C)"), (signal.SIGTERM, "")]
+)
 def test_signals_end_a_stage_with_their_code(tmp_path, number, line):
     """Ctrl-C and SIGTERM end a stage with 128 + their number, and what it cleans up is cleaned up."""
     script = tmp_path / "script.py"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cifar import network
+from cifar import networks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -18,24 +18,43 @@ README = (ROOT / "README.md").read_text()
 
 def example(start):
     """The indented block of the README that starts so."""
-    (block,) = [b for b in re.findall(r"(?:^(?:    .*)?\n)+", README, re.MULTILINE) if b.strip().startswith(start)]
+    (block,) = [
+        b
+        for b in re.findall(r"(?:^(?:    .*)?\n)+", README, re.MULTILINE)
+        if b.strip().startswith(start)
+    ]
     return re.sub("^    ", "", block.strip("\n"), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_model_is_loaded_as_the_readme_says(channels, tmp_path):
     """The lines of the README classify a picture with nothing but the model file, one of grey pictures too."""
-    arguments = {"num_classes": 2, "in_channels": channels, "image_size": 8, "depth": 1, "width": 2, "dropout": 0.0}
+    arguments = {
+        "num_classes": 2,
+        "in_channels": channels,
+        "image_size": 8,
+        "depth": 1,
+        "width": 2,
+        "dropout": 0.0,
+    }
     arguments |= {"dropout_step": 0.0, "batch_norm": False}
-    description = {"model": "vgg", "arguments": arguments, "ensemble": 1, "classes": ["cat", "dog"], "image_size": 8}
+    description = {
+        "model": "vgg",
+        "arguments": arguments,
+        "ensemble": 1,
+        "classes": ["cat", "dog"],
+        "image_size": 8,
+    }
     description |= {"channels": channels, "mean": [0.5] * channels, "std": [0.2] * channels}
-    content = network.weights([network.build("vgg", arguments, 0)], description)
+    content = networks.weights([networks.build("vgg", arguments, 0)], description)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/model.safetensors").write_bytes(content)
     Image.new("RGB", (40, 30), "orange").save(tmp_path / "cat.jpg")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", example("from pathlib")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert re.fullmatch(r"(cat|dog) \d+\.\d%\n", done.stdout), done.stderr
 
 
@@ -55,5 +74,5 @@ def test_another_repository_gets_the_model(reproduced, tmp_path):
     model = (reproduced.path / "models/model.safetensors").read_bytes()
     for name in ("model.safetensors", "model-1.safetensors"):
         assert (other.path / name).read_bytes() == model
-    nets, description = network.load(other.path / "model.safetensors")
+    nets, description = networks.load(other.path / "model.safetensors")
     assert len(nets) == 1 and description["made_by"]["parameters"]["train"]["lr"] == 0.05

@@ -12,32 +12,53 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cifar import UserError, compare, experiments, files, params, stage
-from cifar.compare import Summary
-from cifar.experiments import Result
+from cifar import UserError, files, params, stage
+from cifar.experiments import statistics
+from cifar.experiments import table as experiments
+from cifar.experiments.statistics import Summary
+from cifar.experiments.table import Result
 
 Groups = Mapping[str, Sequence[Result]]
 
 
 def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__, formatter_class=style)
-    parser.add_argument("pair", nargs="*", metavar="GROUP", help="two groups or experiments, to test their difference")
-    parser.add_argument("--metric", default="test.accuracy", help="as `dvc metrics show` names it (%(default)s)")
-    parser.add_argument("--over", action="append", metavar="KEY", help="what may differ within a group (seed)")
-    parser.add_argument("-A", "--all-commits", action="store_true", help="experiments of earlier commits, too")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.compare", description=__doc__, formatter_class=style
+    )
+    parser.add_argument(
+        "pair",
+        nargs="*",
+        metavar="GROUP",
+        help="two groups or experiments, to test their difference",
+    )
+    parser.add_argument(
+        "--metric", default="test.accuracy", help="as `dvc metrics show` names it (%(default)s)"
+    )
+    parser.add_argument(
+        "--over", action="append", metavar="KEY", help="what may differ within a group (seed)"
+    )
+    parser.add_argument(
+        "-A", "--all-commits", action="store_true", help="experiments of earlier commits, too"
+    )
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
     parser.add_argument("--csv", metavar="FILE", help="write the table, unrounded")
-    parser.add_argument("--plot", metavar="FILE.png", help="draw every run, and mean and interval of each group")
+    parser.add_argument(
+        "--plot", metavar="FILE.png", help="draw every run, and mean and interval of each group"
+    )
     options = parser.parse_args()
     if len(options.pair) not in (0, 2):
-        raise UserError("one group named (command line): name two to compare them, or none for the table")
+        raise UserError(
+            "one group named (command line): name two to compare them, or none for the table"
+        )
     over = options.over or ["seed"]
     results, remarks = experiments.finished(options.metric, options.all_commits)
     known = dict.fromkeys(key for result in results for key in result.facts)
     for key in over:
         if key not in known:
-            raise UserError(f"no parameter {key}{params.did_you_mean(key, known)} (--over): name another")
+            raise UserError(
+                f"no parameter {key}{params.did_you_mean(key, known)} (--over): name another"
+            )
     groups: dict[str, list[Result]] = {}
     for name, members in experiments.group(results, over).items():
         groups[name], again = experiments.one_each(members, over)
@@ -49,11 +70,16 @@ def main() -> None:
         refuse_overlap(chosen)
         remarks = [*tests(chosen, over, options.metric), *remarks]
     rows = table(chosen, options.metric)
-    print(f"{options.metric} over {' and '.join(over)}\n\n{layout(rows, options.metric, options.markdown)}")
+    print(
+        f"{options.metric} over {' and '.join(over)}\n\n{layout(rows, options.metric, options.markdown)}"
+    )
     if remarks:
         print("\n" + "\n".join(remarks))
     if options.csv:
-        cells = [[name, *("" if np.isnan(value) else value for value in summary)] for name, summary in rows]
+        cells = [
+            [name, *("" if np.isnan(value) else value for value in summary)]
+            for name, summary in rows
+        ]
         files.write_csv(options.csv, ["group", *Summary._fields], cells)
     if options.plot:
         draw(options.plot, rows, chosen, options.metric)
@@ -64,10 +90,18 @@ def find(word: str, groups: Groups, results: Sequence[Result]) -> Sequence[Resul
     if alone := [result for result in results if result.name == word]:
         return alone[:1]
     parts = {experiments.plain(part) for part in word.split(",")}
-    fitting = [name for name in groups if name == word] or [n for n in groups if parts <= set(n.split(","))]
+    fitting = [name for name in groups if name == word] or [
+        n for n in groups if parts <= set(n.split(","))
+    ]
     if len(fitting) != 1:
-        several = f"{len(fitting)} groups have {word}" if fitting else f"no group or experiment {word}"
-        close = "" if fitting else params.did_you_mean(word, [*groups, *(result.name for result in results)])
+        several = (
+            f"{len(fitting)} groups have {word}" if fitting else f"no group or experiment {word}"
+        )
+        close = (
+            ""
+            if fitting
+            else params.did_you_mean(word, [*groups, *(result.name for result in results)])
+        )
         raise UserError(f"{several}{close} (command line): `python -m tools.compare` lists them")
     return groups[fitting[0]]
 
@@ -78,12 +112,17 @@ def refuse_overlap(pair: Groups) -> None:
     for x in a:
         if y := next((y for y in b if x.facts == y.facts), None):
             both = x.name if x.name == y.name else f"{x.name} as {y.name}"
-            raise UserError(f"{first} and {second} share a run, {both} (command line): name two different groups")
+            raise UserError(
+                f"{first} and {second} share a run, {both} (command line): name two different groups"
+            )
 
 
 def table(groups: Groups, metric: str) -> list[tuple[str, Summary]]:
     """One row for each group, the best first."""
-    rows = [(name, compare.summarize([result.metrics[metric] for result in runs])) for name, runs in groups.items()]
+    rows = [
+        (name, statistics.summarize([result.metrics[metric] for result in runs]))
+        for name, runs in groups.items()
+    ]
     return sorted(rows, key=lambda row: row[1].mean, reverse="loss" not in metric)
 
 
@@ -99,7 +138,10 @@ def layout(rows: Sequence[tuple[str, Summary]], metric: str, markdown: bool) -> 
     for name, row in rows:
         mean, deviation, low, high = (shown(value, metric) for value in row[1:])
         none = "one run: none" if row.n == 1 else "no spread: none"
-        spread = ("-" if row.n == 1 else deviation, none if np.isnan(row.low) else f"{low} to {high}")
+        spread = (
+            "-" if row.n == 1 else deviation,
+            none if np.isnan(row.low) else f"{low} to {high}",
+        )
         cells.append((mean, *spread, str(row.n), name))
     if markdown:
         lines = ["| " + " | ".join(line) + " |" for line in cells]
@@ -111,12 +153,16 @@ def layout(rows: Sequence[tuple[str, Summary]], metric: str, markdown: bool) -> 
 def tests(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
     """What tells the second group from the first: over the seeds, and of each seed on the same test images."""
     (first, a), (second, b) = pair.items()
-    difference = compare.welch(*([run.metrics[metric] for run in runs] for runs in (a, b)))
+    difference = statistics.welch(*([run.metrics[metric] for run in runs] for runs in (a, b)))
     mean, low, high = (shown(value, metric, "+") for value in difference[:3])
     unit = " points" if "accuracy" in metric else ""
     told = f"95 % interval {low} to {high}, p = {difference.p:.2g} (Welch)"
     if np.isnan(difference.p):
-        told = "no interval from one run" if 1 in (len(a), len(b)) else "no spread between runs: no interval"
+        told = (
+            "no interval from one run"
+            if 1 in (len(a), len(b))
+            else "no spread between runs: no interval"
+        )
     yield f"{second} minus {first}: {mean}{unit}, {told}"
     if metric != "test.accuracy":  # the predictions that are kept are those of the test images
         return
@@ -127,33 +173,43 @@ def tests(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
         if experiments.label(x, over) == experiments.label(y, over) or len(a) == len(b) == 1
     ]
     for x, y in pairs:
-        only = compare.discordant(experiments.predictions(x), experiments.predictions(y))
+        only = statistics.discordant(experiments.predictions(x), experiments.predictions(y))
         yield (
             f"on the same test images, {x.name} alone is right on {only[0]}, {y.name} alone on {only[1]}: "
-            f"p = {compare.mcnemar(*only):.2g} (McNemar, exact)"
+            f"p = {statistics.mcnemar(*only):.2g} (McNemar, exact)"
         )
 
 
 def draw(path: str, rows: Sequence[tuple[str, Summary]], groups: Groups, metric: str) -> None:
-    from cifar import plotting  # matplotlib, a second
+    from cifar.evaluation import charts
 
-    figure, axis = plotting.plt.subplots(figsize=(8, 1.4 + 0.4 * len(rows)))
+    figure, axis = charts.plt.subplots(figsize=(8, 1.4 + 0.4 * len(rows)))
     scale, unit = (100, ", %") if "accuracy" in metric else (1, "")
     for place, (name, row) in enumerate(rows):
         values = [scale * result.metrics[metric] for result in groups[name]]
         if not np.isnan(row.low):
             ends = [scale * row.low, scale * row.high]
             axis.plot(
-                ends, [place] * 2, lw=6, alpha=0.4, c=plotting.TRAIN, solid_capstyle="butt", label="95 % interval"
+                ends,
+                [place] * 2,
+                lw=6,
+                alpha=0.4,
+                c=charts.TRAIN,
+                solid_capstyle="butt",
+                label="95 % interval",
             )
-            axis.plot(scale * row.mean, place, "|", ms=18, mew=2, color=plotting.TRAIN, label="mean")
-        axis.plot(values, [place] * row.n, "o", ms=5, mfc="none", color=plotting.VAL, label="one run")
-    axis.set_yticks(range(len(rows)), [f"{plotting.shorten(name, 48)}  (n = {row.n})" for name, row in rows])
+            axis.plot(scale * row.mean, place, "|", ms=18, mew=2, color=charts.TRAIN, label="mean")
+        axis.plot(values, [place] * row.n, "o", ms=5, mfc="none", color=charts.VAL, label="one run")
+    axis.set_yticks(
+        range(len(rows)), [f"{charts.shorten(name, 48)}  (n = {row.n})" for name, row in rows]
+    )
     axis.set(xlabel=f"{metric}{unit}", ylim=(len(rows) - 0.5, -0.5))
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), frameon=False, loc="outside upper right", ncols=3)
+    figure.legend(
+        handles.values(), handles.keys(), frameon=False, loc="outside upper right", ncols=3
+    )
     with files.atomic(path) as handle:
-        plotting.save(figure, handle, dpi=120)
+        charts.save(figure, handle, dpi=120)
 
 
 if __name__ == "__main__":

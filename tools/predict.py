@@ -21,7 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifar import UserError, device, network, pictures, provenance, scoring, stage, tensors
+from cifar import UserError, hardware, networks, stage, tensors
+from cifar.data import pictures
+from cifar.evaluation import metrics
+from cifar.training import provenance
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "model.safetensors"
 LARGE = 4  # a picture is far larger than what the network sees from so many times its side on
@@ -36,21 +39,37 @@ class Prediction:
 
 def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.predict", description=__doc__, formatter_class=style)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="picture files, and folders of them")
-    parser.add_argument("--model", type=Path, default=MODEL, help="model file (default: this repository's)")
-    parser.add_argument("--device", default="auto", help="auto (CUDA, else MPS, else CPU) | cpu | cuda | cuda:1 | mps")
-    parser.add_argument("--batch-size", type=int, default=200, help="pictures per step: memory, not results")
-    parser.add_argument("--top", type=int, default=3, help="how many classes per picture (default: 3)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.predict", description=__doc__, formatter_class=style
+    )
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="picture files, and folders of them"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=MODEL, help="model file (default: this repository's)"
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto (CUDA, else MPS, else CPU) | cpu | cuda | cuda:1 | mps",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=200, help="pictures per step: memory, not results"
+    )
+    parser.add_argument(
+        "--top", type=int, default=3, help="how many classes per picture (default: 3)"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="as CSV, one row a picture")
     form.add_argument("--json", action="store_true", help="as JSON, with what could not be read")
     options = parser.parse_args()
     if options.batch_size < 1 or options.top < 1:
-        raise UserError("--batch-size and --top are at least 1 (command line): give a larger number")
-    place = device.pick(options.device, "--device")
-    device.set_threads(0)
-    nets, description = network.load(options.model)
+        raise UserError(
+            "--batch-size and --top are at least 1 (command line): give a larger number"
+        )
+    place = hardware.pick(options.device, "--device")
+    hardware.set_threads(0)
+    nets, description = networks.load(options.model)
     provenance.check_network(options.model, description)
     paths = find(options.paths)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are not text
@@ -74,21 +93,27 @@ def find(given: list[Path]) -> list[Path]:
         if not path.exists():
             raise UserError(f"no such file or folder ({path}): name pictures, or folders of them")
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found += [p for p in inside if p.is_file() and (p == path or not pictures.hidden(p.relative_to(path).parts))]
+        found += [
+            p
+            for p in inside
+            if p.is_file() and (p == path or not pictures.hidden(p.relative_to(path).parts))
+        ]
     if not found:
         raise UserError(f"no files in there ({given[0]}): name pictures, or folders of them")
     return found
 
 
-def classifier(nets: list[Any], description: dict[str, Any], place: torch.device) -> Callable[[Tensor], Tensor]:
+def classifier(
+    nets: list[Any], description: dict[str, Any], place: torch.device
+) -> Callable[[Tensor], Tensor]:
     """From (N, H, W, C) uint8 pixels to (N, classes) probabilities on the CPU, as the evaluate stage has them."""
     normalize = tensors.normalizer(description["mean"], description["std"], place)
     for net in nets:
         net.to(place, memory_format=torch.channels_last)
 
     def classify(pixels: Tensor) -> Tensor:
-        members = [scoring.predict(net, pixels.to(place), normalize, len(pixels)) for net in nets]
-        return scoring.average(members).softmax(1).cpu()
+        members = [metrics.predict(net, pixels.to(place), normalize, len(pixels)) for net in nets]
+        return metrics.average(members).softmax(1).cpu()
 
     return classify
 
@@ -109,13 +134,19 @@ def predict(
                 names.append(str(path))
             except OSError as error:
                 unreadable[str(path)] = error.strerror or str(error)
-        images, problems = pictures.decode_all(contents, description["image_size"], description["channels"])
+        images, problems = pictures.decode_all(
+            contents, description["image_size"], description["channels"]
+        )
         unreadable |= {names[i]: problem for i, problem in problems.items()}
         if not (good := [i for i in range(len(names)) if i not in problems]):
             continue
-        values, order = classify(torch.from_numpy(images[good])).sort(dim=1, descending=True, stable=True)
+        values, order = classify(torch.from_numpy(images[good])).sort(
+            dim=1, descending=True, stable=True
+        )
         for i, row, classes in zip(good, values.tolist(), order.tolist(), strict=True):
-            choices = [(description["classes"][c], value) for c, value in zip(classes, row, strict=True)]
+            choices = [
+                (description["classes"][c], value) for c, value in zip(classes, row, strict=True)
+            ]
             yield Prediction(names[i], pictures.shorter_side(contents[i]), choices)
 
 
@@ -135,15 +166,25 @@ def write_csv(found: Iterator[Prediction], top: int, limit: int, _: dict[str, st
     writer, large = csv.writer(sys.stdout, lineterminator="\n"), []
     writer.writerow(["image", "predicted", "confidence", *ranks])
     for one in found:
-        writer.writerow([one.path, *(cell for name, value in one.choices[:top] for cell in (name, f"{value:.4f}"))])
+        writer.writerow(
+            [
+                one.path,
+                *(cell for name, value in one.choices[:top] for cell in (name, f"{value:.4f}")),
+            ]
+        )
         large += [one.path] if one.side >= limit else []
     return large
 
 
-def write_json(found: Iterator[Prediction], top: int, limit: int, unreadable: dict[str, str]) -> list[str]:
+def write_json(
+    found: Iterator[Prediction], top: int, limit: int, unreadable: dict[str, str]
+) -> list[str]:
     predictions = list(found)
     rows = [
-        {"image": one.path, "classes": [{"class": name, "probability": value} for name, value in one.choices[:top]]}
+        {
+            "image": one.path,
+            "classes": [{"class": name, "probability": value} for name, value in one.choices[:top]],
+        }
         for one in predictions
     ]
     print(json.dumps({"predictions": rows, "unreadable": unreadable}, indent=2))
@@ -166,7 +207,9 @@ def report(large: list[str], size: int, unreadable: dict[str, str], count: int) 
     for path, problem in unreadable.items():
         print(f"{path}: {problem}".encode(errors="backslashreplace").decode(), file=sys.stderr)
     if unreadable:
-        raise UserError(f"{len(unreadable)} of {count} files are no pictures (listed above): mend or omit them")
+        raise UserError(
+            f"{len(unreadable)} of {count} files are no pictures (listed above): mend or omit them"
+        )
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from ruamel.yaml import YAML
 
-from cifar import UserError, calibration, files, params, stage
-from cifar.experiments import flatten, stale
+from cifar import UserError, files, params, stage
+from cifar.evaluation import calibration
+from cifar.experiments.table import flatten, stale
 
 DATA, PLOTS = Path("data/processed"), Path("plots")
 STAGES = ("fetch", "preprocess", "train", "evaluate", "plot")
@@ -36,15 +37,23 @@ NAMES = (*HIDDEN, "Experiment", "Created")
 
 def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.report", description=__doc__, formatter_class=style)
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.report", description=__doc__, formatter_class=style
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="the file (default: report.html)"
+    )
     out = parser.parse_args().out
     try:
         content = gather()
     except FileNotFoundError as error:
-        raise UserError(f"no result yet (no {error.filename}): run `dvc repro` or `make demo`") from None
+        raise UserError(
+            f"no result yet (no {error.filename}): run `dvc repro` or `make demo`"
+        ) from None
     loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     files.write_bytes(out, environment.get_template("report.html").render(content).encode())
     print(f"The report: {out.resolve().as_uri()} (open it in a browser)")
 
@@ -70,7 +79,9 @@ def gather() -> dict[str, Any]:
         "wrong": int((~right).sum()),
         "calibration_error": calibration.expected_error(bins),
         "picture": picture,
-        "classes": classes[classes["images"] > 0].sort_values("accuracy", kind="stable").to_dict("records"),
+        "classes": classes[classes["images"] > 0]
+        .sort_values("accuracy", kind="stable")
+        .to_dict("records"),
         "confusions": confusions(predictions, classes),
         "mistakes": list(mistakes(predictions)),
         "data": files.read_json(DATA / "report.json"),
@@ -97,12 +108,16 @@ def encode(pixels: np.ndarray) -> str:
     return address(buffer.getvalue())
 
 
-def confusions(predictions: pd.DataFrame, classes: pd.DataFrame) -> list[tuple[str, str, int, float]]:
+def confusions(
+    predictions: pd.DataFrame, classes: pd.DataFrame
+) -> list[tuple[str, str, int, float]]:
     """The most frequent mistakes: true class, predicted class, how often, and the share of the true class."""
     wrong = predictions[predictions["actual"] != predictions["predicted"]]
     counts = Counter(zip(wrong["actual"], wrong["predicted"], strict=True)).most_common(CONFUSIONS)
     totals = dict(zip(classes["class"], classes["images"], strict=True))
-    return [(actual, predicted, count, count / totals[actual]) for (actual, predicted), count in counts]
+    return [
+        (actual, predicted, count, count / totals[actual]) for (actual, predicted), count in counts
+    ]
 
 
 def mistakes(predictions: pd.DataFrame) -> Iterator[tuple[str, str, str, float]]:
@@ -117,7 +132,9 @@ def mistakes(predictions: pd.DataFrame) -> Iterator[tuple[str, str, str, float]]
 
 def samples(classes: list[str]) -> Iterator[tuple[str, str]]:
     """For each class a strip of its first training images."""
-    images, labels = (files.read_array(DATA / "train" / f"{name}.npy") for name in ("images", "labels"))
+    images, labels = (
+        files.read_array(DATA / "train" / f"{name}.npy") for name in ("images", "labels")
+    )
     height, width, channels = images.shape[1:]
     for label, name in enumerate(classes):
         chosen = images[np.flatnonzero(labels == label)[:SAMPLES]]
@@ -163,12 +180,28 @@ def experiments(used: dict[str, Any]) -> dict[str, Any] | None:
     now = dict(flatten(params.read()))
     for row in rows:
         if row["rev"] == "workspace":  # DVC shows params.yaml as it is now
-            row |= {k: "" if v is None else str(v) for k, v in used.items() if k in row and now.get(k) != v}
-    differ = [name for name in rows[0] if len({row[name] for row in rows}) > 1 or name == "test.accuracy"]
-    runs: dict[tuple[str, ...], dict[str, Any]] = {}  # each once: under the name of its experiment where it has one
-    rows.sort(key=lambda row: (-float(row["test.accuracy"]), not row["Experiment"], row["rev"] == "workspace"))
+            row |= {
+                k: "" if v is None else str(v)
+                for k, v in used.items()
+                if k in row and now.get(k) != v
+            }
+    differ = [
+        name for name in rows[0] if len({row[name] for row in rows}) > 1 or name == "test.accuracy"
+    ]
+    runs: dict[
+        tuple[str, ...], dict[str, Any]
+    ] = {}  # each once: under the name of its experiment where it has one
+    rows.sort(
+        key=lambda row: (
+            -float(row["test.accuracy"]),
+            not row["Experiment"],
+            row["rev"] == "workspace",
+        )
+    )
     for row in rows:
-        first = runs.setdefault(tuple(value for name, value in row.items() if name not in NAMES), row)
+        first = runs.setdefault(
+            tuple(value for name, value in row.items() if name not in NAMES), row
+        )
         first["here"] = first.get("here") or row["rev"] == "workspace"
     rows = list(runs.values())
     for row in rows:
@@ -176,7 +209,11 @@ def experiments(used: dict[str, Any]) -> dict[str, Any] | None:
         row["Created"] = row.get("Created", "").partition("T")[0]
     scores = [row["test.accuracy"] for row in rows]
     place = next((1 + scores.index(row["test.accuracy"]) for row in rows if row["here"]), None)
-    return {"columns": [name for name in differ if name not in HIDDEN], "rows": rows, "place": place}
+    return {
+        "columns": [name for name in differ if name not in HIDDEN],
+        "rows": rows,
+        "place": place,
+    }
 
 
 def output(*command: str) -> str | None:

@@ -17,26 +17,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar import UserError, experiments, files, params, stage
+from cifar import UserError, files, params, stage
+from cifar.experiments import table as experiments
 
 PARAMS = Path("params.yaml")
 STORAGE = "sqlite:///runs/search.db"
 KINDS = {"float": float, "log": float, "int": int, "choice": object}
-EPOCH = re.compile(r"epoch (\d+)/(\d+): .*validation loss .*, accuracy ([\d.]+)%")  # as cifar/progress.py prints it
+EPOCH = re.compile(
+    r"epoch (\d+)/(\d+): .*validation loss .*, accuracy ([\d.]+)%"
+)  # as cifar/training/progress.py prints it
 
 
 def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tools.search", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.search", description=__doc__, formatter_class=style
+    )
     parser.add_argument("ranges", help="a YAML file, such as docs/search.example.yaml")
-    parser.add_argument("--trials", type=int, default=20, help="how many in all, earlier ones included (%(default)s)")
-    parser.add_argument("--study", help="its name, and the beginning of the experiments' names (that of the file)")
-    parser.add_argument("--storage", default=STORAGE, metavar="URL", help="where the study is kept (%(default)s)")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=20,
+        help="how many in all, earlier ones included (%(default)s)",
+    )
+    parser.add_argument(
+        "--study", help="its name, and the beginning of the experiments' names (that of the file)"
+    )
+    parser.add_argument(
+        "--storage", default=STORAGE, metavar="URL", help="where the study is kept (%(default)s)"
+    )
     options = parser.parse_args()
     ranges = read_ranges(options.ranges)
     name = options.study or Path(options.ranges).stem.partition(".")[0]
     if not re.fullmatch(r"\w[\w-]*", name):
-        raise UserError(f"{name!r} cannot begin the names of experiments (--study): take letters, digits, - and _")
+        raise UserError(
+            f"{name!r} cannot begin the names of experiments (--study): take letters, digits, - and _"
+        )
     study = open_study(name, options.storage)
     keep_others(study, name, ranges)
     before = PARAMS.read_bytes()
@@ -54,11 +70,18 @@ def main() -> None:
         state = "PRUNED" if accuracy is None else "COMPLETE"
         study.tell(trial, accuracy, state=trial_state(state))
         shown = "stopped early" if accuracy is None else f"validation accuracy {accuracy:.2%}"
-        print(f"{name}-{trial.number}: {shown}; {', '.join(f'{k}={v}' for k, v in values.items())}", flush=True)
+        print(
+            f"{name}-{trial.number}: {shown}; {', '.join(f'{k}={v}' for k, v in values.items())}",
+            flush=True,
+        )
     if not study.get_trials(states=[trial_state("COMPLETE")]):
-        raise UserError(f"no trial of {options.trials} came to its end ({options.ranges}): lower the learning rates")
+        raise UserError(
+            f"no trial of {options.trials} came to its end ({options.ranges}): lower the learning rates"
+        )
     best = f"{name}-{study.best_trial.number}"
-    print(f"best: {best}, {study.best_value:.2%} of the validation images; next: `dvc exp apply {best} && dvc repro`")
+    print(
+        f"best: {best}, {study.best_value:.2%} of the validation images; next: `dvc exp apply {best} && dvc repro`"
+    )
 
 
 def read_ranges(path: str) -> dict[str, tuple[str, list[Any]]]:
@@ -69,17 +92,29 @@ def read_ranges(path: str) -> dict[str, tuple[str, list[Any]]]:
     """
     ranges = {}
     for key, spec in params.read(path).items():
-        kind, values = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else ("", None)
+        kind, values = (
+            next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else ("", None)
+        )
         if kind not in KINDS or not isinstance(values, list):
-            raise UserError(f"{key}: {spec} ({path}): write {{KIND: [LOW, HIGH]}}, KIND one of {', '.join(KINDS)}")
-        numbers = kind == "choice" or (len(values) == 2 and all(type(value) in (int, KINDS[kind]) for value in values))
+            raise UserError(
+                f"{key}: {spec} ({path}): write {{KIND: [LOW, HIGH]}}, KIND one of {', '.join(KINDS)}"
+            )
+        numbers = kind == "choice" or (
+            len(values) == 2 and all(type(value) in (int, KINDS[kind]) for value in values)
+        )
         if not numbers or not values or (kind != "choice" and not (values[0] > 0 or kind != "log")):
-            raise UserError(f"{key}: {values} is no range of kind {kind} ({path}): two numbers, of log above 0")
+            raise UserError(
+                f"{key}: {values} is no range of kind {kind} ({path}): two numbers, of log above 0"
+            )
         if kind != "choice" and values[0] >= values[1]:
-            raise UserError(f"{key}: {values[0]} is not below {values[1]} ({path}): write the lower one first")
+            raise UserError(
+                f"{key}: {values[0]} is not below {values[1]} ({path}): write the lower one first"
+            )
         section, _, name = key.partition(".")
         if section != "train":
-            raise UserError(f"{key} ({path}): only parameters of train; others change what accuracy is measured on")
+            raise UserError(
+                f"{key} ({path}): only parameters of train; others change what accuracy is measured on"
+            )
         for value in values:
             whole = params.read(PARAMS)
             whole["train"][name] = value if kind == "choice" else KINDS[kind](value)
@@ -105,11 +140,19 @@ def open_study(name: str, storage: str) -> Any:
     if storage == STORAGE:
         Path("runs").mkdir(exist_ok=True)
     try:
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        )
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
-        raise UserError(f"{str(error).splitlines()[0]} (--storage {storage}): write for example {STORAGE}") from None
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # what is proposed next, and not first again
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)  # not in epoch 1
+        raise UserError(
+            f"{str(error).splitlines()[0]} (--storage {storage}): write for example {STORAGE}"
+        ) from None
+    study.sampler = optuna.samplers.TPESampler(
+        seed=len(study.trials)
+    )  # what is proposed next, and not first again
+    study.pruner = optuna.pruners.MedianPruner(
+        n_startup_trials=5, n_warmup_steps=2
+    )  # not in epoch 1
     for trial in study.get_trials(states=[trial_state("RUNNING")]):
         study.tell(trial.number, state=trial_state("FAIL"))
         if trial.params:
@@ -120,11 +163,17 @@ def open_study(name: str, storage: str) -> Any:
 def keep_others(study: Any, name: str, ranges: Mapping[str, Any]) -> None:
     """Note the parameters that are not searched, or refuse to go on with others, which give other accuracies."""
     flat = experiments.flatten(params.read(PARAMS))
-    here = {key: value for key, value in flat if key not in ranges and not key.startswith(("evaluate.", "plot."))}
+    here = {
+        key: value
+        for key, value in flat
+        if key not in ranges and not key.startswith(("evaluate.", "plot."))
+    }
     there = study.user_attrs.get("parameters", here)
     for key in here | there:
         if here.get(key) != there.get(key):
-            raise UserError(f"{key} differs from the study {name} (params.yaml): put it back, or name a new --study")
+            raise UserError(
+                f"{key} differs from the study {name} (params.yaml): put it back, or name a new --study"
+            )
     study.set_user_attr("parameters", here)
 
 
@@ -155,9 +204,15 @@ def run(trial: Any, name: str, values: dict[str, Any]) -> float | None:
     alone = values.get("train.ensemble", params.read(PARAMS)["train"]["ensemble"]) == 1
     sets = [f"--set-param={key}={json.dumps(value)}" for key, value in values.items()]
     command = ["dvc", "exp", "run", "--name", name, *sets, "train"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job of a shell ignores it
     # In a process group of its own, whose Ctrl-C we pass on: to a trial that is stopped, and when we are.
-    settings: dict[str, Any] = {"stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    settings: dict[str, Any] = {
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "start_new_session": True,
+    }
     lines, stopped = [], False
     with subprocess.Popen(command, stdout=subprocess.PIPE, **settings) as process:
         try:

@@ -52,10 +52,19 @@ def build(
         for number in range(depth):
             conv = nn.Conv2d(channels, factor * width, 3, padding=1, bias=False)
             nn.init.dirac_(conv.weight[: min(channels, factor * width)])
-            layers += [conv, *([nn.MaxPool2d(2)] if number == 0 else []), norm(factor * width), nn.GELU()]
+            layers += [
+                conv,
+                *([nn.MaxPool2d(2)] if number == 0 else []),
+                norm(factor * width),
+                nn.GELU(),
+            ]
             channels = factor * width
     return nn.Sequential(
-        *layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(dropout), head(channels, num_classes)
+        *layers,
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        head(channels, num_classes),
     )
 
 
@@ -79,10 +88,16 @@ def prepare(net: nn.Sequential, images: Tensor) -> None:
     """
     whiten = net[0]
     assert isinstance(whiten, nn.Conv2d)
-    patches = F.unfold(images.double().cpu(), PATCH).transpose(1, 2).flatten(0, 1)  # (patches, C * 4)
+    patches = (
+        F.unfold(images.double().cpu(), PATCH).transpose(1, 2).flatten(0, 1)
+    )  # (patches, C * 4)
     values, vectors = torch.linalg.eigh(torch.cov(patches.T))
-    uneven = torch.arange(1, len(vectors) + 1, dtype=vectors.dtype).sqrt()  # no eigenvector of patches is orthogonal
+    uneven = torch.arange(
+        1, len(vectors) + 1, dtype=vectors.dtype
+    ).sqrt()  # no eigenvector of patches is orthogonal
     vectors = vectors * torch.where(uneven @ vectors < 0, -1.0, 1.0)  # LAPACK leaves the signs open
-    filters = (vectors / (values + SMALLEST).sqrt()).T.flip(0).reshape(-1, images.shape[1], PATCH, PATCH)
+    filters = (
+        (vectors / (values + SMALLEST).sqrt()).T.flip(0).reshape(-1, images.shape[1], PATCH, PATCH)
+    )
     with torch.no_grad():
         whiten.weight.copy_(torch.cat([filters, -filters]))

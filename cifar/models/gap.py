@@ -9,7 +9,9 @@ from torch import nn
 from cifar import UserError
 
 
-def build(num_classes: int, in_channels: int, image_size: int, *, width: int, dropout: float) -> nn.Sequential:
+def build(
+    num_classes: int, in_channels: int, image_size: int, *, width: int, dropout: float
+) -> nn.Sequential:
     """(N, in_channels, image_size, image_size) float to (N, num_classes) logits.
 
     Args:

@@ -16,17 +16,32 @@ from cifar import UserError
 # Two networks with further outputs in training, and a normalisation of their own behind that of their weights.
 GOOGLE = ("googlenet", "inception_v3")
 GOOGLE_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": False}
-DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")  # names in its file that torch no longer allows
+DENSENET = re.compile(
+    r"(denselayer\d+\.(?:norm|conv))\.(\d\.)"
+)  # names in its file that torch no longer allows
 
 
 class Pretrained(nn.Module):
     """Undo the pipeline's normalisation, resize, apply the weights' own normalisation, then the backbone."""
 
     def __init__(
-        self, name: str, backbone: nn.Module, head: str, size: int, old: Tensor, new: Tensor, freeze: bool
+        self,
+        name: str,
+        backbone: nn.Module,
+        head: str,
+        size: int,
+        old: Tensor,
+        new: Tensor,
+        freeze: bool,
     ) -> None:
         super().__init__()
-        self.name, self.backbone, self.head, self.size, self.freeze = name, backbone, head, size, freeze
+        self.name, self.backbone, self.head, self.size, self.freeze = (
+            name,
+            backbone,
+            head,
+            size,
+            freeze,
+        )
         self.register_buffer("old", old, persistent=False)
         self.register_buffer("new", new, persistent=False)
 
@@ -66,7 +81,9 @@ def build(
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if backbone not in known:
-        raise UserError(f"no backbone {backbone!r} (params.yaml, train.backbone): one of {', '.join(known)}")
+        raise UserError(
+            f"no backbone {backbone!r} (params.yaml, train.backbone): one of {', '.join(known)}"
+        )
     transforms = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
     size = transforms.crop_size[0]
     net = architecture(backbone, size, **(GOOGLE_OPTIONS if backbone in GOOGLE else {}))
@@ -104,9 +121,13 @@ def prepare(net: Pretrained, images: Tensor) -> None:
         ) from None
     except Exception as error:  # noqa: BLE001  a damaged file raises almost anything
         problem = " ".join(str(error).split())[:100]
-        raise UserError(f"no weights of {net.name}, {problem} ({place}): delete this file and run again") from None
+        raise UserError(
+            f"no weights of {net.name}, {problem} ({place}): delete this file and run again"
+        ) from None
     own, loaded = net.backbone.state_dict(), full.state_dict()
-    net.backbone.load_state_dict(own | {key: loaded[key] for key in own if not key.startswith(f"{net.head}.")})
+    net.backbone.load_state_dict(
+        own | {key: loaded[key] for key in own if not key.startswith(f"{net.head}.")}
+    )
 
 
 def replace_head(net: nn.Module, num_classes: int) -> str:
@@ -114,7 +135,11 @@ def replace_head(net: nn.Module, num_classes: int) -> str:
 
     Returns its name.
     """
-    name, last = [(name, layer) for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    name, last = [
+        (name, layer)
+        for name, layer in net.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ][-1]
     if isinstance(last, nn.Linear):
         fresh: nn.Module = nn.Linear(last.in_features, num_classes)
     else:

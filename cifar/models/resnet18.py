@@ -21,14 +21,18 @@ class Block(nn.Module):
         self.relu = nn.ReLU()
         self.shortcut = nn.Sequential()
         if stride > 1 or channels != filters:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
         return self.relu(y + self.shortcut(x))
 
 
-def build(num_classes: int, in_channels: int, image_size: int, *, width: int, dropout: float) -> nn.Sequential:
+def build(
+    num_classes: int, in_channels: int, image_size: int, *, width: int, dropout: float
+) -> nn.Sequential:
     """(N, in_channels, image_size, image_size) float to (N, num_classes) logits; any image size.
 
     Args:

@@ -27,7 +27,12 @@ def build(num_classes: int, in_channels: int, image_size: int, *, dropout: float
     layers: list[nn.Module] = []
     for channels, filters in zip((in_channels, *FILTERS), FILTERS, strict=False):
         layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
-    layers += [nn.Flatten(), nn.Linear(FILTERS[-1] * side * side, DENSE), nn.ReLU(), nn.Dropout(dropout)]
+    layers += [
+        nn.Flatten(),
+        nn.Linear(FILTERS[-1] * side * side, DENSE),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+    ]
     layers += [nn.Linear(DENSE, num_classes)]
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):

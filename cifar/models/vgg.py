@@ -43,13 +43,21 @@ def build(
         )
     highest = dropout + depth * dropout_step
     if highest >= 1:
-        raise UserError(f"dropout rises to {highest:g} (params.yaml, train.dropout_step): it must stay below 1")
+        raise UserError(
+            f"dropout rises to {highest:g} (params.yaml, train.dropout_step): it must stay below 1"
+        )
     layers: list[nn.Module] = []
     channels = in_channels
     for block in range(depth):
         filters = width << block
-        layers += [nn.Conv2d(channels, filters, 3, padding=1), *activation(filters, batch_norm, pool=False)]
-        layers += [nn.Conv2d(filters, filters, 3, padding=1), *activation(filters, batch_norm, pool=True)]
+        layers += [
+            nn.Conv2d(channels, filters, 3, padding=1),
+            *activation(filters, batch_norm, pool=False),
+        ]
+        layers += [
+            nn.Conv2d(filters, filters, 3, padding=1),
+            *activation(filters, batch_norm, pool=True),
+        ]
         layers += [nn.Dropout(dropout + block * dropout_step)]
         channels = filters
     layers += [nn.Flatten(), nn.Linear(channels * side * side, DENSE), nn.ReLU()]

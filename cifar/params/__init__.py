@@ -41,10 +41,19 @@ def read(path: Path | str = "params.yaml") -> dict[str, Any]:
         raise UserError(f"no {path} here: run this in the root of the repository") from None
     except UnicodeDecodeError:
         raise UserError(f"not a text file ({path}): save it as UTF-8") from None
-    except (YAMLError, ValueError, RecursionError) as error:  # the last two: 2026-02-30, digits by the thousand, [[[[…
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
+    except (
+        YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # the last two: 2026-02-30, digits by the thousand, [[[[…
+        mark, problem = (
+            getattr(error, "problem_mark", None),
+            getattr(error, "problem", None) or error,
+        )
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{str(problem).partition(chr(10))[0]} ({path}{line}): correct it") from None
+        raise UserError(
+            f"{str(problem).partition(chr(10))[0]} ({path}{line}): correct it"
+        ) from None
     if not isinstance(values, dict):
         raise UserError(f"no sections ({path}): restore it with `git checkout {path}`")
     return values
@@ -53,7 +62,10 @@ def read(path: Path | str = "params.yaml") -> dict[str, Any]:
 def sections() -> dict[str, type[Section]]:
     """All sections by name, from the files beside this one: fetch -> Fetch, and so on."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
-    return {name: getattr(importlib.import_module(f"{__name__}.{name}"), name.capitalize()) for name in names}
+    return {
+        name: getattr(importlib.import_module(f"{__name__}.{name}"), name.capitalize())
+        for name in names
+    }
 
 
 def check(values: dict[str, Any], path: Path | str = "params.yaml") -> dict[str, Any]:

@@ -15,8 +15,12 @@ class Fetch(Section):
     @model_validator(mode="after")
     def check_source(self) -> Self:
         if self.dataset == "images" and not self.source:
-            raise ValueError("fetch.dataset: images needs fetch.source, the folder or archive of your pictures")
+            raise ValueError(
+                "fetch.dataset: images needs fetch.source, the folder or archive of your pictures"
+            )
         if self.dataset == "digits" and (self.source or self.sha256):
             key = "source" if self.source else "sha256"
-            raise ValueError(f"fetch.dataset: digits is built in and takes no fetch.{key}: set it to null")
+            raise ValueError(
+                f"fetch.dataset: digits is built in and takes no fetch.{key}: set it to null"
+            )
         return self

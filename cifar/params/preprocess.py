@@ -22,5 +22,7 @@ class Preprocess(Section):
     @model_validator(mode="after")
     def check_fold(self) -> Self:
         if self.folds == 1 or self.fold >= max(1, self.folds):
-            raise ValueError("preprocess.folds is 0 or at least 2, and preprocess.fold is below it, counting from 0")
+            raise ValueError(
+                "preprocess.folds is 0 or at least 2, and preprocess.fold is below it, counting from 0"
+            )
         return self

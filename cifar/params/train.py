@@ -8,7 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from cifar.params import Section
 
 MODELS = Path(__file__).parent.parent / "models"
-MUON = ("fast",)  # networks whose layers have the scales that muon's rates are made for: add your own
+MUON = (
+    "fast",
+)  # networks whose layers have the scales that muon's rates are made for: add your own
 
 
 class Train(Section):
@@ -66,23 +68,37 @@ class Train(Section):
     @model_validator(mode="after")
     def check_together(self) -> Self:
         if self.nesterov and self.optimizer != "sgd":
-            raise ValueError(f"train.nesterov has no effect with train.optimizer: {self.optimizer}: set it to false")
+            raise ValueError(
+                f"train.nesterov has no effect with train.optimizer: {self.optimizer}: set it to false"
+            )
         if self.nesterov and not self.momentum:
             raise ValueError("train.nesterov needs train.momentum above 0")
         if self.momentum and self.optimizer in ("adam", "adamw"):
-            raise ValueError(f"train.momentum has no effect with train.optimizer: {self.optimizer}: set it to 0")
+            raise ValueError(
+                f"train.momentum has no effect with train.optimizer: {self.optimizer}: set it to 0"
+            )
         if self.optimizer == "muon" and self.model not in MUON:
             others = "-S train.optimizer=sgd -S train.lr=0.01 -S train.small_share=0"
             known = ", ".join(MUON)
-            raise ValueError(f"train.optimizer: muon is for train.model: {known}, not {self.model}: try {others}")
+            raise ValueError(
+                f"train.optimizer: muon is for train.model: {known}, not {self.model}: try {others}"
+            )
         if self.batch_size < 2 * self.processes:
-            raise ValueError(f"train.batch_size must be at least 2 for each of train.processes = {self.processes}")
+            raise ValueError(
+                f"train.batch_size must be at least 2 for each of train.processes = {self.processes}"
+            )
         if self.processes > 1 and self.device not in ("auto", "cuda", "cpu"):
-            raise ValueError(f"train.device: {self.device} is one device, not for train.processes: take auto")
+            raise ValueError(
+                f"train.device: {self.device} is one device, not for train.processes: take auto"
+            )
         if self.warmup and self.warmup >= self.epochs:
-            raise ValueError(f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}")
+            raise ValueError(
+                f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}"
+            )
         if self.warmup and self.schedule == "plateau":
             raise ValueError("train.schedule: plateau takes no train.warmup: set it to 0")
         if (self.model == "pretrained") != bool(self.backbone):
-            raise ValueError("train.model: pretrained and train.backbone go together: set both or none")
+            raise ValueError(
+                "train.model: pretrained and train.backbone go together: set both or none"
+            )
         return self

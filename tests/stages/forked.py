@@ -14,7 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-LIBRARIES = ["matplotlib.backends.backend_agg", "pandas", "pydantic", "requests", "sklearn.datasets", "torch._dynamo"]
+LIBRARIES = [
+    "matplotlib.backends.backend_agg",
+    "pandas",
+    "pydantic",
+    "requests",
+    "sklearn.datasets",
+    "torch._dynamo",
+]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(LIBRARIES)
 
@@ -39,7 +46,9 @@ def run(folder: Path, stage: str, fault: Fault | None = None, **environment: str
     return Ended(process.exitcode, *(log.read_text() for log in logs))
 
 
-def work(folder: Path, stage: str, logs: list[Path], fault: Fault | None, environment: dict[str, str]) -> None:
+def work(
+    folder: Path, stage: str, logs: list[Path], fault: Fault | None, environment: dict[str, str]
+) -> None:
     os.chdir(folder)
     for number, log in zip((1, 2), logs, strict=True):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -85,7 +94,10 @@ def die() -> None:
 def edit(name: str) -> None:
     """As a person does while the stage runs."""
     path = Path(name)
-    path.write_bytes(path.read_bytes().replace(b"lr: 0.05", b"lr: 0.06") + (b"" if name == "params.yaml" else b"\n"))
+    path.write_bytes(
+        path.read_bytes().replace(b"lr: 0.05", b"lr: 0.06")
+        + (b"" if name == "params.yaml" else b"\n")
+    )
 
 
 def no_memory() -> None:
@@ -93,7 +105,9 @@ def no_memory() -> None:
     import torch
 
     def fail(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total ...")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total ..."
+        )
 
     torch.nn.functional.conv2d = fail
 

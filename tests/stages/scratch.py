@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_stage(
-    folder: Path, name: str, env: dict[str, str] | None = None, disk: int | None = None, **overrides: dict[str, Any]
+    folder: Path,
+    name: str,
+    env: dict[str, str] | None = None,
+    disk: int | None = None,
+    **overrides: dict[str, Any],
 ) -> subprocess.CompletedProcess[str]:
     """`python -m stages.<name>` in `folder`, with the repository's params.yaml and e.g. fetch={"dataset": "digits"}.
 
@@ -30,7 +34,9 @@ def run_stage(
         [sys.executable, "-m", f"stages.{name}"],
         cwd=folder,
         env=inherited | fixed | (env or {}),
-        preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))) if disk else None,
+        preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk)))
+        if disk
+        else None,
         capture_output=True,
         text=True,
         timeout=60,
@@ -39,4 +45,8 @@ def run_stage(
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file in the folder and its bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

@@ -23,7 +23,9 @@ RESULTS = ("data", "models", "metrics", "plots")
 
 def results(folder):
     """Every file that stages have written there, temporary ones too."""
-    return {f"{name}/{file}": body for name in RESULTS for file, body in content(folder / name).items()}
+    return {
+        f"{name}/{file}": body for name in RESULTS for file, body in content(folder / name).items()
+    }
 
 
 def one_line(ended, said, code=1):
@@ -37,7 +39,11 @@ def one_line(ended, said, code=1):
 def finished(first_run, tmp_path_factory):
     """Code, parameters and results of a whole run, without Git and DVC."""
     folder = tmp_path_factory.mktemp("finished") / "project"
-    shutil.copytree(first_run.project.path, folder, ignore=shutil.ignore_patterns(".*", "tests", "docs", "recipes"))
+    shutil.copytree(
+        first_run.project.path,
+        folder,
+        ignore=shutil.ignore_patterns(".*", "tests", "docs", "recipes"),
+    )
     return folder
 
 
@@ -70,7 +76,9 @@ def check_rerun(folder, stage, finished):
 def test_a_full_disk(stage, before, finished):
     """A disk that fills up is one line with the file; what is there then is right, and so is the next run."""
     folder = before(stage)
-    one_line(forked.run(folder, stage, partial(forked.full_disk, STAGES[stage][0])), "File too large (")
+    one_line(
+        forked.run(folder, stage, partial(forked.full_disk, STAGES[stage][0])), "File too large ("
+    )
     assert results(folder).items() <= results(finished).items()
     check_rerun(folder, stage, finished)
 
@@ -151,7 +159,10 @@ def test_too_little_memory_on_the_device(stage, before, finished):
     """CUDA's out of memory is one line that names the batch size, and leaves nothing."""
     folder = before(stage)
     there = results(folder)
-    one_line(forked.run(folder, stage, forked.no_memory), "error: out of memory (params.yaml): lower train.batch_size")
+    one_line(
+        forked.run(folder, stage, forked.no_memory),
+        "error: out of memory (params.yaml): lower train.batch_size",
+    )
     assert results(folder) == there
     check_rerun(folder, stage, finished)
 
@@ -169,7 +180,11 @@ def test_a_loss_that_is_not_a_number(before, finished):
     assert results(folder) == results(finished)
 
 
-EDITS = {"a parameter": "params.yaml", "data": "data/processed/train/labels.npy", "code": "cifar/optim.py"}
+EDITS = {
+    "a parameter": "params.yaml",
+    "data": "data/processed/train/labels.npy",
+    "code": "cifar/training/optim.py",
+}
 
 
 @pytest.mark.fault
@@ -183,7 +198,9 @@ def test_an_edit_while_training_runs(what, before, finished):
     assert "changed while this stage ran (dvc.yaml): run `dvc repro` again" in ended.errors
     again = forked.run(folder, "train", DVC_STAGE="train", DVC_ROOT=str(folder))
     assert again[::2] == (0, "") and "going on" not in again.printed
-    assert (folder / "models/model.json").read_bytes() != (finished / "models/model.json").read_bytes()
+    assert (folder / "models/model.json").read_bytes() != (
+        finished / "models/model.json"
+    ).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +213,11 @@ def interrupted(finished, tmp_path_factory):
 
 
 def checkpoint(folder):
-    (path,) = (path for path in (folder / ".checkpoints").iterdir() if re.fullmatch(r"[0-9a-f]{32}", path.name))
+    (path,) = (
+        path
+        for path in (folder / ".checkpoints").iterdir()
+        if re.fullmatch(r"[0-9a-f]{32}", path.name)
+    )
     return path
 
 
@@ -210,12 +231,19 @@ def replace(name, change):
 
 
 STRANGERS = {  # what is changed before the training goes on
-    "one bit of the checkpoint": lambda folder: checkpoint(folder).write_bytes(flip(checkpoint(folder).read_bytes())),
+    "one bit of the checkpoint": lambda folder: checkpoint(folder).write_bytes(
+        flip(checkpoint(folder).read_bytes())
+    ),
     "an emptied checkpoint": lambda folder: checkpoint(folder).write_bytes(b""),
-    "a cut checkpoint": lambda folder: checkpoint(folder).write_bytes(checkpoint(folder).read_bytes()[:-1]),
+    "a cut checkpoint": lambda folder: checkpoint(folder).write_bytes(
+        checkpoint(folder).read_bytes()[:-1]
+    ),
     "parameters": replace("params.yaml", lambda content: content.replace(b"lr: 0.05", b"lr: 0.06")),
     "data": replace("data/processed/train/images.npy", lambda content: content[:-1] + b"\7"),
-    "code": replace("cifar/training.py", lambda content: content.replace(b"(logits, labels)", b"(2 * logits, labels)")),
+    "code": replace(
+        "cifar/training/trainer.py",
+        lambda content: content.replace(b"(logits, labels)", b"(2 * logits, labels)"),
+    ),
     "versions": lambda folder: None,
 }
 
@@ -232,7 +260,9 @@ def test_a_checkpoint_that_does_not_fit(what, interrupted, tmp_path):
         STRANGERS[what](folder) if folder == found or "checkpoint" not in what else None
         ended = forked.run(folder, "train", fault)
         assert ended[::2] == (0, "") and "going on" not in ended.printed
-        assert ("damaged and is not used" in ended.printed) == (folder == found and "checkpoint" in what)
+        assert ("damaged and is not used" in ended.printed) == (
+            folder == found and "checkpoint" in what
+        )
     assert results(found) == results(none)
 
 

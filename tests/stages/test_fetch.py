@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from scratch import content, run_stage
 
-from cifar import datasets, pictures
+from cifar.data import datasets, pictures
 
-CLASSES = {"cifar10": [f"class {i}" for i in range(10)], "cifar100": [f"class {i}" for i in range(100)]}
+CLASSES = {
+    "cifar10": [f"class {i}" for i in range(10)],
+    "cifar100": [f"class {i}" for i in range(100)],
+}
 
 
 def arrays(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,11 +40,15 @@ def cifar(path: Path, name: str, kind: str) -> dict[str, np.ndarray]:
         for member, (images, labels) in zip(names, parts, strict=True):
             rows = images.transpose(0, 3, 1, 2).reshape(3, -1)
             if kind == "binary":
-                prefix = np.zeros((3, layout.label_bytes), np.uint8)  # of two label bytes, the first is the coarse one
+                prefix = np.zeros(
+                    (3, layout.label_bytes), np.uint8
+                )  # of two label bytes, the first is the coarse one
                 prefix[:, -1] = labels
                 members[member] = np.hstack([prefix, rows]).tobytes()
             else:
-                members[member] = pickle.dumps({b"data": rows, layout.labels_key.encode(): labels.tolist()})
+                members[member] = pickle.dumps(
+                    {b"data": rows, layout.labels_key.encode(): labels.tolist()}
+                )
     if kind == "binary":
         members[layout.classes] = "\n".join(CLASSES[name]).encode()
     else:
@@ -61,8 +68,14 @@ def sha256(path: Path) -> str:
 
 def check_raw(folder: Path, name: str, expected: dict[str, np.ndarray]) -> None:
     raw = folder / "data" / "raw"
-    assert {path.name for path in raw.iterdir()} == {"dataset.json", *(f"{key}.npy" for key in expected)}
-    assert json.loads((raw / "dataset.json").read_text()) == {"name": name, "classes": CLASSES[name]}
+    assert {path.name for path in raw.iterdir()} == {
+        "dataset.json",
+        *(f"{key}.npy" for key in expected),
+    }
+    assert json.loads((raw / "dataset.json").read_text()) == {
+        "name": name,
+        "classes": CLASSES[name],
+    }
     for key, array in expected.items():
         found = np.load(raw / f"{key}.npy")
         assert found.dtype == (np.uint8 if key.endswith("images") else np.int64)
@@ -99,13 +112,34 @@ def test_digits_are_built_in(tmp_path):
     run = run_stage(tmp_path, "fetch", fetch={"dataset": "digits"})
     assert run.returncode == 0, run.stderr
     raw = tmp_path / "data" / "raw"
-    assert {path.name for path in raw.iterdir()} == {"dataset.json", "train_images.npy", "train_labels.npy"}
+    assert {path.name for path in raw.iterdir()} == {
+        "dataset.json",
+        "train_images.npy",
+        "train_labels.npy",
+    }
     images, labels = np.load(raw / "train_images.npy"), np.load(raw / "train_labels.npy")
-    assert (images.shape, images.dtype, labels.shape, labels.dtype) == ((1797, 8, 8, 1), np.uint8, (1797,), np.int64)
+    assert (images.shape, images.dtype, labels.shape, labels.dtype) == (
+        (1797, 8, 8, 1),
+        np.uint8,
+        (1797,),
+        np.int64,
+    )
     assert np.unique(images).tolist() == [round(level * 255 / 16) for level in range(17)]
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert images[0, 0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0 in the original
-    assert json.loads((raw / "dataset.json").read_text()) == {"name": "digits", "classes": list("0123456789")}
+    assert images[0, 0, :, 0].tolist() == [
+        0,
+        0,
+        80,
+        207,
+        143,
+        16,
+        0,
+        0,
+    ]  # 0 0 5 13 9 1 0 0 in the original
+    assert json.loads((raw / "dataset.json").read_text()) == {
+        "name": "digits",
+        "classes": list("0123456789"),
+    }
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -129,7 +163,9 @@ def test_a_copy_needs_its_checksum(tmp_path):
     assert "copy.tar.gz is not the expected file (params.yaml, fetch.sha256)" in message
     assert real in message
     assert not (tmp_path / "data").exists()
-    message = error(run_stage(tmp_path, "fetch", fetch={"source": "copy.tar.gz", "sha256": "0" * 64}))
+    message = error(
+        run_stage(tmp_path, "fetch", fetch={"source": "copy.tar.gz", "sha256": "0" * 64})
+    )
     assert real in message
     assert not (tmp_path / "data").exists()
 
@@ -155,15 +191,21 @@ def test_an_address_is_downloaded_once_and_verified(web, tmp_path):
 def test_an_address_needs_a_checksum(dataset, web, tmp_path):
     """What comes from the web without a checksum is refused with its real one, pictures too, and nothing is written."""
     cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
-    message = error(run_stage(tmp_path, "fetch", fetch={"dataset": dataset, "source": f"{web.url}/copy.tar.gz"}))
-    assert f"fetch.sha256): if you trust it, set it to {sha256(web.folder / 'copy.tar.gz')}" in message
+    message = error(
+        run_stage(tmp_path, "fetch", fetch={"dataset": dataset, "source": f"{web.url}/copy.tar.gz"})
+    )
+    assert (
+        f"fetch.sha256): if you trust it, set it to {sha256(web.folder / 'copy.tar.gz')}" in message
+    )
     assert not (tmp_path / "data").exists()
 
 
 def test_a_wrong_download_is_refused(web, tmp_path):
     """What comes from the web with another checksum than the given one is refused with the real one, and not kept."""
     (web.folder / "copy.tar.gz").write_bytes(b"<html>Please log in</html>")
-    message = error(run_stage(tmp_path, "fetch", fetch={"source": f"{web.url}/copy.tar.gz", "sha256": "0" * 64}))
+    message = error(
+        run_stage(tmp_path, "fetch", fetch={"source": f"{web.url}/copy.tar.gz", "sha256": "0" * 64})
+    )
     assert sha256(web.folder / "copy.tar.gz") in message
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / ".downloads" / "copy.tar.gz").exists()
@@ -176,7 +218,9 @@ def test_mirrors_are_tried_in_turn(web, tmp_path):
     (web.folder / "b").mkdir()
     expected = cifar(web.folder / "b" / "cifar-100-binary.tar.gz", "cifar100", "binary")
     source = {"dataset": "cifar100", "sha256": sha256(web.folder / "b" / "cifar-100-binary.tar.gz")}
-    run = run_stage(tmp_path, "fetch", fetch=source, env={"CIFAR_MIRRORS": f"{web.url}/a/ {web.url}/b"})
+    run = run_stage(
+        tmp_path, "fetch", fetch=source, env={"CIFAR_MIRRORS": f"{web.url}/a/ {web.url}/b"}
+    )
     assert run.returncode == 0, run.stderr
     check_raw(tmp_path, "cifar100", expected)
     assert [path[:3] for path in web.asked] == ["/a/", "/a/", "/a/", "/b/"]
@@ -186,7 +230,10 @@ def test_mirrors_are_tried_in_turn(web, tmp_path):
 def test_without_a_mirror_two_ways_on_are_named(web, tmp_path):
     """When no mirror has the official archive, the message says what each did, and how to go on without them."""
     run = run_stage(
-        tmp_path, "fetch", env={"CIFAR_MIRRORS": f"{web.url}/a/ {web.url}/b/"}, fetch={"dataset": "cifar10"}
+        tmp_path,
+        "fetch",
+        env={"CIFAR_MIRRORS": f"{web.url}/a/ {web.url}/b/"},
+        fetch={"dataset": "cifar10"},
     )
     message = error(run)
     for part in ("/a/cifar-10-binary.tar.gz: HTTP 404; ", "/b/cifar-10-binary.tar.gz: HTTP 404)"):
@@ -217,25 +264,45 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
     for source in ("pets", "pets.tar.gz", "./pets.zip"):
         (tmp_path / "copy").mkdir(exist_ok=True)
         env = {"DVC_ROOT": str(tmp_path)}
-        run = run_stage(tmp_path / "copy", "fetch", fetch={"dataset": "images", "source": source}, env=env)
+        run = run_stage(
+            tmp_path / "copy", "fetch", fetch={"dataset": "images", "source": source}, env=env
+        )
         assert run.returncode == 0, run.stderr
         assert ("DVC does not watch" in run.stdout) == (source == "pets")
         raw = tmp_path / "copy" / "data" / "raw"
         expected = sorted((name, body) for name, body in FILES.items() if ".DS_Store" not in name)
         assert pictures.unpack(raw / "pictures.tar") == expected
-        assert json.loads((raw / "dataset.json").read_text()) == {"name": "images", "classes": ["cat", "dog"]}
+        assert json.loads((raw / "dataset.json").read_text()) == {
+            "name": "images",
+            "classes": ["cat", "dog"],
+        }
 
 
 @pytest.mark.hostile
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ({"dataset": "images", "source": "~nobody-of-this-name/x"}, "no such file: ~nobody-of-this-name/x"),
-        ({"dataset": "images", "source": "nowhere"}, "no such file: nowhere (params.yaml, fetch.source)"),
-        ({"dataset": "cifar10", "source": "."}, "no such file: . (params.yaml, fetch.source): name a folder"),
+        (
+            {"dataset": "images", "source": "~nobody-of-this-name/x"},
+            "no such file: ~nobody-of-this-name/x",
+        ),
+        (
+            {"dataset": "images", "source": "nowhere"},
+            "no such file: nowhere (params.yaml, fetch.source)",
+        ),
+        (
+            {"dataset": "cifar10", "source": "."},
+            "no such file: . (params.yaml, fetch.source): name a folder",
+        ),
         ({"dataset": "images", "source": "evil.tar"}, "member 'train/cat/link' is a link"),
-        ({"dataset": "cifar10", "source": "evil.tar", "sha256": True}, "member 'train/cat/link' is a link"),
-        ({"dataset": "cifar100", "source": "cifar10.tar.gz", "sha256": True}, "no member cifar-100-binary/"),
+        (
+            {"dataset": "cifar10", "source": "evil.tar", "sha256": True},
+            "member 'train/cat/link' is a link",
+        ),
+        (
+            {"dataset": "cifar100", "source": "cifar10.tar.gz", "sha256": True},
+            "no member cifar-100-binary/",
+        ),
     ],
 )
 def test_a_source_that_cannot_serve_is_told(source, said, tmp_path):
@@ -266,6 +333,10 @@ def test_trouble_with_the_disk_leaves_nothing(trouble, tmp_path):
     if trouble == "folder is a file":
         (tmp_path / "data").write_bytes(b"")
     source = {"source": "copy.tar.gz", "sha256": sha256(tmp_path / "copy.tar.gz")}
-    message = error(run_stage(tmp_path, "fetch", fetch=source, disk=20_000 if trouble == "disk is full" else None))
+    message = error(
+        run_stage(
+            tmp_path, "fetch", fetch=source, disk=20_000 if trouble == "disk is full" else None
+        )
+    )
     assert "data/raw" in message
     assert content(tmp_path).keys() - {"data"} == {"params.yaml", "copy.tar.gz"}

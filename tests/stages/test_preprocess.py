@@ -25,7 +25,9 @@ def raw_arrays(folder: Path, channels: int = 3, test: int = 20) -> dict[str, np.
     (folder / "data" / "raw").mkdir(parents=True)
     for name, array in arrays.items():
         np.save(folder / "data" / "raw" / f"{name}.npy", array)
-    (folder / "data" / "raw" / "dataset.json").write_text('{"name": "made", "classes": ["a", "b", "c"]}')
+    (folder / "data" / "raw" / "dataset.json").write_text(
+        '{"name": "made", "classes": ["a", "b", "c"]}'
+    )
     return arrays
 
 
@@ -37,7 +39,9 @@ def raw_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
             info.size = len(body)
             tar.addfile(info, io.BytesIO(body))
     classes = sorted({name.split("/")[1] for name in pictures})
-    (folder / "data" / "raw" / "dataset.json").write_text(json.dumps({"name": "images", "classes": classes}))
+    (folder / "data" / "raw" / "dataset.json").write_text(
+        json.dumps({"name": "images", "classes": classes})
+    )
 
 
 def picture(value: int) -> bytes:
@@ -53,15 +57,21 @@ def pets(**more: bytes) -> dict[str, bytes]:
     return cats | dogs | {"test/cat/0.png": picture(50), "test/dog/0.png": picture(150)} | more
 
 
-def preprocess(folder: Path, env: dict[str, str] | None = None, **values) -> tuple[dict, dict[str, np.ndarray]]:
+def preprocess(
+    folder: Path, env: dict[str, str] | None = None, **values
+) -> tuple[dict, dict[str, np.ndarray]]:
     """Run the stage with the repository's parameters, changed by `values`; all facts, and the arrays by name."""
-    run = run_stage(folder, "preprocess", env=env, preprocess={"image_size": 4, "val_fraction": 0.25} | values)
+    run = run_stage(
+        folder, "preprocess", env=env, preprocess={"image_size": 4, "val_fraction": 0.25} | values
+    )
     assert run.returncode == 0, run.stderr
     out = folder / "data" / "processed"
     expected = {f"{split}/{kind}.npy" for split in SPLITS for kind in ("images", "labels", "names")}
     assert content(out).keys() == {"dataset.json", "report.json", *expected}
     facts = json.loads((out / "dataset.json").read_text())
-    assert not facts.keys() & {"counts", "in_test_and_training", "skipped"}, "training depends on this file"
+    assert not facts.keys() & {"counts", "in_test_and_training", "skipped"}, (
+        "training depends on this file"
+    )
     facts |= json.loads((out / "report.json").read_text())
     return facts, {name[:-4]: np.load(out / name) for name in expected}
 
@@ -80,12 +90,17 @@ def test_three_splits_of_the_arrays(tmp_path):
     with its label, and the statistics are those of the training images alone."""
     raw = raw_arrays(tmp_path)
     facts, out = preprocess(tmp_path)
-    assert sorted([*out["train/names"], *out["val/names"]]) == sorted(f"train/{i}" for i in range(60))
+    assert sorted([*out["train/names"], *out["val/names"]]) == sorted(
+        f"train/{i}" for i in range(60)
+    )
     assert out["test/names"].tolist() == [f"test/{i}" for i in range(20)]
     for split in SPLITS:
         images, labels, names = (out[f"{split}/{kind}"] for kind in ("images", "labels", "names"))
         assert (images.dtype, labels.dtype, images.shape[1:]) == (np.uint8, np.int64, (4, 4, 3))
-        source, places = ("test" if split == "test" else "train"), [int(name.split("/")[1]) for name in names]
+        source, places = (
+            ("test" if split == "test" else "train"),
+            [int(name.split("/")[1]) for name in names],
+        )
         assert places == sorted(places)
         np.testing.assert_array_equal(images, raw[f"{source}_images"][places])
         np.testing.assert_array_equal(labels, raw[f"{source}_labels"][places])
@@ -114,7 +129,9 @@ def test_the_same_bytes_elsewhere_and_later(tmp_path):
         for kind in ("arrays", "pictures"):
             folder = tmp_path / name / kind
             folder.mkdir(parents=True)
-            raw_arrays(folder) if kind == "arrays" else raw_pictures(folder, pets(**{"train/cat/x.png": b""}))
+            raw_arrays(folder) if kind == "arrays" else raw_pictures(
+                folder, pets(**{"train/cat/x.png": b""})
+            )
             preprocess(folder, env=env, on_bad_image="skip", image_size=3)
         outputs.append(content(tmp_path / name))
     assert outputs[0] == outputs[1]
@@ -146,9 +163,16 @@ def test_folds_take_turns(tmp_path):
 def test_few_images_for_quick_looks(tmp_path):
     """With per_class, at most so many images of each class are shared by training and validation, and as many test."""
     raw_arrays(tmp_path)
-    assert preprocess(tmp_path, per_class=4)[0]["counts"] == {"train": [3] * 3, "val": [1] * 3, "test": [4] * 3}
+    assert preprocess(tmp_path, per_class=4)[0]["counts"] == {
+        "train": [3] * 3,
+        "val": [1] * 3,
+        "test": [4] * 3,
+    }
     run = run_stage(tmp_path, "preprocess", preprocess={"per_class": 1})
-    assert "a class has 1 and 0.1 of them are to be held out (params.yaml, preprocess.val_fraction)" in error(run)
+    assert (
+        "a class has 1 and 0.1 of them are to be held out (params.yaml, preprocess.val_fraction)"
+        in error(run)
+    )
 
 
 def test_pictures_become_arrays(tmp_path):
@@ -161,7 +185,10 @@ def test_pictures_become_arrays(tmp_path):
         names, labels = out[f"{split}/names"].tolist(), out[f"{split}/labels"].tolist()
         assert names == sorted(names)
         assert labels == [int("dog" in name) for name in names]
-        numbers = [int(name.split("/")[2][:-4]) + 100 * label for name, label in zip(names, labels, strict=True)]
+        numbers = [
+            int(name.split("/")[2][:-4]) + 100 * label
+            for name, label in zip(names, labels, strict=True)
+        ]
         red = out[f"{split}/images"][:, 0, 0].tolist()
         assert red == [[number + 50 * (split == "test"), 0, 255] for number in numbers]
     assert {name.split("/")[0] for name in out["test/names"]} == {"test"}
@@ -170,7 +197,11 @@ def test_pictures_become_arrays(tmp_path):
 @pytest.mark.hostile
 def test_bad_pictures_are_listed_or_skipped(tmp_path):
     """All bad pictures are named with their reasons, then the stage ends; or it goes on and records them."""
-    bad = {"train/cat/empty.png": b"", "train/dog/text.png": b"hello", "test/cat/cut.png": picture(1)[:-30]}
+    bad = {
+        "train/cat/empty.png": b"",
+        "train/dog/text.png": b"hello",
+        "test/cat/cut.png": picture(1)[:-30],
+    }
     raw_pictures(tmp_path, pets(**bad))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
     assert "3 of 25 pictures cannot be used, listed above" in error(run)
@@ -196,7 +227,9 @@ def test_bad_pictures_are_listed_or_skipped(tmp_path):
 )
 def test_skipping_must_leave_something(lost, said, tmp_path):
     """A class without a usable training picture, and a test part without any, end it; nothing takes their place."""
-    raw_pictures(tmp_path, {name: b"" if name.startswith(lost) else body for name, body in pets().items()})
+    raw_pictures(
+        tmp_path, {name: b"" if name.startswith(lost) else body for name, body in pets().items()}
+    )
     assert said in error(run_stage(tmp_path, "preprocess", preprocess={"on_bad_image": "skip"}))
     assert not (tmp_path / "data" / "processed").exists()
 
@@ -204,10 +237,15 @@ def test_skipping_must_leave_something(lost, said, tmp_path):
 @pytest.mark.hostile
 def test_test_images_that_are_also_trained_on_are_counted(tmp_path):
     """A test image whose pixels are among the training images is counted, said, and recorded."""
-    raw_pictures(tmp_path, pets(**{"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)}))
+    raw_pictures(
+        tmp_path, pets(**{"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)})
+    )
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
     assert "note: 2 of 4 test images are also among the training images" in run.stdout
-    assert json.loads((tmp_path / "data/processed/report.json").read_text())["in_test_and_training"] == 2
+    assert (
+        json.loads((tmp_path / "data/processed/report.json").read_text())["in_test_and_training"]
+        == 2
+    )
 
 
 @pytest.mark.hostile
@@ -226,7 +264,10 @@ def test_test_images_that_are_also_trained_on_can_be_an_error(tmp_path):
 @pytest.mark.hostile
 @pytest.mark.parametrize(
     ("values", "said"),
-    [({"val_fraction": 0.95}, "preprocess.val_fraction"), ({"folds": 11}, "a class has 10 for 11 folds")],
+    [
+        ({"val_fraction": 0.95}, "preprocess.val_fraction"),
+        ({"folds": 11}, "a class has 10 for 11 folds"),
+    ],
     ids=["for the share", "for the folds"],
 )
 def test_too_few_images_are_told(values, said, tmp_path):
@@ -237,7 +278,9 @@ def test_too_few_images_are_told(values, said, tmp_path):
     assert not (tmp_path / "data/processed").exists()
 
 
-@pytest.mark.parametrize("trouble", ["disk is full", "folder is a file", "nothing fetched", "damaged array"])
+@pytest.mark.parametrize(
+    "trouble", ["disk is full", "folder is a file", "nothing fetched", "damaged array"]
+)
 def test_trouble_with_the_disk_is_one_line(trouble, tmp_path):
     """When reading or writing fails, the stage ends with one line that names the file, and leaves no part of one."""
     raw_arrays(tmp_path)
@@ -249,7 +292,9 @@ def test_trouble_with_the_disk_is_one_line(trouble, tmp_path):
     elif trouble == "damaged array":
         (raw / "train_images.npy").write_bytes((raw / "train_images.npy").read_bytes()[:-1])
     limit = 2000 if trouble == "disk is full" else None  # the training images have 2,160 bytes
-    run = run_stage(tmp_path, "preprocess", disk=limit, preprocess={"image_size": 4, "val_fraction": 0.25})
+    run = run_stage(
+        tmp_path, "preprocess", disk=limit, preprocess={"image_size": 4, "val_fraction": 0.25}
+    )
     file = {"nothing fetched": r"raw/dataset\.json", "damaged array": r"raw/train_images\.npy"}.get(
         trouble, "processed"
     )

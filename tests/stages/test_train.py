@@ -15,7 +15,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from cifar import network
+from cifar import networks
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {
@@ -32,7 +32,12 @@ PAIR = {
     "model": "fast", "depth": 1, "width": 2, "dropout_step": 0.0, "batch_norm": False, "small_share": 0.3,
     "ensemble": 2, "ema": 0.9, "schedule": "plateau", "warmup": 0, "keep": "best", "patience": 3, "epochs": 10,
 }  # fmt: skip
-OUTPUTS = ["metrics/train.json", "models/model.json", "models/model.safetensors", "plots/history.csv"]
+OUTPUTS = [
+    "metrics/train.json",
+    "models/model.json",
+    "models/model.safetensors",
+    "plots/history.csv",
+]
 
 
 def scratch(folder, images=200, **changes):
@@ -45,7 +50,13 @@ def scratch(folder, images=200, **changes):
         (folder / "data/processed" / split).mkdir(parents=True)
         np.save(folder / f"data/processed/{split}/images.npy", pixels.astype(np.uint8))
         np.save(folder / f"data/processed/{split}/labels.npy", labels)
-    facts = {"classes": ["a", "b", "c"], "channels": 1, "image_size": 12, "mean": [0.3], "std": [0.2]}
+    facts = {
+        "classes": ["a", "b", "c"],
+        "channels": 1,
+        "image_size": 12,
+        "mean": [0.3],
+        "std": [0.2],
+    }
     (folder / "data/processed/dataset.json").write_text(json.dumps(facts))
     write_parameters(folder, **changes)
     return folder
@@ -104,7 +115,9 @@ def kill(folder, number, lines, delay=0.0):
                 process.send_signal(number)
                 break
         errors = process.stderr.read()
-    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), printed + errors
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), (
+        printed + errors
+    )
     assert errors.startswith("error: interrupted (Ctrl-C)" if number == signal.SIGINT else "")
     assert errors.count("\n") == (number == signal.SIGINT)
     assert not any((folder / name).exists() for name in OUTPUTS)
@@ -113,7 +126,10 @@ def kill(folder, number, lines, delay=0.0):
 
 def resumed(printed):
     """For each network that a run has gone on with, after which epoch."""
-    return {int(n): int(epoch) for n, epoch in re.findall(r"network (\d+): going on after epoch (\d+)", printed)}
+    return {
+        int(n): int(epoch)
+        for n, epoch in re.findall(r"network (\d+): going on after epoch (\d+)", printed)
+    }
 
 
 def interrupt(folder, plan):
@@ -135,7 +151,11 @@ def outputs(folder):
 
 def checkpoints(folder):
     """Whole ones, without locks and without what a kill in the middle of writing leaves behind."""
-    return [path for path in (folder / ".checkpoints").iterdir() if re.fullmatch(r"[0-9a-f]{32}", path.name)]
+    return [
+        path
+        for path in (folder / ".checkpoints").iterdir()
+        if re.fullmatch(r"[0-9a-f]{32}", path.name)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +181,7 @@ def test_the_pair_exercises_what_it_is_for(undisturbed):
 def test_the_readable_copy_of_the_description_is_the_one_in_the_model(undisturbed, tmp_path):
     """models/model.json says what the model file says of itself, and the model file alone gives both networks."""
     (tmp_path / "model").write_bytes(undisturbed["models/model.safetensors"])
-    nets, description = network.load(tmp_path / "model")
+    nets, description = networks.load(tmp_path / "model")
     assert len(nets) == 2 and description == json.loads(undisturbed["models/model.json"])
 
 
@@ -180,7 +200,9 @@ def test_killed_three_times_it_ends_with_the_same_bytes(undisturbed, tmp_path):
 @pytest.mark.parametrize("turn", range(3))
 def test_killed_a_dozen_times_it_ends_with_the_same_bytes(tmp_path, turn):
     """Twelve kills spread over four networks, at the end of an epoch and within one, leave no trace in the outputs."""
-    whole, folder = (scratch(tmp_path / name, **PAIR | {"ensemble": 4}) for name in ("whole", "parts"))
+    whole, folder = (
+        scratch(tmp_path / name, **PAIR | {"ensemble": 4}) for name in ("whole", "parts")
+    )
     run(whole)
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
     interrupt(folder, [(signals[(turn + i) % 3], 2, (turn + i) % 4 * 0.02) for i in range(12)])
@@ -219,7 +241,9 @@ def test_a_diverging_training_is_one_line(tmp_path):
     folder = scratch(tmp_path, lr=1e30)
     code, _, errors = finish(start(folder))
     assert code == 1
-    assert re.fullmatch(r"error: the loss is not finite in epoch 1 \(params\.yaml, train\.lr\): .*\n", errors)
+    assert re.fullmatch(
+        r"error: the loss is not finite in epoch 1 \(params\.yaml, train\.lr\): .*\n", errors
+    )
     assert not any((folder / name).exists() for name in (*OUTPUTS, "models", "plots", "metrics"))
 
 
@@ -243,7 +267,11 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path):
 def test_compiled_and_in_bf16_it_learns_as_well(tmp_path):
     """The path that CUDA takes, on the CPU: other last bits, about the same loss."""
     losses = []
-    for name, changes in (("plain", {}), ("compiled", {"compile": "default"}), ("rounded", {"precision": "bf16"})):
+    for name, changes in (
+        ("plain", {}),
+        ("compiled", {"compile": "default"}),
+        ("rounded", {"precision": "bf16"}),
+    ):
         folder = scratch(tmp_path / name, epochs=3, **changes)
         assert finish(start(folder))[0] == 0
         losses.append(json.loads((folder / "metrics/train.json").read_text())["val"]["loss"])
@@ -263,7 +291,10 @@ def test_two_processes_train_as_one(tmp_path):
         printed = run(folder)
         assert len(re.findall("^epoch 1/2", printed, re.MULTILINE)) == 1
         histories.append(np.loadtxt(folder / "plots/history.csv", delimiter=",", skiprows=1))
-        assert json.loads((folder / "models/model.json").read_text())["made_by"]["processes"] == processes
+        assert (
+            json.loads((folder / "models/model.json").read_text())["made_by"]["processes"]
+            == processes
+        )
     assert histories[0] == pytest.approx(histories[1], rel=1e-4)
 
 
@@ -274,12 +305,16 @@ def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
     folder = scratch(tmp_path, images=500, processes=2, threads=1, **options)
     with start(folder) as stage:
         next(line for line in stage.stdout if line.startswith("epoch 1/"))
-        workers = [p for p in psutil.Process(stage.pid).children(recursive=True) if "RANK" in p.environ()]
+        workers = [
+            p for p in psutil.Process(stage.pid).children(recursive=True) if "RANK" in p.environ()
+        ]
         assert len(workers) == 2
         max(workers, key=lambda p: p.environ()["RANK"]).kill()
         code, _, errors = finish(stage)
     assert code == 1
-    assert re.fullmatch(r"error: a training process ended by SIGKILL \(train\.processes\): .*\n", errors)
+    assert re.fullmatch(
+        r"error: a training process ended by SIGKILL \(train\.processes\): .*\n", errors
+    )
     assert not any(worker.is_running() for worker in workers)
     assert not any((folder / name).exists() for name in OUTPUTS)
     write_parameters(folder, processes=1, threads=2, **options)
@@ -297,12 +332,18 @@ def test_streamed_from_disk_it_has_the_same_bytes(undisturbed, tmp_path):
 @pytest.mark.parametrize("stream", [True, False])
 def test_streaming_needs_no_memory_for_the_images(tmp_path, stream):
     """0.6 GB of images and 1.2 of memory: streamed it trains; else it says in one line that this is not enough."""
-    folder = scratch(tmp_path, stream=stream, epochs=1, warmup=0, batch_size=100, shift=0, cutout=0, width=1)
+    folder = scratch(
+        tmp_path, stream=stream, epochs=1, warmup=0, batch_size=100, shift=0, cutout=0, width=1
+    )
     data, count, shape = folder / "data/processed", 60_000, (100, 100, 1)
-    np.lib.format.open_memmap(data / "train/images.npy", "w+", np.uint8, (count, *shape))  # zeros that take no disk
+    np.lib.format.open_memmap(
+        data / "train/images.npy", "w+", np.uint8, (count, *shape)
+    )  # zeros that take no disk
     np.save(data / "train/labels.npy", np.arange(count) % 3)
     np.save(data / "val/images.npy", np.zeros((30, *shape), np.uint8))
     facts = json.loads((data / "dataset.json").read_text())
     (data / "dataset.json").write_text(json.dumps(facts | {"image_size": 100}))
     code, _, errors = finish(start(folder, memory=1_200_000_000), 600)
-    assert (code, bool(re.match("error: out of memory", errors))) == ((0, False) if stream else (1, True)), errors
+    assert (code, bool(re.match("error: out of memory", errors))) == (
+        (0, False) if stream else (1, True)
+    ), errors

@@ -1,0 +1,1 @@
+"""Fetching and preprocessing: archives, records and pictures in, arrays out."""

@@ -1,0 +1,1 @@
+"""DVC's experiments as data, and what several of them show."""

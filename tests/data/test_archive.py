@@ -1,0 +1,272 @@
+"""An archive is read whole or refused, and nothing of it is ever written."""
+
+import io
+import os
+import random
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cifar import UserError
+from cifar.data import archive
+
+HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+FILES = {"train/cat/1.png": b"cat" * 100, "train/dog/ä.png": b"dog" * 100, "test/cat/2.png": b""}
+TARS = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_written(tmp_path, monkeypatch):
+    """Every test starts in an empty folder, and it is empty at the end; so is the folder around it."""
+    (tmp_path / "around" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "around" / "here")
+    yield
+    assert [path.name for path in (tmp_path / "around").rglob("*")] == ["here"]
+
+
+def tar(path: Path, files: dict[str, bytes], mode: str = "w", **attributes) -> Path:
+    """A tar of the files, with a folder entry first; `attributes` are set on each member."""
+    with tarfile.open(path, mode) as made:
+        folder = tarfile.TarInfo("train")
+        folder.type = tarfile.DIRTYPE
+        made.addfile(folder)
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for key, value in attributes.items():
+                setattr(info, key, value)
+            made.addfile(info, io.BytesIO(content))
+    return path
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        made.mkdir("train")
+        for name, content in files.items():
+            made.writestr(name, content)
+    return path
+
+
+def make(kind: str, folder: Path, files: dict[str, bytes]) -> Path:
+    path = folder / f"archive.{kind}"
+    return zipped(path, files) if kind == "zip" else tar(path, files, TARS[kind])
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        list(archive.members(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [*TARS, "zip"])
+def test_all_kinds_read_alike(kind, tmp_path):
+    """Names and contents come in the archive's order, folders left out, from whatever kind of archive."""
+    assert list(archive.members(make(kind, tmp_path, FILES))) == list(FILES.items())
+
+
+def test_the_kind_is_in_the_content_not_in_the_name(tmp_path):
+    """A zip under the name of a tar is read as the zip that it is."""
+    assert dict(archive.members(zipped(tmp_path / "a.tar.gz", FILES))) == FILES
+
+
+@pytest.mark.parametrize("name", ["./train/cat/1.png", "train//cat/1.png", "train/./cat/1.png"])
+def test_names_are_made_plain(name, tmp_path):
+    """Detours that stay inside are removed from a name."""
+    assert list(archive.members(tar(tmp_path / "a.tar", {name: b"x"}))) == [
+        ("train/cat/1.png", b"x")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=HOSTILE) for name in ("../evil", "/tmp/evil", "C:\\evil")),
+     "a/../../evil", "a/..", "..\\evil", "a\\b.png"],
+)  # fmt: skip
+def test_names_that_point_outside_are_refused(name, kind, tmp_path):
+    """`..`, an absolute name and a backslash end the reading, with the name."""
+    message = refusal(make(kind, tmp_path, {"good": b"x", name: b"x"}))
+    assert "points outside the archive" in message
+    assert repr(name) in message
+
+
+TYPES = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "character device": tarfile.CHRTYPE,
+         "block device": tarfile.BLKTYPE, "pipe": tarfile.FIFOTYPE, "unknown": b"Z"}  # fmt: skip
+
+
+@HOSTILE
+@pytest.mark.parametrize("type_", TYPES.values(), ids=TYPES.keys())
+def test_what_is_no_plain_file_is_refused_in_a_tar(type_, tmp_path):
+    """Links, devices, pipes and unknown types end the reading, also where they point inside the archive."""
+    path = tar(tmp_path / "a.tar", {"link": b""}, type=type_, linkname="train/cat/1.png")
+    assert "'link' is a link, device or the like" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "mode", [pytest.param(0o120777, marks=HOSTILE, id="link"), 0o010644, 0o020644]
+)
+def test_what_is_no_plain_file_is_refused_in_a_zip(mode, tmp_path):
+    """A zip tells links and devices by their mode bits; they end the reading."""
+    info = zipfile.ZipInfo("link")
+    info.external_attr = mode << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        made.writestr(info, "/etc/passwd")
+    assert "'link' is a link or the like" in refusal(tmp_path / "a.zip")
+
+
+@pytest.mark.hostile
+def test_sparse_members_are_refused(tmp_path):
+    """A sparse file says that it is far larger than what is stored of it: it is refused."""
+    sparse = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "x",
+        "GNU.sparse.realsize": "9999",
+    }
+    path = tar(tmp_path / "a.tar", {"x": b"1\n0\n512\n".ljust(1024, b"\0")}, pax_headers=sparse)
+    assert "link, device or the like" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize(
+    "again",
+    [pytest.param("train/cat/1.png", marks=HOSTILE), "./train/cat/1.png", "train//cat/1.png"],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(again, kind, tmp_path):
+    """Which of two members of the same name is meant, nobody knows; other spellings of the name count too."""
+    path = tmp_path / "a"
+    if kind == "tar":
+        with tarfile.open(path, "w") as made:
+            made.addfile(tarfile.TarInfo("train/cat/1.png"))
+            made.addfile(tarfile.TarInfo(again))
+    else:
+        with zipfile.ZipFile(path, "w") as made:
+            made.writestr("train/cat/1.png", "1")
+            made.writestr(again, "2")
+    assert "two members named" in refusal(path)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "zip"])
+def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path):
+    """Members that are together far larger than the archive end the reading, in one piece or in many."""
+    zeros = bytes(1_500_000)
+    assert "unpacks to far more than" in refusal(make(kind, tmp_path, {"bomb": zeros}))
+    assert "unpacks to far more than" in refusal(
+        make(kind, tmp_path, {str(i): zeros[:200_000] for i in range(8)})
+    )
+
+
+def test_what_packs_well_is_no_bomb(tmp_path):
+    """A small archive of monotonous pictures is read."""
+    assert (
+        len(list(archive.members(make("tar.gz", tmp_path, {"white.bmp": b"\xff" * 900_000})))) == 1
+    )
+
+
+@pytest.mark.hostile
+def test_a_member_of_gigabytes_is_refused(tmp_path):
+    """Nothing in an archive is read that would fill the memory, however large the archive."""
+    path = tmp_path / "a.tar"
+    header = tarfile.TarInfo("x")
+    header.size = 2 << 30
+    path.write_bytes(header.tobuf())
+    os.truncate(path, 3 << 30)  # takes no space: the rest is a hole
+    assert "unpacks to far more than" in refusal(path)
+
+
+@pytest.mark.hostile
+def test_a_size_that_lies_is_refused(tmp_path):
+    """A tar header that announces more than there is ends the reading."""
+    path, header = tmp_path / "a.tar", tarfile.TarInfo("x")
+    for size, said in ((2 << 20, "unpacks to far more"), (4096, "unexpected end of data")):
+        header.size = size
+        path.write_bytes(header.tobuf() + b"x" * 512 + bytes(1024))
+        assert said in refusal(path)
+
+
+@pytest.mark.hostile
+def test_an_encrypted_zip_is_refused(tmp_path):
+    """A member that needs a password is told as such."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("x", "x")
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flags of the member, and the same in the directory at the end
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    assert "encrypted" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["tar.bz2", "tar.xz", *(pytest.param(k, marks=HOSTILE) for k in ("tar", "tar.gz", "zip"))],
+)
+def test_every_cut_is_noticed(kind, tmp_path):
+    """An archive that ends early is refused wherever it was cut, between two members too: no file is lost unsaid."""
+    path = make(kind, tmp_path, FILES)
+    whole = path.read_bytes()
+    # A tar ends with a block of zeros; what follows is padding, which some programs leave out.
+    needed = len(whole.rstrip(b"\0")) + 512 if kind == "tar" else len(whole)
+    for length in [*range(0, needed, 128 if kind == "tar" else 7), needed - 1]:
+        path.write_bytes(whole[:length])
+        assert "not a readable tar or zip archive" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "kind", ["tar.bz2", "tar.xz", *(pytest.param(k, marks=HOSTILE) for k in ("tar.gz", "zip"))]
+)
+def test_damage_is_noticed(kind, tmp_path):
+    """A changed byte inside the packed data is told, thanks to the checksum that the format carries."""
+    path = make(kind, tmp_path, {"a": random.Random(0).randbytes(300_000).hex().encode()})
+    content = bytearray(path.read_bytes())
+    for place in range(10_000, 290_000, 40_000):
+        damaged = content.copy()
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        assert "not a readable tar or zip archive" in refusal(path)
+
+
+@pytest.mark.hostile
+def test_a_damaged_tar_header_is_noticed(tmp_path):
+    """A header with a wrong checksum is damage, not the end of the archive."""
+    path = tar(tmp_path / "a.tar", FILES)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"test/cat/2.png")] ^= 1
+    path.write_bytes(content)
+    assert "damaged or cut" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", marks=HOSTILE, id="nothing"),
+        pytest.param(b"<html></html>" * 100, marks=HOSTILE, id="a web page"),
+        *(b"\0", b"hello", b"PK\x03\x04" + bytes(99), bytes(99)),
+    ],
+)
+def test_what_is_no_archive_is_told(content, tmp_path):
+    """Nothing, a few bytes, a web page, and the first bytes of an archive are told as no archive."""
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    assert "not a readable tar or zip archive" in refusal(tmp_path / "a.tar.gz")
+
+
+@pytest.mark.hostile
+def test_names_in_an_unknown_encoding_are_told(tmp_path):
+    """A zip that calls a name UTF-8 and does not keep to it is refused in one line."""
+    path = zipped(tmp_path / "a.zip", {"ä": b"x"})
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
+    assert "not a readable tar or zip archive" in refusal(path)
+
+
+def test_a_missing_file_is_the_systems_error(tmp_path):
+    """What the system refuses stays its own error, which names the file."""
+    with pytest.raises(FileNotFoundError, match=r"a\.tar"):
+        list(archive.members(tmp_path / "a.tar"))
+    with pytest.raises(IsADirectoryError):
+        list(archive.members(tmp_path))

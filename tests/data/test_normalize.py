@@ -1,0 +1,63 @@
+"""The numbers that images are normalised with, against NumPy's own."""
+
+import numpy as np
+import pytest
+
+from cifar.data import normalize
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (150, 5, 4, 3), dtype=np.uint8) // np.array(
+    [1, 2, 7], np.uint8
+)
+
+
+def test_statistics_are_numpys():
+    """Mean and deviation of each channel over all pixels agree with NumPy's to 1e-12."""
+    means, stds = normalize.statistics(IMAGES)
+    np.testing.assert_allclose(means, (IMAGES / 255).mean((0, 1, 2)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(stds, (IMAGES / 255).std((0, 1, 2)), rtol=0, atol=1e-12)
+
+
+def test_statistics_by_hand():
+    """Half black and half white has the mean 1/2 and the deviation 1/2, exactly; the second channel its own."""
+    images = np.array([[[[0, 51], [255, 153]]]], np.uint8)
+    assert normalize.statistics(images) == ([0.5, 0.4], [0.5, 0.2])
+
+
+def test_the_order_of_the_images_does_not_show():
+    """The sums are exact, so that not a bit depends on the order of the images."""
+    assert normalize.statistics(IMAGES) == normalize.statistics(IMAGES[::-1])
+
+
+@pytest.mark.parametrize("kind", ["unit", "symmetric", "center", "standardize"])
+def test_the_four_kinds(kind):
+    """Unit maps to [0, 1], symmetric to [-1, 1], center to mean 0, standardize to mean 0 and deviation 1."""
+    mean, std = normalize.constants(kind, IMAGES)
+    assert len(mean) == len(std) == 3
+    assert all(type(value) is float for value in mean + std)
+    black, white = (0 - np.array(mean)) / std, (1 - np.array(mean)) / std
+    result = (IMAGES / 255 - mean) / std
+    if kind in ("unit", "symmetric"):
+        assert black.tolist() == [0 if kind == "unit" else -1] * 3
+        assert white.tolist() == [1] * 3
+    else:
+        np.testing.assert_allclose(result.mean((0, 1, 2)), 0, atol=1e-12)
+        spread = 1 if kind == "standardize" else (IMAGES / 255).std((0, 1, 2))
+        np.testing.assert_allclose(result.std((0, 1, 2)), spread, rtol=1e-12)
+
+
+def test_a_channel_of_one_value_becomes_zero():
+    """A channel without any deviation is not divided by it: it becomes exactly 0, for each of the 256 values."""
+    for value in range(256):
+        images = IMAGES.copy()
+        images[..., 1] = value
+        mean, std = normalize.constants("standardize", images)
+        assert std[1] == 1.0
+        assert (value / 255 - mean[1]) / std[1] == 0.0
+
+
+def test_grey_has_one_of_each():
+    """Images of one channel have one mean and one deviation."""
+    assert normalize.constants("center", np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)) == (
+        [0.5],
+        [1.0],
+    )

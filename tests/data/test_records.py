@@ -1,0 +1,259 @@
+"""CIFAR's two layouts, read from bytes made by hand."""
+
+import io
+import os
+import pickle
+import pickletools
+
+import numpy as np
+import pytest
+
+from cifar import UserError
+from cifar.data import records
+
+HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+SHAPE = (2, 3, 3)  # height 2, width 3, three channels: 18 bytes per image, and no two sides alike
+PIXELS = bytes(range(200, 218))  # red 200 to 205 row by row, green 206 to 211, blue 212 to 217
+EXPECTED = [
+    [[200, 206, 212], [201, 207, 213], [202, 208, 214]],
+    [[203, 209, 215], [204, 210, 216], [205, 211, 217]],
+]
+
+
+def batch(pixels=None, labels=(7, 0), protocol=2, **other) -> bytes:
+    """A pickle as in the python layout, its keys bytes as in the official files."""
+    data = np.frombuffer(PIXELS * 2, np.uint8).reshape(2, 18) if pixels is None else pixels
+    return pickle.dumps({b"data": data, b"labels": list(labels), **other}, protocol)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "labels"), [([b"\x07", b"\x00"], [7, 0]), ([b"\x01\x63", b"\x09\x05"], [99, 5])]
+)
+def test_binary_records_are_label_and_channel_planes(prefixes, labels):
+    """A record is its label bytes, of which the last one counts, and then red, green and blue, each row by row."""
+    content = b"".join(prefix + PIXELS for prefix in prefixes)
+    images, found = records.read_binary(content, "x.bin", len(prefixes[0]), SHAPE)
+    assert images.tolist() == [EXPECTED] * 2
+    assert found.tolist() == labels
+    assert images.dtype == found.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param(0, marks=HOSTILE, id="nothing"),
+        pytest.param(37, marks=HOSTILE, id="cut"),
+        1,
+        18,
+        20,
+        39,
+    ],
+)
+def test_a_binary_file_of_another_length_is_refused(length):
+    """Bytes that are no whole number of records, or none, are refused with their number and the file."""
+    with pytest.raises(
+        UserError, match=rf"{length} bytes are no whole number of 19-byte records \(x\.bin\)"
+    ):
+        records.read_binary(bytes(length), "x.bin", 1, SHAPE)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_python_batches_hold_the_same_planes(protocol):
+    """A pickled batch of any protocol gives the pixels and labels that the binary layout gives."""
+    images, labels = records.read_python(batch(protocol=protocol), "x", "labels", SHAPE)
+    assert images.tolist() == [EXPECTED] * 2
+    assert labels.tolist() == [7, 0]
+    assert images.dtype == labels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_batches_of_either_numpy_are_read(module):
+    """NumPy 1 and 2 call their internals by different names in a pickle; both are read."""
+    content = batch(protocol=0)
+    (ours,) = {
+        name for name in (b"numpy.core.multiarray", b"numpy._core.multiarray") if name in content
+    }
+    images, _ = records.read_python(content.replace(ours, module), "x", "labels", SHAPE)
+    assert images.tolist() == [EXPECTED] * 2
+
+
+def test_a_python_2_pickle_is_read():
+    """The official files are Python 2's: byte strings as keys, pixels and names, and NumPy's old names."""
+    content = (
+        b"\x80\x02}q\x01(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02K\x12\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"\x89U\x24"
+        + PIXELS * 2
+        + b"tbU\x06labels](K\x07K\x00eU\x0blabel_names](U\x03catU\x03dogeu."
+    )
+    images, labels = records.read_python(content, "x", "labels", SHAPE)
+    assert images.tolist() == [EXPECTED] * 2
+    assert labels.tolist() == [7, 0]
+    assert records.read_classes(content, "x", "label_names") == ["cat", "dog"]
+
+
+class Evil:
+    """What a pickle with a command in it is made of."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [pytest.param(2, marks=HOSTILE), 0, 4])
+@pytest.mark.parametrize("place", ["data", "labels", "elsewhere", "alone"])
+def test_a_pickle_that_runs_code_does_not(place, protocol, tmp_path):
+    """A command in a pickle is refused by its name before it runs, wherever in the pickle it stands."""
+    evil = Evil(os.system, f"touch {tmp_path}/touched")
+    content = pickle.dumps(
+        evil if place == "alone" else {b"data": 1, b"labels": 2, place.encode(): evil}, protocol
+    )
+    with pytest.raises(UserError, match=r"it asks for '(posix|nt)\.system'"):
+        records.read_python(content, "x", "labels", SHAPE)
+    with pytest.raises(UserError, match="do not trust this file"):
+        records.read_classes(content, "x", "label_names")
+    assert not (tmp_path / "touched").exists()
+    pickle.loads(content)
+    assert (tmp_path / "touched").exists(), "the same pickle does run in Python's own reader"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("builtins eval", marks=HOSTILE),
+        *(
+            "os system",
+            "posix system",
+            "builtins getattr",
+            "numpy load",
+            "numpy _core.multiarray.scalar",
+        ),
+    ],
+)
+def test_names_that_look_harmless_are_refused(name):
+    """Only what an array needs is allowed: not the built-ins, and not the rest of NumPy."""
+    module, function = name.split()
+    for content in (f"c{module}\n{function}\n.".encode(), pickle_stack_global(module, function)):
+        with pytest.raises(UserError, match=f"it asks for '{module}.{function}'"):
+            records.unpickle(content, "x")
+
+
+def pickle_stack_global(module: str, name: str) -> bytes:
+    return (
+        b"\x80\x04"
+        + b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
+        + b"\x93."
+    )
+
+
+def test_a_refusal_is_one_line():
+    """A name with line breaks in it cannot forge lines of the message."""
+    with pytest.raises(UserError) as caught:
+        records.unpickle(pickle_stack_global("os\nerror: all is well", "x"), "x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "Ran out of input"),
+        (b"\x80\x04garbage", "not a CIFAR batch"),
+        (batch()[:-1], "not a CIFAR batch"),
+        pytest.param(batch()[:50], "truncated", marks=HOSTILE, id="cut"),
+        pytest.param(pickle.dumps([1]), "no dictionary", marks=HOSTILE, id="a list"),
+        (pickle.dumps({}), "no uint8 rows of 18 pixels under 'data'"),
+        (batch(pixels=[1, 2]), "no uint8 rows"),
+        pytest.param(
+            batch(pixels=np.zeros((2, 18), int)), "no uint8 rows", marks=HOSTILE, id="large numbers"
+        ),
+        pytest.param(
+            batch(pixels=np.zeros((2, 17), np.uint8)),
+            "no uint8 rows",
+            marks=HOSTILE,
+            id="short rows",
+        ),
+        (batch(pixels=np.zeros((2, 18, 1), np.uint8)), "no uint8 rows"),
+        (batch(pixels=np.array(1, np.uint8)), "no uint8 rows"),
+        pytest.param(
+            batch(labels=[1]), "1 labels for 2 images", marks=HOSTILE, id="one label for two"
+        ),
+        (batch(labels=[1, 2, 3]), "3 labels for 2 images"),
+        (batch(pixels=np.zeros((0, 18), np.uint8), labels=[], protocol=4), "0 labels for 0 images"),
+        (batch(labels=[1, 2.0]), "no list of integers under 'labels'"),
+        (batch(labels=[1, True]), "no list of integers"),
+        pytest.param(
+            batch(labels=["a", "b"]), "no list of integers", marks=HOSTILE, id="labels of text"
+        ),
+        (
+            pickle.dumps({b"data": np.zeros((2, 18), np.uint8), b"fine_labels": [1, 2]}, 2),
+            "no list of integers",
+        ),
+        (batch(labels=[1, -1]), "label -1 out of range"),
+        pytest.param(
+            batch(labels=[1, 256]), "label 256 out of range", marks=HOSTILE, id="label 256"
+        ),
+    ],
+)
+def test_a_damaged_batch_is_told(content, said):
+    """A pickle that is cut, or holds other things than N images and N labels, is refused in one line with the file."""
+    with pytest.raises(UserError) as caught:
+        records.read_python(content, "data_batch_1", "labels", SHAPE)
+    assert said in str(caught.value)
+    assert "(data_batch_1)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_cut_of_a_batch_is_told():
+    """A pickle that ends early, after whatever instruction, is refused and raises nothing else."""
+    content = batch()
+    for _, _, position in pickletools.genops(io.BytesIO(content)):
+        with pytest.raises(UserError):
+            records.read_python(content[:position], "x", "labels", SHAPE)
+
+
+def test_class_names_of_either_layout():
+    """Class names stand one per line, blank lines and Windows' line ends aside, or in a pickled list."""
+    assert records.read_classes(b" airplane\r\nsea horse \n\n", "x.txt", "") == [
+        "airplane",
+        "sea horse",
+    ]
+    assert records.read_classes(
+        pickle.dumps({b"label_names": [b"cat", "dög"]}), "x", "label_names"
+    ) == ["cat", "dög"]
+
+
+@pytest.mark.parametrize("names", [None, 5, b"cat", [1, 2], {"cat": 1}])
+def test_class_names_that_are_none_are_told(names):
+    """A pickle without a list of names is refused in one line."""
+    content = pickle.dumps({b"label_names": names} if names else {})
+    with pytest.raises(UserError, match="no list of class names under 'label_names'"):
+        records.read_classes(content, "meta", "label_names")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "said"),
+    [
+        pytest.param(
+            [0, 3], ["a", "b", "c"], "label 3 but only 3 classes", marks=HOSTILE, id="no such class"
+        ),
+        ([0, 255], ["a", "b"], "label 255 but only 2 classes"),
+        pytest.param(
+            [0, 1], ["a", "a"], "2 class names, 1 different", marks=HOSTILE, id="a class twice"
+        ),
+        pytest.param(
+            [0, 0], ["a"], "1 class names, 1 different", marks=HOSTILE, id="a single class"
+        ),
+        ([0, 0], [], "0 class names, 0 different"),
+    ],
+)
+def test_labels_and_classes_fit_together(labels, classes, said):
+    """A label without a class, a class that occurs twice, and fewer than two classes are refused."""
+    with pytest.raises(UserError, match=said):
+        records.check_labels(np.array(labels, np.uint8), classes, "x")
+
+
+def test_the_last_class_is_a_class():
+    """The highest label that has a class is accepted."""
+    records.check_labels(np.array([0, 2], np.uint8), ["a", "b", "c"], "x")

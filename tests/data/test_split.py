@@ -1,0 +1,101 @@
+"""Which images are held out: a share of each class, chosen by the seed alone."""
+
+import numpy as np
+import pytest
+
+from cifar import UserError
+from cifar.data import split
+
+LABELS = np.repeat([0, 1, 2], [20, 40, 5])[np.random.default_rng(1).permutation(65)]
+
+
+def counts(index: np.ndarray) -> list[int]:
+    return np.bincount(LABELS[index], minlength=3).tolist()
+
+
+@pytest.mark.parametrize(
+    ("fraction", "held"),
+    [(0.25, [5, 10, 1]), (0.5, [10, 20, 2]), (0.001, [1, 1, 1]), (0.8, [16, 32, 4])],
+)
+def test_each_class_gives_its_share_and_at_least_one(fraction, held):
+    """The held-out images are the rounded fraction of each class, at least one of it, and no image is on both sides."""
+    kept, held_out = split.hold_out(LABELS, fraction, 0, "key")
+    assert counts(held_out) == held
+    assert sorted([*kept, *held_out]) == list(range(65))
+
+
+def test_a_split_is_sorted_and_seeded():
+    """The same seed gives the same images in file order, and another seed gives others."""
+    kept, held = split.hold_out(LABELS, 0.25, 7, "key")
+    assert (np.diff(kept) > 0).all()
+    assert (np.diff(held) > 0).all()
+    assert held.tolist() == split.hold_out(LABELS, 0.25, 7, "key")[1].tolist()
+    assert held.tolist() != split.hold_out(LABELS, 0.25, 8, "key")[1].tolist()
+    assert held.tolist() != split.hold_out(LABELS, 0.25, 2**40, "key")[1].tolist()
+
+
+def test_the_choice_is_pinned():
+    """These very images are held out for this seed: another choice would change every result."""
+    assert split.hold_out(np.array([0, 1] * 5), 0.4, 0, "key")[1].tolist() == [3, 4, 6, 7]
+
+
+def test_the_choice_is_random():
+    """Over many seeds every image is held out about as often as any other."""
+    held = np.concatenate([split.hold_out(LABELS, 0.25, seed, "key")[1] for seed in range(400)])
+    shares = np.bincount(held, minlength=65)[LABELS < 2] / 400
+    assert shares.min() > 0.15  # 0.25 and a standard deviation of 0.022
+    assert shares.max() < 0.35
+
+
+@pytest.mark.parametrize(
+    ("labels", "fraction", "smallest"),
+    [([0, 0, 1], 0.5, 1), ([0, 0, 1, 1], 0.9, 2), ([0] * 100 + [1] * 4, 0.95, 4), ([0, 1], 0.1, 1)],
+)
+def test_too_few_images_are_told(labels, fraction, smallest):
+    """A class that cannot give to both sides ends it, with its size, the fraction and the parameter's name."""
+    with pytest.raises(
+        UserError, match=rf"a class has {smallest} and {fraction:g} .*preprocess\.val_fraction"
+    ):
+        split.hold_out(np.array(labels), fraction, 0, "preprocess.val_fraction")
+
+
+def test_the_folds_hold_out_every_image_once():
+    """The folds are disjoint and complete, and each has its share of each class up to one image."""
+    folds = [split.fold(LABELS, 4, number, 0, "key") for number in range(4)]
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(65))
+    for kept, held in folds:
+        assert sorted([*kept, *held]) == list(range(65))
+        assert (np.diff(held) > 0).all()
+        assert all(
+            abs(count - total / 4) < 1
+            for count, total in zip(counts(held), [20, 40, 5], strict=True)
+        )
+
+
+def test_more_folds_than_images_are_told():
+    """A class with fewer images than folds ends it with the parameter's name; with as many it goes."""
+    assert counts(split.fold(LABELS, 5, 0, 0, "key")[1]) == [4, 8, 1]
+    with pytest.raises(
+        UserError, match=r"a class has 5 for 6 folds \(params\.yaml, preprocess\.folds\)"
+    ):
+        split.fold(LABELS, 6, 0, 0, "preprocess.folds")
+
+
+def test_some_images_of_each_class():
+    """At most so many of each class remain, sorted, by the seed; 0 keeps all."""
+    assert counts(split.per_class(LABELS, 10, 0)) == [10, 10, 5]
+    assert (np.diff(split.per_class(LABELS, 10, 0)) > 0).all()
+    assert split.per_class(LABELS, 10, 0).tolist() != split.per_class(LABELS, 10, 1).tolist()
+    assert split.per_class(LABELS, 0, 0).tolist() == list(range(65))
+
+
+def test_duplicates_are_found():
+    """Every image of the second part whose pixels occur in the first one is told by its place, a twin of it again."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), dtype=np.uint8)
+    almost = images[0].copy()
+    almost[1, 1, 2] ^= 1
+    assert split.duplicates(images[:3], images[3:]) == []
+    assert split.duplicates(images[:3], np.stack([images[1], images[4], almost, images[1]])) == [
+        0,
+        3,
+    ]
