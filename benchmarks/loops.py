@@ -32,7 +32,7 @@ WARMUP = 3  # steps
 PLAIN: dict[str, Any] = {
     "dropout": 0.0, "optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "schedule": "constant", "flip": "random",
     "shift": 4, "cutout": 0, "label_smoothing": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0,
-    "small_share": 0.0, "stream": False, "processes": 1, "dropout_step": 0.0, "batch_norm": False, "backbone": None,
+    "small_epochs": 0, "stream": False, "processes": 1, "dropout_step": 0.0, "batch_norm": False, "backbone": None,
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "vgg3-dropout, batch 64": PLAIN
@@ -40,7 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     "vgg3-dropout, batch 512": PLAIN
     | {"model": "vgg", "depth": 3, "dropout": 0.2, "batch_size": 512},
     "resnet18, batch 128": PLAIN | {"model": "resnet18", "batch_size": 128},
-    "params.yaml, whole pictures": {"small_share": 0.0},
+    "params.yaml, whole pictures": {"small_epochs": 0},
 }
 
 

@@ -8,12 +8,16 @@ import json
 import os
 import tokenize
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from cifar import UserError
+
+Record = TypeVar("Record")
 
 
 @contextlib.contextmanager
@@ -62,7 +66,7 @@ def write_csv(path: Path | str, header: list[str], rows: Iterable[Iterable[Any]]
 
 
 def write_array(path: Path | str, array: np.ndarray) -> None:
-    """The bytes of np.save, but through `handle`: NumPy's own way misses a disk that fills up in the last 4 KB."""
+    """The bytes of np.save, through `handle`: NumPy misses a disk that fills up in the last 4 KB."""
     array = np.ascontiguousarray(array)
     if array.dtype.hasobject:
         raise ValueError("Python objects are no array")
@@ -78,6 +82,34 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError:
         raise UserError(f"damaged JSON ({path}): `dvc repro --force` makes it again") from None
+
+
+def write_record(path: Path | str, record: Any) -> None:
+    """A dataclass as JSON, in the form that `read_record` takes."""
+    write_json(path, asdict(record))
+
+
+def read_record(path: Path | str, kind: type[Record]) -> Record:
+    """The dataclass that `write_record` wrote, its types and ranges checked.
+
+    Raises:
+        UserError: damaged, or not such a record.
+    """
+    return parse_record(Path(path).read_bytes(), kind, path)
+
+
+def parse_record(content: bytes | str, kind: type[Record], path: Path | str) -> Record:
+    """As `read_record`, from the content of `path`."""
+    try:
+        return TypeAdapter(kind).validate_json(content, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        text = f"{key}: {problem['msg']}" if key else problem["msg"]
+        raise UserError(
+            f"not a readable {kind.__name__.lower()} record, {text} ({path}): "
+            "`dvc repro --force` makes it again"
+        ) from None
 
 
 def read_array(path: Path | str) -> np.ndarray:
@@ -99,3 +131,14 @@ def read_array(path: Path | str) -> np.ndarray:
 def sha256(path: Path | str) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def short_sha256(content: bytes) -> str:
+    """Twelve hex digits, by which metrics name the model that they are of."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def git_name(content: bytes) -> str:
+    """Git's name for a file of this content; `git log --find-object=<name>` lists its commits."""
+    header = b"blob %d\0" % len(content)
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()

@@ -1,7 +1,8 @@
-"""Which device computes, and with how many threads."""
+"""Which device computes, with how many threads, and how a network is called on it."""
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable
 
 import torch
@@ -9,67 +10,109 @@ from torch import Tensor, nn
 
 from cifar import UserError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the numbers of these options in malloc.h
+M_TRIM_THRESHOLD = -1  # the numbers of these options in glibc's malloc.h
+M_MMAP_THRESHOLD = -3
 
 
-def pick(name: str, key: str, number: int = 0) -> torch.device:
-    """The device of that name; auto is CUDA, else Apple's MPS, else the CPU. Of several GPUs, that `number`.
+def pick(name: str, key: str, gpu: int = 0) -> torch.device:
+    """The device of that name; auto is CUDA, else Apple's MPS, else the CPU.
+
+    Args:
+        name: auto, cpu, cuda, cuda:N or mps.
+        key: the parameter or option that holds the name, for the message.
+        gpu: which of several GPUs, for auto and cuda.
 
     Raises:
         UserError: this machine has no such device; it says what there is.
     """
-    present = ["cpu"]
-    if torch.backends.mps.is_available():
-        present.insert(0, "mps")
-    present = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + present
-    gpu = f"cuda:{number}"
-    wanted = {"auto": gpu if torch.cuda.device_count() else present[0], "cuda": gpu}.get(name, name)
+    reason = why_no_cuda()
+    gpus = 0 if reason else torch.cuda.device_count()
+    present = [f"cuda:{i}" for i in range(gpus)]
+    present += ["mps"] if torch.backends.mps.is_available() else []
+    present += ["cpu"]
+    wanted = name
+    if name == "cuda" or (name == "auto" and gpus):
+        wanted = f"cuda:{gpu}"
+    elif name == "auto":
+        wanted = present[0]
     if wanted not in present:
-        where, there = "command line" if key.startswith("-") else "params.yaml", ", ".join(present)
+        where = "command line" if key.startswith("-") else "params.yaml"
+        cause = f" ({reason})" if reason and wanted.startswith("cuda") else ""
         raise UserError(
-            f"no device {wanted} here, only {there} ({where}, {key}): name one or take auto"
+            f"no device {wanted} here{cause}, only {', '.join(present)} ({where}, {key}): "
+            "name one of them"
         )
-    torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums come in any order
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    if reason and name == "auto":
+        print(f"note: {reason}: computing on {wanted}", file=sys.stderr)
+    make_deterministic(wanted)
     return torch.device(wanted)
 
 
-def set_threads(count: int, processes: int = 1) -> int:
-    """Let the CPU kernels use `count` threads, or this process's share of the cores for 0; return how many."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    torch.set_num_threads(count or max(1, cores // processes))
+def why_no_cuda() -> str:
+    """Why a GPU that is there cannot be used; empty if it can, or if there is none."""
+    if not torch.cuda.is_available():
+        if torch.cuda.device_count():
+            return f"the NVIDIA driver is too old for CUDA {torch.version.cuda}"
+        return ""
+    major, minor = torch.cuda.get_device_capability()
+    built_for = [int(arch.split("_")[1].rstrip("af")) for arch in torch.cuda.get_arch_list()]
+    if built_for and 10 * major + minor < min(built_for):
+        return f"{torch.cuda.get_device_name()} is too old for this build of PyTorch"
+    return ""
+
+
+def make_deterministic(device: str) -> None:
+    """Ask for the algorithms that give the same bits every time. On a CPU they do so anyway."""
+    if device == "cpu":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def set_threads(threads: int, processes: int = 1) -> int:
+    """Let the CPU kernels use so many threads, for 0 this process's share of the cores.
+
+    Returns the number.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    torch.set_num_threads(threads or max(1, cores // processes))
     keep_memory()
     return torch.get_num_threads()
 
 
 def forward(
-    net: nn.Module, place: torch.device, precision: str, mode: str
+    net: nn.Module,
+    device: torch.device,
+    precision: str,
+    compile: str,  # noqa: A002  the name of the parameter
 ) -> Callable[[Tensor], Tensor]:
-    """How training calls `net`: from its input to float32 logits, in the given precision, compiled or as it is.
+    """How training calls the network: from its input to float32 logits.
 
     Args:
-        precision: "bf16" (autocast: the weights stay float32), "fp32" or "auto": bf16 on CUDA only. A CPU
-            without matrix units is slower with it.
-        mode: of torch.compile, or "none".
+        precision: bf16 (autocast: the weights stay float32), fp32, or auto: bf16 on CUDA only. A
+            CPU without matrix units is slower with it.
+        compile: the mode of torch.compile, or none.
     """
-    call = net if mode == "none" else torch.compile(net, mode=mode, dynamic=False)
-    if precision == "fp32" or (precision == "auto" and place.type != "cuda"):
+    call = net if compile == "none" else torch.compile(net, mode=compile, dynamic=False)
+    if precision == "fp32" or (precision == "auto" and device.type != "cuda"):
         return call
 
     def autocast(x: Tensor) -> Tensor:
-        with torch.autocast(place.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             return call(x).float()
 
     return autocast
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed memory instead of returning it at every step: a fifth of a small step is page faults."""
+    """Let glibc keep freed memory between steps: a fifth of a small step is page faults."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library: nothing to gain, nothing to lose
+    except (OSError, AttributeError, TypeError):  # another C library, or Windows
         return
     if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
         mallopt(M_MMAP_THRESHOLD, 1 << 25)  # glibc before 2.35 takes no more

@@ -1,215 +1,304 @@
-"""A network by the name of its file in cifar/models: built, written and read."""
+"""A network by the name of its file in cifar/models: built, checked, written and read."""
 
 import hashlib
 import importlib
-import inspect
 import json
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
-from cifar import UserError
+from cifar import UserError, files
+from cifar.dataset import Shape
+from cifar.model import Layer, Model, NetworkOptions, parse, read_bytes
 
-# Options of `train` that only some networks have, and the value that says nothing.
-OFF = {
-    "depth": 0,
-    "width": 0,
-    "dropout": 0.0,
-    "dropout_step": 0.0,
-    "batch_norm": False,
-    "backbone": None,
-    "freeze": False,
-}
+ROOT = Path(__file__).resolve().parents[1]  # of the code; the data are in the current folder
+CONTRACT = (
+    "build(shape, options) returns a module from (N, {0}, {1}, {1}) floats to (N, {2}) logits"
+)
 
 
-class FastDropout(nn.Dropout):
-    """nn.Dropout with a mask of 16 random bits per element, four from each draw: several times faster on a CPU.
-
-    The probability is rounded to a multiple of 1/65536, and the scale follows it.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.p:
-            return x
-        if not self.training or x.device.type != "cpu":
-            return super().forward(x)
-        dropped = min(round(self.p * 65536), 65535)
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = (
-            (words.view(torch.int16)[: x.numel()] >= dropped - 32768)
-            .to(x.dtype)
-            .mul_(65536 / (65536 - dropped))
-        )
-        return x * kept.as_strided(
-            x.shape, torch.empty_like(x).stride()
-        )  # in the memory format of x
+def path_of(network: str) -> str:
+    """The network's file, relative to the repository."""
+    return f"cifar/models/{network}.py"
 
 
-def module(name: str) -> ModuleType:
-    return importlib.import_module(f"cifar.models.{name}")
-
-
-def arguments(name: str, options: Any, facts: dict[str, Any]) -> dict[str, Any]:
-    """What the network's `build` takes: of `facts` about the data and of `options` what it has a parameter for.
+def load_file(network: str) -> ModuleType:
+    """The module with the network's `build`.
 
     Raises:
-        UserError: an option is set that this network does not have.
+        UserError: it cannot be imported.
     """
-    parameters = inspect.signature(module(name).build).parameters
-    for option, off in OFF.items():
-        if option not in parameters and getattr(options, option) != off:
-            value = getattr(options, option)
+    try:
+        return importlib.import_module(f"cifar.models.{network}")
+    except Exception as error:  # noqa: BLE001  somebody's own file may raise anything
+        raise UserError(f"{describe(error, network)} ({path_of(network)}): fix this file") from None
+
+
+def describe(error: Exception, network: str) -> str:
+    """The error in one line, with the last line of the network's file that it passed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename.endswith(path_of(network))]
+    where = f" in line {lines[-1]}" if lines else ""
+    return f"{type(error).__name__}{where}: {' '.join(str(error).split())[:200]}"
+
+
+def check_options(network: str, options: NetworkOptions) -> None:
+    """Reject options that would have no effect.
+
+    Raises:
+        UserError: an option is set that the network does not use.
+    """
+    uses = getattr(load_file(network), "USES", ())
+    off = asdict(NetworkOptions())
+    for name, value in asdict(options).items():
+        if name not in uses and value != off[name]:
             raise UserError(
-                f"train.{option} = {value} has no effect in {name} (params.yaml): set it to {off}"
+                f"train.{name} = {value} has no effect in {network} (params.yaml): "
+                f"set it to {json.dumps(off[name])}"
             )
-    return {key: facts[key] if key in facts else getattr(options, key) for key in parameters}
 
 
-def build(name: str, values: dict[str, Any], seed: int) -> nn.Module:
-    """The network with fresh weights that depend on `seed` alone."""
-    torch.manual_seed(seed)
-    net = module(name).build(**values)
-    for layer in net.modules():
-        if type(layer) is nn.Dropout:
-            layer.__class__ = FastDropout
+def check_muon(network: str) -> None:
+    """Reject the optimizer Muon for a network whose layers it was not made for.
+
+    Raises:
+        UserError: with values that work.
+    """
+    if not getattr(load_file(network), "MUON", False):
+        values = "-S train.optimizer=sgd -S train.lr=0.01 -S train.small_epochs=0"
+        raise UserError(
+            f"train.optimizer: muon needs a network made for it, such as fast, not {network} "
+            f"(params.yaml): try {values}"
+        )
+
+
+def inspect(
+    network: str, shape: Shape, options: NetworkOptions, optimizer: str, small_size: int | None
+) -> tuple[Layer, ...]:
+    """Try everything about a network that can be tried before training; returns its layers.
+
+    Args:
+        optimizer: as in `train.optimizer`.
+        small_size: pixels of the smaller images that it will be trained on, if any.
+
+    Raises:
+        UserError: it would not work.
+    """
+    check_options(network, options)
+    if optimizer == "muon":
+        check_muon(network)
+    net = build(network, shape, options, seed=0)
+    check(network, net, shape)
+    if small_size is not None:
+        check_small(net, shape, small_size)
+    return summarize(net, shape)
+
+
+def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.Module:
+    """The network with fresh weights that depend on `seed` alone.
+
+    The caller's random numbers are left as they were.
+
+    Raises:
+        UserError: the network's file breaks its contract, or refuses the shape or the options.
+    """
+    file = load_file(network)
+    contract = CONTRACT.format(shape.channels, shape.image_size, shape.num_classes)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = file.build(shape, options)
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        problem = describe(error, network)
+        raise UserError(f"{problem} ({path_of(network)}): {contract}") from None
+    if not isinstance(net, nn.Module):
+        problem = f"build returned {type(net).__name__}"
+        raise UserError(f"{problem} ({path_of(network)}): {contract}")
+    if any(isinstance(parameter, UninitializedParameter) for parameter in net.parameters()):
+        problem = "a lazy layer does not know its number of inputs"
+        raise UserError(f"{problem} ({path_of(network)}): state it in the layer")
     return net
 
 
-def prepare(name: str, net: nn.Module, images: torch.Tensor) -> None:
+def check(network: str, net: nn.Module, shape: Shape) -> None:
+    """Run the network once on images of the real shape, before hours of training.
+
+    Raises:
+        UserError: it fails, or returns something else than one logit per image and class.
+    """
+    contract = CONTRACT.format(shape.channels, shape.image_size, shape.num_classes)
+    try:
+        logits = run_once(net, shape, count=2)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        problem = describe(error, network)
+        raise UserError(f"{problem} ({path_of(network)}): {contract}") from None
+    if not isinstance(logits, Tensor) or logits.shape != (2, shape.num_classes):
+        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        problem = f"for two images it returns {found} instead of [2, {shape.num_classes}]"
+        raise UserError(f"{problem} ({path_of(network)}): {contract}")
+
+
+def check_small(net: nn.Module, shape: Shape, size: int) -> None:
+    """Try whether the network also takes images of `size` pixels.
+
+    Raises:
+        UserError: it does not. A dense layer expects a fixed number of inputs, or the images
+            vanish in the pools.
+    """
+    try:
+        run_once(net, Shape(shape.num_classes, shape.channels, size, shape.mean, shape.std), 1)
+    except (RuntimeError, ValueError):
+        raise UserError(
+            f"the network takes no images of {size}x{size} pixels "
+            "(params.yaml, train.small_epochs): set it to 0"
+        ) from None
+
+
+def run_once(net: nn.Module, shape: Shape, count: int) -> Any:
+    """What the network returns for `count` black images; it is left in the mode that it had."""
+    training = net.training
+    try:
+        with torch.inference_mode():
+            return net.eval()(
+                torch.zeros(count, shape.channels, shape.image_size, shape.image_size)
+            )
+    finally:
+        net.train(training)
+
+
+def prepare(network: str, net: nn.Module, images: Tensor) -> None:
     """What a network does once before training: weights from the data, or pre-trained ones.
 
     Args:
         images: (N, C, H, W) training images as the network gets them, without augmentation.
     """
-    if hasattr(module(name), "prepare"):
-        module(name).prepare(net, images)
+    file = load_file(network)
+    if hasattr(file, "prepare"):
+        file.prepare(net, images)
 
 
-def weights(nets: list[nn.Module], description: dict[str, Any]) -> bytes:
-    """All parameters and buffers as a safetensors file with its description; the same content gives the same bytes.
+def summarize(net: nn.Module, shape: Shape) -> tuple[Layer, ...]:
+    """The layers in order of use. Each tensor counts once, in the first layer that has it."""
+    layers: list[Layer] = []
+    counted: set[nn.Parameter] = set()
 
-    The names are those of the network, or for an ensemble those with the network's number before them. The
-    description is JSON with a checksum of everything, in the one metadata key that keeps the order of the bytes.
+    def note(layer: nn.Module, _: Any, output: Any) -> None:
+        fresh = set(layer.parameters()) - counted
+        counted.update(fresh)
+        size = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        count = sum(parameter.numel() for parameter in fresh)
+        layers.append(Layer(names[layer], type(layer).__name__, size, count))
+
+    names = {layer: name for name, layer in net.named_modules() if not list(layer.children())}
+    hooks = [layer.register_forward_hook(note) for layer in names]
+    try:
+        run_once(net, shape, count=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # What belongs to no such layer, as in an attention, comes in a last row.
+    total = sum(parameter.numel() for parameter in net.parameters())
+    rest = total - sum(layer.parameters for layer in layers)
+    return (*layers, Layer("(others)", "", (), rest)) if rest else tuple(layers)
+
+
+def table(layers: Iterable[Layer]) -> str:
+    """A summary as text, one line for each layer."""
+    return "\n".join(
+        f"  {layer.name:<24}{layer.kind:<20}{'x'.join(map(str, layer.shape)):>12}"
+        f"{layer.parameters:>12,}"
+        for layer in layers
+    )
+
+
+def dump(nets: list[nn.Module], model: Model) -> bytes:
+    """All weights as a safetensors file with their record: the same content, the same bytes.
+
+    The names are those of the network, for an ensemble with the network's number before them. The
+    record is JSON with a checksum of everything. It is the file's one metadata key, because
+    several keys would come in any order.
     """
-    state = {key: value.cpu().contiguous() for key, value in together(nets).state_dict().items()}
-    whole = description | {"sha256": checksum(state, description)}
-    text = json.dumps(whole, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    return safetensors.torch.save(state, {"description": text})
+    state = {key: value.cpu().contiguous() for key, value in join(nets).state_dict().items()}
+    record = {"model": asdict(model), "sha256": checksum(state, asdict(model))}
+    text = json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return safetensors.torch.save(state, {"model": text})
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The description and the weights that `weights` wrote.
+def read(path: Path) -> tuple[Model, dict[str, Tensor]]:
+    """The record and the weights that `dump` wrote.
 
     Raises:
-        UserError: no such file, not a safetensors file, no description in it, or a bit that has changed.
+        UserError: as in `cifar.model.parse`; or a bit has changed.
     """
-    try:
-        content = path.read_bytes()
-        state = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        description = json.loads(header["__metadata__"]["description"])
-        expected = description.pop("sha256")
-    except FileNotFoundError:
+    content = read_bytes(path)
+    model, expected = parse(content, path)
+    state = safetensors.torch.load(content)
+    if checksum(state, asdict(model)) != expected:
+        advice = "`dvc checkout` or `dvc repro` restores it"
+        raise UserError(f"damaged, its checksum differs ({path}): {advice}")
+    return model, state
+
+
+def load(path: Path) -> tuple[list[nn.Module], Model]:
+    """The networks in a model file, ready to predict, and their record.
+
+    Says on stderr if the network's file is not the one that the weights were trained with.
+
+    Raises:
+        UserError: as in `read`; or the weights are not finite, or of another network.
+    """
+    model, state = read(path)
+    if not all(value.isfinite().all() for value in state.values()):
         raise UserError(
-            f"no model file ({path}): `dvc repro` makes it, `dvc pull` fetches it"
-        ) from None
-    except (LookupError, TypeError, AttributeError):
-        raise UserError(
-            f"weights without a description ({path}): `dvc repro` makes the file anew"
-        ) from None
-    except (SafetensorError, ValueError) as error:
-        problem = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"no safetensors file, {problem} ({path}): `dvc checkout` or `dvc repro` mends it"
-        ) from None
-    if checksum(state, description) != expected:
-        raise UserError(
-            f"damaged, its checksum is another ({path}): `dvc checkout` or `dvc repro` mends it"
+            f"weights that are not finite ({path}): train again at a lower learning rate"
         )
-    return description, state
-
-
-def load(path: Path) -> tuple[list[nn.Module], dict[str, Any]]:
-    """The networks in a model file, ready to predict, and its description, from nothing but the file.
-
-    Raises:
-        UserError: as in `read`, or the network of that name in cifar/models is not the one that was trained.
-    """
-    description, state = read(path)
+    if not (ROOT / path_of(model.network)).exists():
+        raise UserError(f"no network {model.network} here ({path}): add {path_of(model.network)}")
+    shape = model.dataset.shape
+    nets = [build(model.network, shape, model.options, seed=0) for _ in range(model.ensemble)]
     try:
-        nets = [
-            build(description["model"], description["arguments"], 0)
-            for _ in range(description["ensemble"])
-        ]
-        together(nets).load_state_dict(state)
-    except (ImportError, LookupError, TypeError, RuntimeError) as error:
+        join(nets).load_state_dict(state)
+    except RuntimeError as error:
         problem = " ".join(str(error).split())[:160]
         raise UserError(
             f"weights of another network, {problem} ({path}): run `dvc repro`"
         ) from None
-    return [net.eval() for net in nets], description
+    check(model.network, nets[0], shape)
+    warn_of_changes(path, model)
+    return [net.eval() for net in nets], model
 
 
-def checksum(state: dict[str, torch.Tensor], description: dict[str, Any]) -> str:
-    """The sha256 of the names, types, shapes and values of all tensors, and of what describes them."""
-    total = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+def warn_of_changes(path: Path, model: Model) -> None:
+    """A changed comment does no harm. Other layers of the same shapes would predict otherwise."""
+    file = path_of(model.network)
+    trained_with = model.provenance.network_file
+    if trained_with != files.git_name((ROOT / file).read_bytes()):
+        note = f"note: {path} was trained with another {file} (Git's object {trained_with[:12]})"
+        print(note, file=sys.stderr)
+
+
+def checksum(state: dict[str, Tensor], model: Any) -> str:
+    """The sha256 of the record and of the names, types, shapes and values of all tensors."""
+    total = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
     for name, value in sorted(state.items()):
         total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
-def together(nets: list[nn.Module]) -> nn.Module:
+def join(nets: list[nn.Module]) -> nn.Module:
+    """One module whose state holds that of all networks."""
     return nets[0] if len(nets) == 1 else nn.ModuleList(nets)
-
-
-def summary(net: nn.Module, channels: int, size: int) -> list[tuple[str, str, str, int]]:
-    """For each layer in order of use its name, type, output shape for one image, and number of parameters.
-
-    What belongs to no such layer, as in an attention, comes together in a last row.
-    """
-    rows = []
-
-    def note(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
-        count = sum(parameter.numel() for parameter in layer.parameters())
-        rows.append(
-            (names[layer], type(layer).__name__, "x".join(map(str, output.shape[1:])), count)
-        )
-
-    names = {layer: name for name, layer in net.named_modules() if not list(layer.children())}
-    hooks = [layer.register_forward_hook(note) for layer in names]
-    training = net.training
-    with torch.inference_mode():
-        net.eval()(torch.zeros(1, channels, size, size))
-    net.train(training)
-    for hook in hooks:
-        hook.remove()
-    rest = sum(parameter.numel() for parameter in net.parameters()) - sum(row[3] for row in rows)
-    return [*rows, ("(others)", "", "", rest)] if rest else rows
-
-
-def table(layers: list[tuple[str, str, str, int]]) -> str:
-    """A summary as text, one line a layer and the number of parameters of all."""
-    lines = [
-        f"  {layer:<24}{kind:<20}{shape:>12}{count:>12,}" for layer, kind, shape, count in layers
-    ]
-    return "\n".join([*lines, f"  {sum(row[3] for row in layers):>68,} parameters"])
-
-
-def check_small(net: nn.Module, channels: int, size: int) -> None:
-    """Try whether `net` takes pictures of that size too.
-
-    Raises:
-        UserError: it does not: a dense layer expects a number of inputs, or the pictures vanish in the pools.
-    """
-    try:
-        summary(net, channels, size)
-    except (RuntimeError, ValueError):
-        raise UserError(
-            f"the network takes no pictures of {size}x{size} pixels (params.yaml, train.small_share): set it to 0"
-        ) from None

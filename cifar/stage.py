@@ -1,4 +1,7 @@
-"""What every program here does around its work: watch a stage's inputs, end with one line and a code that stops DVC."""
+"""What every program here does around its work.
+
+It watches a stage's inputs, and ends with one line and a code that stops DVC.
+"""
 
 import contextlib
 import hashlib
@@ -18,54 +21,79 @@ from ruamel.yaml.error import YAMLError
 from cifar import UserError
 
 SMALL = 1 << 20  # bytes; a larger file is known by size and time of change, not by content
+# Files that systems leave in folders. They are no input, and .dvcignore keeps them from DVC.
+LEFT_OVERS = re.compile(r"(\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs.*|\.ipynb_checkpoints)$", re.I)
+KEPT_TIMES = 20  # notes per stage
+FULL_MEMORY = re.compile(r"out of memory|allocate memory")
 
 
-def run(main: Callable[[], Path | None]) -> NoReturn:
+def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
     """Call `main` and exit: 0 when it returns, else one line on stderr and 1, or 128 + the signal.
 
     A training that catches Ctrl-C and exits 0 would be recorded by DVC as finished. And DVC hashes
-    dependencies and parameters after the command, so what is edited meanwhile would be recorded as if it
-    had been used: such a stage fails. `main` may return a file to delete when all is well, a checkpoint.
+    dependencies and parameters after the command, so what is edited meanwhile would be recorded as
+    if it had been used: such a stage fails. `main` may return a function to call when all is well.
     """
     signal.signal(signal.SIGTERM, terminate)
+    if hasattr(signal, "SIGPIPE") and "DVC_STAGE" not in os.environ:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends a tool quietly
+    replace_closed_streams()
     start = time.monotonic()
     try:
+        show_edits_to_git()
         before = inputs()
-        leftover = main()
+        clean_up = main()
         after = inputs()
         if changed := [key for key in after | before if after.get(key) != before.get(key)]:
             raise UserError(
                 f"{changed[0]} changed while this stage ran (dvc.yaml): run `dvc repro` again"
             )
-        if leftover:
-            leftover.unlink(missing_ok=True)
+        if clean_up:
+            clean_up()
         note_time(time.monotonic() - start)
     except UserError as error:
         fail(str(error))
     except OSError as error:
-        fail(
-            f"{error.strerror or error} ({error.filename or 'input or output'}): mend this and run again"
-        )
+        where = error.filename or "input or output"
+        fail(f"{error.strerror or error} ({where}): fix this and run again")
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(
-            r"out of memory|allocate memory", str(error)
-        ):
+        if not isinstance(error, MemoryError) and not FULL_MEMORY.search(str(error)):
             raise
-        fail(
-            "out of memory (params.yaml): lower train.batch_size, evaluate.batch_size or preprocess.image_size"
-        )
+        fail("out of memory (params.yaml): lower train.batch_size or preprocess.image_size")
     except KeyboardInterrupt:
-        fail(
-            "interrupted (Ctrl-C): run the same command again; a training goes on where it was",
-            128 + signal.SIGINT,
-        )
+        advice = "run the same command again; a training resumes after its last whole epoch"
+        fail(f"interrupted (Ctrl-C): {advice}", 128 + signal.SIGINT)
     sys.exit(0)
 
 
-def inputs() -> dict[str, Any]:
-    """A fingerprint of each dependency and parameter section that dvc.yaml declares for the running stage.
+def replace_closed_streams() -> None:
+    """Give a program that was started with `>&-` somewhere to write."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  open until the end
 
-    Of YAML that cannot be read there is none: at the start the stage itself says what is wrong with it.
+
+def show_edits_to_git() -> None:
+    """Touch the files that DVC edits, so that Git looks at them.
+
+    DVC writes params.yaml and keeps its size. If that happens in the second that Git's index knows,
+    Git takes the file for unchanged, and `git checkout params.yaml` does nothing.
+    """
+    if "DVC_STAGE" in os.environ:
+        for path in [Path("params.yaml"), *Path("metrics").glob("*.json")]:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 image', '2 images'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def inputs() -> dict[str, Any]:
+    """A fingerprint of each dependency and section of params.yaml that the running stage declares.
+
+    There is none for YAML that cannot be read: the stage itself says what is wrong with it.
     """
     if "DVC_STAGE" not in os.environ:  # started by hand: nothing will be recorded
         return {}
@@ -84,7 +112,8 @@ def inputs() -> dict[str, Any]:
         return {"params.yaml": "not to be read"}
     for name in names:
         for path in sorted(Path(name).rglob("*")) if Path(name).is_dir() else [Path(name)]:
-            found[str(path)] = fingerprint(path)
+            if not any(LEFT_OVERS.match(part) for part in path.parts):
+                found[str(path)] = fingerprint(path)
     return found
 
 
@@ -98,30 +127,37 @@ def fingerprint(path: Path) -> Any:
 
 
 def note_time(seconds: float) -> None:
-    """Leave for the report how long this stage took: no output may hold a time, it would never be the same again."""
-    if "DVC_STAGE" in os.environ:
-        with contextlib.suppress(OSError):  # a report without a time is no reason to fail
-            path = time_file(os.environ["DVC_STAGE"].rpartition(":")[2])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{seconds:.1f}\n")
+    """Leave for the report how long this stage took.
+
+    No output may hold a time, because it would never be the same again.
+    """
+    if "DVC_STAGE" not in os.environ:
+        return
+    name = os.environ["DVC_STAGE"].rpartition(":")[2]
+    with contextlib.suppress(OSError):  # a report without a time is no reason to fail
+        path = time_file(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{seconds:.1f}\n")
+        notes = sorted(path.parent.glob(f"{name}-*"), key=lambda note: note.stat().st_mtime)
+        for old in notes[:-KEPT_TIMES]:
+            old.unlink(missing_ok=True)
 
 
 def time_file(name: str) -> Path:
-    """Where the time of the stage is that made its present outputs: they are known by their names, their sizes and
-    the content of the small ones, and so does the file's name know them."""
+    """Where the time of the stage is that made its present outputs.
+
+    The file's name knows them by their names, their sizes and the content of the small ones.
+    """
     declared = YAML(typ="safe", pure=True).load(Path("dvc.yaml"))["stages"][name]
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in declared.get(kind, [])]
+    outputs = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
     known = hashlib.sha256()
-    for path in sorted(
-        Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries
-    ):
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    for output in sorted(outputs):
+        for file in sorted(output.rglob("*")) if output.is_dir() else [output]:
             size = file.stat().st_size
-            known.update(
-                f"{file.as_posix()} {size} ".encode()
-                + (file.read_bytes() if size <= SMALL else b"")
-            )
-    return root() / "runs" / f"{name}-{known.hexdigest()[:16]}"
+            known.update(f"{file.as_posix()} {size} ".encode())
+            known.update(file.read_bytes() if size <= SMALL else b"")
+    return root() / "runs" / "times" / f"{name}-{known.hexdigest()[:16]}"
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -137,5 +173,8 @@ def terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def root() -> Path:
-    """Where state that outlives a run is kept: the user's repository, also in DVC's temporary copies of it."""
+    """Where state that outlives a run is kept.
+
+    The repository of the user, also for a stage that runs in one of DVC's temporary copies of it.
+    """
     return Path(os.environ.get("DVC_ROOT", "."))

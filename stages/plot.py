@@ -5,26 +5,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from cifar import UserError, files, params, stage
+from cifar import files, params, stage
 from cifar.evaluation import calibration, charts, tiles
+from cifar.model import Model, read
 from cifar.params.plot import Plot
 
-DATA, PLOTS = Path("data/processed"), Path("plots")
+DATA = Path("data/processed")
+PLOTS = Path("plots")
+WEIGHTS = Path("models/model.safetensors")
 
 
 def main() -> None:
     p, _ = params.load(Plot)
-    model, test = files.read_json("models/model.json"), files.read_json("metrics/test.json")["test"]
+    model = read(WEIGHTS)
+    test = files.read_json("metrics/test.json")["test"]
     history = pd.read_csv(PLOTS / "history.csv")
     text = {"image": str, "actual": str, "predicted": str}
     predictions = pd.read_csv(PLOTS / "predictions.csv", dtype=text, keep_default_na=False)
-    names = [charts.shorten(name) for name in model["classes"]]
+    names = [charts.shorten(name) for name in model.dataset.classes]
     figures = {
-        "curves": charts.curves([part for _, part in history.groupby("network")], model["epochs"]),
-        "confusion": confusion(predictions, model["classes"], test),
+        "curves": charts.curves([part for _, part in history.groupby("network")], model.epochs),
+        "confusion": confusion(predictions, model.dataset.classes, test),
         "classes": classes(test),
         "calibration": calibrated(predictions),
         "samples": samples(p, names),
@@ -70,7 +73,7 @@ def samples(p: Plot, names: list[str]) -> Figure:
 def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, list[str]]:
     """The images and captions of the wrong predictions that the network was surest of."""
     right = (predictions["actual"] == predictions["predicted"]).to_numpy()
-    worst = calibration.surest_mistakes(predictions["confidence"].to_numpy(), right, count)
+    worst = calibration.confident_mistakes(predictions["confidence"].to_numpy(), right, count)
     captions = [
         f"{charts.shorten(actual)}, seen as\n{charts.shorten(predicted)} ({confidence:.0%})"
         for _, actual, predicted, confidence in predictions.iloc[worst].itertuples(index=False)
@@ -91,20 +94,13 @@ def pixels(predictions: pd.DataFrame) -> Figure:
     return tiles.sensitivity(images, maps, captions)
 
 
-def first_filters(model: dict) -> np.ndarray:
-    """The weights (N, C, h, w) of the first convolution, or none of them where the network has no convolution."""
-    path = Path("models/model.safetensors")
-    try:
-        weights = load(path.read_bytes())
-    except SafetensorError as error:
-        raise UserError(
-            f"no readable weights, {error} ({path}): `dvc checkout` or `dvc repro` mends it"
-        ) from None
-    first = next((name for name, kind, *_ in model["layers"] if kind.startswith("Conv")), None)
+def first_filters(model: Model) -> np.ndarray:
+    """The weights (N, C, h, w) of the first convolution; none if the network has no convolution."""
+    first = next((layer.name for layer in model.layers if layer.kind.startswith("Conv")), None)
     if first is None:
         return np.zeros((0, 1, 1, 1), np.float32)
-    prefix = "0." if model["ensemble"] > 1 else ""
-    return weights[f"{prefix}{first}.weight"]
+    prefix = "0." if model.ensemble > 1 else ""
+    return load(WEIGHTS.read_bytes())[f"{prefix}{first}.weight"]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 
 from cifar import UserError, files, params, stage
 from cifar.data import normalize, pictures, split
+from cifar.dataset import Dataset
 from cifar.params.preprocess import Preprocess
 
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
@@ -35,15 +36,15 @@ def main() -> None:
     )
     splits = divide(p, found)
     mean, std = normalize.constants(p.normalize, splits["train"].images)
-    facts = {
-        "name": dataset["name"],
-        "classes": classes,
-        "image_size": p.image_size,
-        "channels": splits["train"].images.shape[3],
-        "normalize": p.normalize,
-        "mean": mean,
-        "std": std,
-    }
+    record = Dataset(
+        name=dataset["name"],
+        classes=tuple(classes),
+        image_size=p.image_size,
+        channels=splits["train"].images.shape[3],
+        normalize=p.normalize,
+        mean=tuple(mean),
+        std=tuple(std),
+    )
     report = {  # what a person wants to know, and training must not depend on
         "counts": {
             name: np.bincount(s.labels, minlength=len(classes)).tolist()
@@ -57,7 +58,7 @@ def main() -> None:
         files.write_array(PROCESSED / name / "labels.npy", s.labels)
         files.write_array(PROCESSED / name / "names.npy", s.names)
     files.write_json(PROCESSED / "report.json", report)
-    files.write_json(PROCESSED / "dataset.json", facts)
+    files.write_record(PROCESSED / "dataset.json", record)
     print(", ".join(f"{len(s.labels)} {name}" for name, s in splits.items()), "images")
 
 

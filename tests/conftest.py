@@ -19,7 +19,7 @@ TINY = """\
 fetch: {dataset: digits, source: null, sha256: null}
 preprocess: {image_size: 8, per_class: 20}
 train: {model: vgg, depth: 1, width: 4, batch_norm: false, epochs: 2, batch_size: 64, optimizer: sgd, lr: 0.05,
-  schedule: constant, keep: last, flip: none, shift: 1, small_share: 0.0, device: cpu, threads: 1}
+  schedule: constant, keep: last, flip: none, shift: 1, small_epochs: 0, device: cpu, threads: 1}
 evaluate: {device: cpu}
 plot: {dpi: 50, samples_per_class: 1, mistakes: 6}
 """

@@ -1,4 +1,7 @@
-"""Does a network that is 80 % sure turn out right in 80 % of the cases? Guo et al., On Calibration (2017)."""
+"""Is a network that is 80 % sure right in 80 % of the cases?
+
+Guo et al., On Calibration of Modern Neural Networks (2017).
+"""
 
 from typing import NamedTuple
 
@@ -10,7 +13,7 @@ class Bin(NamedTuple):
     high: float  # up to this one
     images: int
     confidence: float  # their mean
-    accuracy: float  # the share that was right
+    accuracy: float  # the fraction that was right
 
 
 def bins(confidences: np.ndarray, right: np.ndarray, count: int = 10) -> list[Bin]:
@@ -20,27 +23,24 @@ def bins(confidences: np.ndarray, right: np.ndarray, count: int = 10) -> list[Bi
         confidences: (N,) probabilities of the predicted classes.
         right: (N,) bool, whether the prediction was right.
     """
-    number = np.clip(np.ceil(confidences * count).astype(int) - 1, 0, count - 1)
-    return [
-        Bin(
-            b / count,
-            (b + 1) / count,
-            int(own.sum()),
-            float(confidences[own].mean()),
-            float(right[own].mean()),
-        )
-        for b in range(count)
-        if (own := number == b).any()
-    ]
+    numbers = np.clip(np.ceil(confidences * count).astype(int) - 1, 0, count - 1)
+    filled = []
+    for number in np.unique(numbers).tolist():
+        inside = numbers == number
+        mean = float(confidences[inside].mean())
+        accuracy = float(right[inside].mean())
+        low, high = number / count, (number + 1) / count
+        filled.append(Bin(low, high, int(inside.sum()), mean, accuracy))
+    return filled
 
 
-def expected_error(found: list[Bin]) -> float:
-    """Mean distance between confidence and accuracy, each bin with the weight of its predictions."""
-    total = sum(b.images for b in found)
-    return sum(b.images * abs(b.accuracy - b.confidence) for b in found) / total
+def expected_error(filled: list[Bin]) -> float:
+    """Mean distance between confidence and accuracy, each bin weighted by its predictions."""
+    total = sum(b.images for b in filled)
+    return sum(b.images * abs(b.accuracy - b.confidence) for b in filled) / total
 
 
-def surest_mistakes(confidences: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:
-    """The indices of the `count` wrong predictions of the highest confidence, of equal ones the first ones first."""
+def confident_mistakes(confidences: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:
+    """The indices of the `count` most confident wrong predictions, of equal ones the first."""
     wrong = np.flatnonzero(~right)
     return wrong[np.argsort(-confidences[wrong], kind="stable")][:count]

@@ -1,63 +1,77 @@
-"""The model card: what the model is, how good, where it ends, what made it. No time and no path is in it."""
+"""The model card: what the model is, how good, where it ends, what made it.
+
+No time and no path is in it.
+"""
 
 import re
 from typing import Any
 
+from cifar.evaluation.metrics import ClassResult
+from cifar.model import Model, Provenance
+
 LIMITS = """\
-- It answers with one of its classes for any picture, also for one that shows something else.
-- The interval is that of chance in the choice of the test images; for pictures of another source nothing was measured.
-- Larger pictures are scaled down to its size, the centre square of them; small things in them are lost.
+- It always predicts one of its classes, even for an image of something else.
+- The interval covers chance in the choice of the test images. Images from another source were not \
+measured.
+- Larger images are reduced to the centre square at the network's size. Small details are lost.
 """
 
 
-def text(
-    name: str,
-    model: dict[str, Any],
-    numbers: dict[str, Any],
-    classes: list[tuple[Any, ...]],
-    images: int,
-    error: float,
-) -> str:
+def text(model: Model, numbers: dict[str, Any], classes: list[ClassResult]) -> str:
     """The card as Markdown.
 
     Args:
-        name: of the data set.
-        model: the description in the model file.
-        numbers: of the test images, as `scoring.summary` gives them.
-        classes: for each class its name, accuracy, number of test images, and the ends of the interval.
-        images: how many test images there are.
-        error: the expected calibration error, in [0, 1].
+        numbers: of the test images, as in metrics/test.json.
+        classes: one row per class.
     """
-    count = f"{model['ensemble']} networks" if model["ensemble"] > 1 else "One network"
-    size = f"{model['image_size']}x{model['image_size']} pixels, {'colour' if model['channels'] == 3 else 'grey'}"
-    parameters = model["ensemble"] * sum(row[3] for row in model["layers"])
-    worst = sorted((row for row in classes if row[2]), key=lambda row: row[1])[:3]
     lines = [
-        f"# {model['model']} on {name}",
+        *summary(model),
+        *result(numbers, classes),
+        "## Limits",
         "",
-        f"{count} `{model['model']}` with {parameters:,} parameters; from an image of {size}, to one of "
-        f"{len(model['classes'])} classes: {', '.join(map(escape, model['classes']))}.",
+        LIMITS,
+        *provenance(model.provenance),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def summary(model: Model) -> list[str]:
+    """What the model is."""
+    dataset = model.dataset
+    networks = f"{model.ensemble} networks" if model.ensemble > 1 else "One network"
+    colour = "colour" if dataset.channels == 3 else "grey"
+    return [
+        f"# {model.network} on {dataset.name}",
         "",
+        f"{networks} `{model.network}` with {model.ensemble * model.parameters:,} parameters. From "
+        f"an image of {dataset.image_size}x{dataset.image_size} pixels, {colour}, to one of "
+        f"{len(dataset.classes)} classes: {', '.join(map(escape, dataset.classes))}.",
+        "",
+    ]
+
+
+def result(numbers: dict[str, Any], classes: list[ClassResult]) -> list[str]:
+    """How good it is, with the classes of the lowest accuracy."""
+    images = sum(row.images for row in classes)
+    lowest = sorted((row for row in classes if row.images), key=lambda row: row.accuracy)[:3]
+    accuracy = f"{numbers['accuracy']:.2%}"
+    interval = f"{numbers['accuracy_low']:.2%} to {numbers['accuracy_high']:.2%}"
+    return [
         "## Result",
         "",
         f"| on {images:,} test images | value | 95 % interval |",
         "|---|---|---|",
-        f"| accuracy | {numbers['accuracy']:.2%} | {numbers['accuracy_low']:.2%} to {numbers['accuracy_high']:.2%} |",
+        f"| accuracy | {accuracy} | {interval} |",
         f"| cross-entropy loss | {numbers['loss']:.3f} | |",
-        f"| expected calibration error | {100 * error:.1f} points | |",
+        f"| loss of the calibrated probabilities | {numbers['calibrated_loss']:.3f} | |",
+        f"| calibration error | {100 * numbers['calibration_error']:.1f} points | |",
         *(
-            f"| accuracy of {escape(row[0])} (among the lowest) | {row[1]:.2%} | {row[3]:.2%} to {row[4]:.2%} |"
-            for row in worst
+            f"| accuracy of {escape(row.name)} (among the lowest) | {row.accuracy:.2%} "
+            f"| {row.low:.2%} to {row.high:.2%} |"
+            for row in lowest
         ),
         "",
-        "## Limits",
-        "",
-        LIMITS,
-        "## Provenance",
-        "",
-        *provenance(model.get("made_by")),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def escape(name: str) -> str:
@@ -65,26 +79,22 @@ def escape(name: str) -> str:
     return re.sub(r"([\\`|<])", r"\\\1", name)
 
 
-def provenance(made_by: dict[str, Any] | None) -> list[str]:
-    if not made_by:
-        return ["Not recorded."]
-    parameters = made_by["parameters"]
-    versions = ", ".join(
-        f"{name} {version}" for name, version in sorted(made_by["versions"].items())
-    )
+def provenance(made_by: Provenance) -> list[str]:
+    """What made it."""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(made_by.versions.items()))
+    train = sorted(made_by.parameters["train"].items())
     return [
-        f"Trained on {made_by['device']}, {made_by['threads']} CPU threads, with {versions}.",
-        f"Seed {parameters['seed']}.",
-        "The same facts and the names of all code files are in the model file, under `made_by`.",
+        "## Provenance",
+        "",
+        f"Trained on {made_by.device}, CPU threads: {made_by.threads}, with {versions}.",
+        f"Seed {made_by.parameters['seed']}.",
+        "The model file holds the same facts; models/model.json names each file of code.",
         "",
         "| parameter of train | value |",
         "|---|---|",
-        *(
-            f"| {key} | {'' if value is None else value} |"
-            for key, value in sorted(parameters["train"].items())
-        ),
+        *(f"| {key} | {'' if value is None else value} |" for key, value in train),
         "",
         "| data | sha256 |",
         "|---|---|",
-        *(f"| {file} | `{checksum}` |" for file, checksum in sorted(made_by["data"].items())),
+        *(f"| {file} | `{checksum}` |" for file, checksum in sorted(made_by.data.items())),
     ]

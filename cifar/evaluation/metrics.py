@@ -1,91 +1,156 @@
-"""From logits to the numbers that are compared."""
+"""From logits and predictions to the numbers that are compared."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-NORMAL_975 = (
-    1.959963984540054  # 97.5 % of a normal distribution lie below so many standard deviations
-)
+from cifar import inference
+from cifar.evaluation import calibration
+from cifar.evaluation.predictions import Predictions
 
+NORMAL_975 = 1.959963984540054  # 97.5 % of a normal distribution lie below so many deviations
 
-@torch.inference_mode()
-def predict(
-    net: nn.Module, images: Tensor, prepare: Callable[[Tensor], Tensor], batch_size: int
-) -> Tensor:
-    """Logits (N, classes) on the device for (N, H, W, C) uint8 images; `prepare` makes a batch the net's input."""
-    net.eval()
-    return torch.cat([net(prepare(batch)).float() for batch in images.split(batch_size)])
+CLASS_COLUMNS = ["class", "accuracy", "images", "accuracy_low", "accuracy_high"]
 
 
-def average(members: list[Tensor]) -> Tensor:
-    """Logits of the mean of the members' probabilities; those of a single member as they are."""
-    if len(members) == 1:
-        return members[0]
-    logs = torch.stack([logits.cpu().double().log_softmax(1) for logits in members])
-    return logs.logsumexp(0) - math.log(len(members))
+class ClassResult(NamedTuple):
+    """One row of the table of classes, in the order of CLASS_COLUMNS."""
+
+    name: str
+    accuracy: float  # fraction of its images
+    images: int
+    low: float  # the 95 % interval
+    high: float
+
+
+def summarize(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """The field's numbers for one split, rounded to what the count of images can carry.
+
+    `accuracy_low` and `accuracy_high` are the 95 % interval. Top-5 accuracy is there from eleven
+    classes on. Balanced accuracy and macro F1 are means over the classes that have images.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+    """
+    loss, accuracy = inference.loss_and_accuracy(logits, labels)
+    low, high = wilson(accuracy, len(labels))
+    numbers = {"loss": loss, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
+    predicted = logits.argmax(1).cpu().numpy()
+    balanced, f1 = class_means(predicted, labels.cpu().numpy(), logits.shape[1])
+    numbers |= {"balanced_accuracy": balanced, "macro_f1": f1}
+    if logits.shape[1] > 10:
+        numbers["top5_accuracy"] = inference.top5_accuracy(logits, labels)
+    return {name: round(value, 5) for name, value in numbers.items()}
+
+
+def wilson(fraction: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a fraction of `count` images, by Wilson (1927).
+
+    Of samples of so many images, nineteen in twenty give an interval with the true fraction in it.
+    """
+    extra = NORMAL_975**2 / count
+    middle = fraction + extra / 2
+    half = math.sqrt(extra * (fraction * (1 - fraction) + extra / 4))
+    return (middle - half) / (1 + extra), (middle + half) / (1 + extra)
+
+
+def class_means(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[float, float]:
+    """Mean recall and mean F1 over the classes that have images: rare ones count as much as others.
+
+    Args:
+        predicted: (N,) int64.
+        labels: (N,) int64.
+        classes: how many there are.
+    """
+    images = np.bincount(labels, minlength=classes)
+    predictions = np.bincount(predicted, minlength=classes)
+    hits = np.bincount(labels[predicted == labels], minlength=classes)
+    there = images > 0
+    recall = hits[there] / images[there]
+    f1 = 2 * hits[there] / (images[there] + predictions[there])
+    return float(recall.mean()), float(f1.mean())
+
+
+def summarize_calibration(
+    logits: Tensor, labels: Tensor, predictions: Predictions
+) -> dict[str, float]:
+    """What the temperature does: the calibrated loss, and the calibration error before and after.
+
+    Args:
+        logits: (N, classes), raw.
+        labels: (N,).
+    """
+    calibrated, _ = inference.loss_and_accuracy(logits / predictions.temperature, labels)
+    right = predictions.right
+    error = calibration.expected_error(calibration.bins(predictions.confidences, right))
+    raw_error = calibration.expected_error(calibration.bins(predictions.raw_confidences, right))
+    return {
+        "calibrated_loss": round(calibrated, 5),
+        "calibration_error": round(error, 5),
+        "raw_calibration_error": round(raw_error, 5),
+    }
+
+
+def summarize_members(
+    members: list[Tensor], mirrored: list[Tensor], labels: Tensor
+) -> dict[str, Any]:
+    """The accuracy with mirrored images, if there are any, and that of each network of an ensemble.
+
+    Args:
+        members: for each network its logits (N, classes).
+        mirrored: likewise of the mirrored images; empty without test-time augmentation.
+        labels: (N,).
+    """
+    numbers: dict[str, Any] = {}
+    if mirrored:
+        _, accuracy = inference.loss_and_accuracy(inference.average(members + mirrored), labels)
+        numbers["tta_accuracy"] = round(accuracy, 5)
+    if len(members) > 1:
+        accuracies = [inference.loss_and_accuracy(logits, labels)[1] for logits in members]
+        numbers["member_accuracy"] = {str(i): round(a, 5) for i, a in enumerate(accuracies)}
+    return numbers
+
+
+def per_class(
+    predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+) -> list[ClassResult]:
+    """The accuracy of each class; of one without images nothing is known, from 0 to 1.
+
+    Args:
+        predicted: (N,) int64.
+        labels: (N,) int64.
+    """
+    hits = np.bincount(labels[predicted == labels], minlength=len(classes))
+    images = np.bincount(labels, minlength=len(classes))
+    results = []
+    for name, right, count in zip(classes, hits.tolist(), images.tolist(), strict=True):
+        low, high = wilson(right / count, count) if count else (0.0, 1.0)
+        results.append(ClassResult(name, right / max(count, 1), count, low, high))
+    return results
 
 
 def sensitivity(
-    nets: list[nn.Module], images: Tensor, prepare: Callable[[Tensor], Tensor]
+    nets: list[nn.Module], images: Tensor, normalize: Callable[[Tensor], Tensor]
 ) -> np.ndarray:
-    """(N, H, W) uint8: how much the logit of the predicted class changes with each pixel; 255 is the most in an image.
+    """How much the logit of the predicted class changes with each pixel.
 
     The size of the gradient at the input, summed over the channels (Simonyan et al., 2014).
 
     Args:
-        images: (N, H, W, C) uint8; `prepare` makes them the nets' input.
+        images: (N, H, W, C) uint8.
+
+    Returns:
+        (N, H, W) uint8; 255 is the most in an image.
     """
-    x = prepare(images).detach().requires_grad_()
-    average([net.eval()(x).float() for net in nets]).max(1).values.sum().backward()
+    x = normalize(images).detach().requires_grad_()
+    logits = inference.average([net.eval()(x).float() for net in nets])
+    logits.max(1).values.sum().backward()
     assert x.grad is not None
     sizes = x.grad.abs().sum(1).cpu()
-    return (
-        (255 * sizes / sizes.amax((1, 2), keepdim=True).clamp_min(1e-30))
-        .round()
-        .to(torch.uint8)
-        .numpy()
-    )
-
-
-def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and share of right first choices, in double precision, which not every device has."""
-    logits, labels = logits.cpu(), labels.cpu()
-    right = (logits.argmax(1) == labels).double().mean()
-    return F.cross_entropy(logits.double(), labels).item(), right.item()
-
-
-def summary(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """The field's numbers for one split, rounded to what the count of images can carry.
-
-    `accuracy_low` and `accuracy_high` are the 95 % interval. Top-5 accuracy is there from eleven classes on.
-    """
-    loss, accuracy = loss_and_accuracy(logits, labels)
-    low, high = wilson(accuracy, len(labels))
-    numbers = {"loss": loss, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-    if logits.shape[1] > 10:
-        top5 = logits.cpu().topk(5).indices == labels.cpu()[:, None]
-        numbers["top5_accuracy"] = top5.any(1).double().mean().item()
-    return {name: round(value, 5) for name, value in numbers.items()}
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `count` images, by Wilson (1927).
-
-    Of samples of so many images, nineteen in twenty give an interval with the true share in it.
-    """
-    extra = NORMAL_975**2 / count
-    middle = share + extra / 2
-    half = math.sqrt(extra * (share * (1 - share) + extra / 4))
-    return (middle - half) / (1 + extra), (middle + half) / (1 + extra)
-
-
-def per_class(predicted: np.ndarray, labels: np.ndarray, classes: int) -> list[tuple[int, int]]:
-    """For each class how many of its images were recognised, and how many there are."""
-    return [
-        (int((predicted[labels == c] == c).sum()), int((labels == c).sum())) for c in range(classes)
-    ]
+    scaled = sizes / sizes.amax((1, 2), keepdim=True).clamp_min(1e-30)
+    return (255 * scaled).round().to(torch.uint8).numpy()

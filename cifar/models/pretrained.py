@@ -1,6 +1,6 @@
 """Any classification network of torchvision with its pre-trained weights and a new last layer.
 
-Images are brought to the size and the normalisation that the weights ask for, inside the network.
+Inside the network, images are brought to the size and the normalisation that the weights ask for.
 """
 
 import re
@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar import UserError
+from cifar.dataset import Shape
+from cifar.model import NetworkOptions
 
-# Two networks with further outputs in training, and a normalisation of their own behind that of their weights.
+USES = ("backbone", "freeze")
+# Two networks with further outputs in training, and a normalisation of their own.
 GOOGLE = ("googlenet", "inception_v3")
-GOOGLE_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": False}
-DENSENET = re.compile(
-    r"(denselayer\d+\.(?:norm|conv))\.(\d\.)"
-)  # names in its file that torch no longer allows
+# Names in the weights of DenseNet that torch no longer allows.
+DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
 
 
 class Pretrained(nn.Module):
-    """Undo the pipeline's normalisation, resize, apply the weights' own normalisation, then the backbone."""
+    """Undoes the pipeline's normalisation, resizes, applies the weights' own, then the backbone."""
 
     def __init__(
         self,
@@ -35,18 +36,17 @@ class Pretrained(nn.Module):
         freeze: bool,
     ) -> None:
         super().__init__()
-        self.name, self.backbone, self.head, self.size, self.freeze = (
-            name,
-            backbone,
-            head,
-            size,
-            freeze,
-        )
+        self.name = name
+        self.backbone = backbone
+        self.head = head
+        self.size = size
+        self.freeze = freeze
         self.register_buffer("old", old, persistent=False)
         self.register_buffer("new", new, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        old, new = self.get_buffer("old"), self.get_buffer("new")
+        old = self.get_buffer("old")
+        new = self.get_buffer("new")
         x = x * old[1] + old[0]
         x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
         return self.backbone((x - new[0]) / new[1])
@@ -59,91 +59,90 @@ class Pretrained(nn.Module):
         return self
 
 
-def build(
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-    *,
-    mean: list[float],
-    std: list[float],
-    backbone: str,
-    freeze: bool,
-) -> nn.Module:
-    """(N, 1 or 3, H, W) float to (N, num_classes) logits; the weights themselves come with `prepare`.
+def build(shape: Shape, options: NetworkOptions) -> nn.Module:
+    """(N, 1 or 3, H, W) float to (N, num_classes) logits; the weights come with `prepare`.
 
-    Args:
-        mean, std: the normalisation of the input, per channel.
+    Options:
         backbone: a name of torchvision.models.list_models(module=torchvision.models).
         freeze: train the new last layer only.
 
     Raises:
         UserError: no such backbone.
     """
+    backbone = options.backbone
     known = torchvision.models.list_models(module=torchvision.models)
-    if backbone not in known:
+    if backbone is None or backbone not in known:
         raise UserError(
             f"no backbone {backbone!r} (params.yaml, train.backbone): one of {', '.join(known)}"
         )
     transforms = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
     size = transforms.crop_size[0]
-    net = architecture(backbone, size, **(GOOGLE_OPTIONS if backbone in GOOGLE else {}))
+    net = architecture(backbone, size)
     for parameter in net.parameters():
-        parameter.requires_grad = not freeze
-    head = replace_head(net, num_classes)
-    old = torch.tensor([mean, std]).reshape(2, 1, in_channels, 1, 1)
+        parameter.requires_grad = not options.freeze
+    head = replace_head(net, shape.num_classes)
+    old = torch.tensor([shape.mean, shape.std]).reshape(2, 1, shape.channels, 1, 1)
     new = torch.tensor([transforms.mean, transforms.std]).reshape(2, 1, 3, 1, 1)
-    return Pretrained(backbone, net, head, size, old, new, freeze)
+    return Pretrained(backbone, net, head, size, old, new, options.freeze)
 
 
-def architecture(name: str, size: int, **options: bool) -> nn.Module:
-    """The network as torchvision has it, without weights; a vision transformer is made for one size of images."""
-    sized = {"image_size": size} if name.startswith("vit_") else {}
-    return torchvision.models.get_model(name, weights=None, **options, **sized)
+def architecture(name: str, size: int, auxiliary: bool = False) -> nn.Module:
+    """The network as torchvision has it, without weights.
+
+    Args:
+        size: of its images; a vision transformer is made for one size.
+        auxiliary: with the further outputs that two networks have in training, as in their files.
+    """
+    if name.startswith("vit_"):
+        return torchvision.models.get_model(name, weights=None, image_size=size)
+    if name in GOOGLE and not auxiliary:
+        return torchvision.models.get_model(
+            name, weights=None, aux_logits=False, transform_input=True, init_weights=False
+        )
+    return torchvision.models.get_model(name, weights=None)
 
 
 def prepare(net: Pretrained, images: Tensor) -> None:
-    """Load the pre-trained weights of all layers but the last. They are downloaded once, into torch's cache.
+    """Load the pre-trained weights of all layers but the last, once downloaded into torch's cache.
 
     Raises:
-        UserError: they cannot be downloaded; it names the file to place. Or that file holds something else.
+        UserError: they cannot be downloaded (it names the file to place), or the file is damaged.
     """
     weights = torchvision.models.get_model_weights(net.name).DEFAULT
-    place = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     try:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         for key in list(state):
             state[DENSENET.sub(r"\1\2", key)] = state.pop(key)
-        full = architecture(net.name, net.size)  # it knows the names of older files
+        full = architecture(net.name, net.size, auxiliary=True)  # it knows names of older files
         full.load_state_dict(state)
     except OSError as error:
         raise UserError(
-            f"no download of {weights.url} ({error}): get this file elsewhere and place it as {place}"
+            f"no download of {weights.url} ({error}): get this file elsewhere, place it as {path}"
         ) from None
     except Exception as error:  # noqa: BLE001  a damaged file raises almost anything
         problem = " ".join(str(error).split())[:100]
         raise UserError(
-            f"no weights of {net.name}, {problem} ({place}): delete this file and run again"
+            f"no weights of {net.name}, {problem} ({path}): delete this file and run again"
         ) from None
-    own, loaded = net.backbone.state_dict(), full.state_dict()
-    net.backbone.load_state_dict(
-        own | {key: loaded[key] for key in own if not key.startswith(f"{net.head}.")}
-    )
+    state = net.backbone.state_dict()
+    loaded = full.state_dict()
+    body = [key for key in state if not key.startswith(f"{net.head}.")]
+    net.backbone.load_state_dict(state | {key: loaded[key] for key in body})
 
 
 def replace_head(net: nn.Module, num_classes: int) -> str:
-    """Put a fresh linear layer (or 1x1 convolution) with `num_classes` outputs in the place of the last one.
+    """Replace the last linear layer (or 1x1 convolution) by one with `num_classes` outputs.
 
     Returns its name.
     """
-    name, last = [
-        (name, layer)
-        for name, layer in net.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    ][-1]
+    layers = net.named_modules()
+    candidates = [(name, x) for name, x in layers if isinstance(x, nn.Linear | nn.Conv2d)]
+    name, last = candidates[-1]
     if isinstance(last, nn.Linear):
-        fresh: nn.Module = nn.Linear(last.in_features, num_classes)
+        head: nn.Module = nn.Linear(last.in_features, num_classes)
     else:
-        fresh = nn.Conv2d(last.in_channels, num_classes, 1)
+        head = nn.Conv2d(last.in_channels, num_classes, 1)
     parent, _, attribute = name.rpartition(".")
-    setattr(net.get_submodule(parent), attribute, fresh)
+    setattr(net.get_submodule(parent), attribute, head)
     return name

@@ -1,11 +1,16 @@
-"""ResNet-18 for small images: a 3x3 first convolution, no first pool; the standard of this field.
+"""ResNet-18 for small images: a 3x3 first convolution and no first pool.
 
-He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition (2016), with the first layer that
-CIFAR-10 experiments use in place of the 7x7 convolution and pool for 224x224 images.
+He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition (2016), with the first layer
+that CIFAR-10 experiments use in place of the 7x7 convolution and pool for 224x224 images.
 """
 
 from torch import Tensor, nn
 
+from cifar.dataset import Shape
+from cifar.layers import Dropout
+from cifar.model import NetworkOptions
+
+USES = ("width", "dropout")
 STAGES = 4  # of two blocks each; the first keeps the image's size, the others halve it
 
 
@@ -21,35 +26,32 @@ class Block(nn.Module):
         self.relu = nn.ReLU()
         self.shortcut = nn.Sequential()
         if stride > 1 or channels != filters:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
-            )
+            conv = nn.Conv2d(channels, filters, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(filters))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
         return self.relu(y + self.shortcut(x))
 
 
-def build(
-    num_classes: int, in_channels: int, image_size: int, *, width: int, dropout: float
-) -> nn.Sequential:
-    """(N, in_channels, image_size, image_size) float to (N, num_classes) logits; any image size.
+def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
+    """(N, channels, image_size, image_size) float to (N, num_classes) logits; any image size.
 
-    Args:
+    Options:
         width: channels of the first stage, doubled in each following one. 0: 64.
         dropout: probability before the last layer; the paper has none.
     """
-    width = width or 64
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-    ]  # fmt: skip
+    width = options.width or 64
+    conv = nn.Conv2d(shape.channels, width, 3, padding=1, bias=False)
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(width), nn.ReLU()]
     channels = width
     for number in range(STAGES):
         filters = width << number
         layers += [Block(channels, filters, 2 if number else 1), Block(filters, filters, 1)]
         channels = filters
-    head = nn.Linear(channels, num_classes)
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), head)
+    head = nn.Linear(channels, shape.num_classes)
+    pool = nn.AdaptiveAvgPool2d(1)
+    net = nn.Sequential(*layers, pool, nn.Flatten(), Dropout(options.dropout), head)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

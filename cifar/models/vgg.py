@@ -1,77 +1,74 @@
 """Blocks of two 3x3 convolutions and a pool, then one dense layer: a small VGG.
 
-Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition (2015), in the
-small form of the well-known CIFAR-10 tutorial: 32, 64, 128 filters, dense 128, He uniform weights.
+Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition (2015),
+in the small form of the well-known CIFAR-10 tutorial: 32, 64, 128 filters, dense 128, He uniform
+weights.
 """
 
 from torch import nn
 
 from cifar import UserError
+from cifar.dataset import Shape
+from cifar.layers import Dropout
+from cifar.model import NetworkOptions
 
+USES = ("depth", "width", "dropout", "dropout_step", "batch_norm")
 DENSE = 128
 
 
-def build(
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-    *,
-    depth: int,
-    width: int,
-    dropout: float,
-    dropout_step: float,
-    batch_norm: bool,
-) -> nn.Sequential:
-    """The network: (N, in_channels, image_size, image_size) float to (N, num_classes) logits.
+def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
+    """(N, channels, image_size, image_size) float to (N, num_classes) logits.
 
-    Args:
+    Options:
         depth: blocks; each halves the image. 0: three.
         width: filters of the first block, doubled in each following one. 0: 32.
         dropout: probability after the first pool.
-        dropout_step: how much it rises at each following pool and at the dense layer.
+        dropout_step: increase of it at each following pool and at the dense layer.
         batch_norm: after every ReLU.
 
     Raises:
         UserError: the image is too small for so many blocks, or dropout rises to 1.
     """
-    depth, width = depth or 3, width or 32
-    side = image_size >> depth
+    depth = options.depth or 3
+    width = options.width or 32
+    side = shape.image_size >> depth
     if side < 1:
         raise UserError(
-            f"{depth} blocks halve {image_size}x{image_size} images to nothing (params.yaml, train.depth): "
-            f"at most {image_size.bit_length() - 1}, or raise preprocess.image_size"
+            f"{depth} blocks halve {shape.image_size}x{shape.image_size} images to nothing "
+            f"(params.yaml, train.depth): at most {shape.image_size.bit_length() - 1}, "
+            "or raise preprocess.image_size"
         )
-    highest = dropout + depth * dropout_step
+    highest = options.dropout + depth * options.dropout_step
     if highest >= 1:
         raise UserError(
             f"dropout rises to {highest:g} (params.yaml, train.dropout_step): it must stay below 1"
         )
     layers: list[nn.Module] = []
-    channels = in_channels
+    channels = shape.channels
     for block in range(depth):
         filters = width << block
-        layers += [
-            nn.Conv2d(channels, filters, 3, padding=1),
-            *activation(filters, batch_norm, pool=False),
-        ]
-        layers += [
-            nn.Conv2d(filters, filters, 3, padding=1),
-            *activation(filters, batch_norm, pool=True),
-        ]
-        layers += [nn.Dropout(dropout + block * dropout_step)]
+        layers += [nn.Conv2d(channels, filters, 3, padding=1)]
+        layers += activation(filters, options.batch_norm, pool=False)
+        layers += [nn.Conv2d(filters, filters, 3, padding=1)]
+        layers += activation(filters, options.batch_norm, pool=True)
+        layers += [Dropout(options.dropout + block * options.dropout_step)]
         channels = filters
     layers += [nn.Flatten(), nn.Linear(channels * side * side, DENSE), nn.ReLU()]
-    layers += [nn.BatchNorm1d(DENSE)] if batch_norm else []
-    layers += [nn.Dropout(highest), nn.Linear(DENSE, num_classes)]
+    layers += [nn.BatchNorm1d(DENSE)] if options.batch_norm else []
+    layers += [Dropout(highest), nn.Linear(DENSE, shape.num_classes)]
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-            nn.init.constant_(layer.bias, 0.0)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return nn.Sequential(*layers)
 
 
 def activation(filters: int, batch_norm: bool, pool: bool) -> list[nn.Module]:
-    """ReLU, normalisation and pool. Without normalisation the pool goes first: the same numbers, a third faster."""
+    """ReLU, normalisation and pool.
+
+    Without normalisation the pool goes first: the same numbers, a third faster.
+    """
+    pools: list[nn.Module] = [nn.MaxPool2d(2)] if pool else []
     if batch_norm:
-        return [nn.ReLU(), nn.BatchNorm2d(filters), *([nn.MaxPool2d(2)] if pool else [])]
-    return [*([nn.MaxPool2d(2)] if pool else []), nn.ReLU()]
+        return [nn.ReLU(), nn.BatchNorm2d(filters), *pools]
+    return [*pools, nn.ReLU()]

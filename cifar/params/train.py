@@ -47,7 +47,7 @@ class Train(Section):
     flip: Literal["none", "random", "alternating"]
     shift: int = Field(ge=0, le=1024)
     cutout: int = Field(ge=0, le=1024)
-    small_share: float = Field(ge=0, lt=1)
+    small_epochs: int = Field(ge=0, le=1_000_000)
     small_scale: float = Field(gt=0, lt=1)
     # the hardware
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")

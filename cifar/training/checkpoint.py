@@ -1,55 +1,160 @@
-"""State that outlives an interrupted training: noticed when damaged, used only by the run it belongs to."""
+"""State that outlives an interrupted training.
+
+A run is a folder, `.checkpoints/<key>/`, with one file per network of its ensemble. The key hashes
+everything that the result depends on, so that no other run takes it up. Damage is noticed.
+"""
 
 import hashlib
 import io
 import json
+import os
+import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from cifar import UserError
+from cifar import files
+from cifar.model import Provenance
+
+KEPT_RUNS = 5  # interrupted runs whose checkpoints are kept, the latest ones
+KEPT_DAYS = 30  # after which a checkpoint goes
+POLL = 1.0  # seconds between two looks at a lock
+WAITING = 10.0  # seconds after which a waiting process has given up
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        root: the folder of all runs.
+        made_by: what the result depends on, with
+        code: Git's name of each file of code.
+    """
+
+    def __init__(self, root: Path, made_by: Provenance, code: dict[str, str]) -> None:
+        self.root = root
+        # Of the processes only their threads count, however these are divided.
+        self.key = key({"made_by": asdict(replace(made_by, processes=1)), "code": code})
+        self.folder = root / self.key
+        self.lock = root / f"{self.key}.lock"
+
+    def save(self, member: int, state: dict[str, Any]) -> None:
+        """Write the state of one network of the ensemble, behind its sha256 sum."""
+        files.write_bytes(self.folder / f"{member}.pt", dump(state))
+
+    def load(self, member: int) -> dict[str, Any] | None:
+        """The state of one network; nothing if there is none or it is damaged."""
+        return load(self.folder / f"{member}.pt")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the locks of the current folder and of the run; see `exclusive`."""
+        with exclusive(Path(".checkpoints/folder.lock")), exclusive(self.lock):
+            prune(self.root, keep=self.key)
+            yield
+
+    def delete(self) -> None:
+        """Remove the run's checkpoints, unless another process waits for them."""
+        if not waited_for(self.lock):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def key(facts: dict[str, Any]) -> str:
-    """The name of a run: 32 hex digits of `facts`, everything that its result depends on."""
+    """32 hex digits for a run."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def dump(state: dict[str, Any]) -> bytes:
-    """The state behind the sha256 sum of it."""
+    """The state behind its sha256 sum."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The state that `dump` made, or nothing where there is none or where a bit of it has changed."""
+    """The state that `dump` made; nothing if there is none or a bit of it has changed."""
     if not path.exists():
         return None
     content = path.read_bytes()
     if hashlib.sha256(content[32:]).digest() != content[:32]:
-        print(f"note: {path} is damaged and is not used: training starts anew")
+        print(f"note: {path} is damaged and is not used: this training starts again")
         return None
     return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`. When `dvc` alone is killed its training lives on, and must not meet a second one.
+    """Hold the lock at `path`, once no other process holds it.
 
-    Raises:
-        UserError: somebody else holds it.
+    When `dvc` alone is killed its training lives on, and must not meet a second one. Two queued
+    experiments may share one training: the second waits and takes up what the first has finished.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    owner = path.with_suffix(".owner")
     try:
-        held = FileLock(path).acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(
-            f"another training of this experiment or in this folder runs ({path}): wait for it or stop it"
-        ) from None
-    with held:
+        wait_for(lock, path, owner)
+    try:
+        files.write_bytes(owner, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def wait_for(lock: FileLock, path: Path, owner: Path) -> None:
+    """Wait for a lock, and let its holder know."""
+    holder = owner.read_text() if owner.exists() else "another process"
+    print(
+        f"waiting for the same training by {holder} ({path}); Ctrl-C gives up. "
+        "If that process is gone, delete the lock",
+        flush=True,
+    )
+    while True:
+        path.with_suffix(".waiting").touch()
+        try:
+            lock.acquire(timeout=POLL)
+        except Timeout:
+            continue
+        path.with_suffix(".waiting").unlink(missing_ok=True)
+        return
+
+
+def waited_for(path: Path) -> bool:
+    """Whether a process waits for this lock."""
+    mark = path.with_suffix(".waiting")
+    try:
+        return time.time() - mark.stat().st_mtime < WAITING
+    except FileNotFoundError:
+        return False
+
+
+def prune(root: Path, keep: str) -> None:
+    """Remove the checkpoints of abandoned runs: the oldest beyond KEPT_RUNS, and those too old.
+
+    Args:
+        keep: the key of a run that stays.
+    """
+    folders = [path for path in root.iterdir() if path.is_dir() and path.name != keep]
+    folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for number, folder in enumerate(folders):
+        age = time.time() - folder.stat().st_mtime
+        if number < KEPT_RUNS and age < KEPT_DAYS * 86400:
+            continue
+        lock = FileLock(root / f"{folder.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # it is in use
+            continue
+        with lock:
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()

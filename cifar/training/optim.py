@@ -1,8 +1,8 @@
 """Optimizers and learning-rate schedules by name: torch's own, and Muon.
 
-Muon: Jordan et al., Muon: An optimizer for hidden layers in neural networks (2024), in the form and with
-the constants of the same author's CIFAR-10 speed run. torch.optim.Muon takes matrices only; a convolution
-filter is one here after flattening.
+Muon: Jordan et al., Muon: An optimizer for hidden layers in neural networks (2024), in the form and
+with the constants of the same author's CIFAR-10 speed run. torch.optim.Muon takes matrices only; a
+convolution filter is one here after flattening.
 """
 
 from collections.abc import Callable
@@ -14,71 +14,74 @@ from torch.optim import lr_scheduler
 
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, steep at zero
 ITERATIONS = 3
-REST_MOMENTUM = 0.85
-HEAD, BIAS = (
-    2.8,
-    0.22,
-)  # learning rates of the last layer and of biases, in units of lr times batch size
-
+SGD_MOMENTUM = 0.85  # of the parameters that Muon leaves to SGD
+HEAD_LR = 2.8  # learning rate of the last layer, in units of lr times batch size
+BIAS_LR = 0.22  # learning rate of biases, likewise
+DECAY_BATCH = 500  # images; the batch size that weight decay is stated for
 
 Schedule = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
 
 
 def make_optimizer(
-    name: str,
     net: nn.Module,
     *,
+    optimizer: str,
     lr: float,
     momentum: float,
     nesterov: bool,
     weight_decay: float,
     batch_size: int,
 ) -> torch.optim.Optimizer:
-    """The optimizer over all trainable parameters of `net`; biases and normalisation constants do not decay.
+    """The optimizer over all trainable parameters.
 
-    But with muon they do, as published: see `muon_groups`.
+    Biases and normalisation constants do not decay; with muon they do, as published.
+
+    Args:
+        optimizer: sgd, adam, adamw or muon.
+        lr: peak learning rate; muon: of the convolution filters (see `muon_groups`).
+        batch_size: images per step; muon: part of the other groups' rates.
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
-    if name == "muon":
-        return Muon(
-            muon_groups(parameters, lr, momentum, weight_decay, batch_size),
-            {"lr": lr, "weight_decay": 0.0},
+    if optimizer == "muon":
+        groups = muon_groups(
+            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, batch_size=batch_size
         )
+        return Muon(groups, {"lr": lr, "weight_decay": 0.0})
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if name == "sgd":
+    if optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=lr)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer](groups, lr=lr)
 
 
 def muon_groups(
-    parameters: list[nn.Parameter], lr: float, momentum: float, weight_decay: float, batch_size: int
+    parameters: list[nn.Parameter],
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    batch_size: int,
 ) -> list[dict[str, Any]]:
-    """Convolution filters by Muon at `lr`; matrices and vectors by SGD at rates in the published ratios to it.
+    """Convolution filters by Muon; matrices and vectors by SGD at rates in the published ratios.
 
-    `weight_decay` is the share that the latter lose per 500 images at the full rate, before momentum; filters keep
-    their norm.
+    Args:
+        weight_decay: fraction that matrices and vectors lose per 500 images at the peak rate,
+            before momentum. Filters keep their norm.
     """
+    filters = [p for p in parameters if p.ndim > 2]
     groups: list[dict[str, Any]] = [
-        {
-            "params": [p for p in parameters if p.ndim > 2],
-            "lr": lr,
-            "momentum": momentum,
-            "muon": True,
-        }
+        {"params": filters, "lr": lr, "momentum": momentum, "muon": True}
     ]
-    for ndim, ratio in ((2, HEAD), (1, BIAS)):
+    for ndim, ratio in ((2, HEAD_LR), (1, BIAS_LR)):
         rate = ratio * lr * batch_size
-        decay = weight_decay * batch_size / 500 / rate
-        own = [p for p in parameters if p.ndim == ndim]
         groups.append(
             {
-                "params": own,
+                "params": [p for p in parameters if p.ndim == ndim],
                 "lr": rate,
-                "momentum": REST_MOMENTUM,
-                "weight_decay": decay,
+                "momentum": SGD_MOMENTUM,
+                "weight_decay": weight_decay * batch_size / DECAY_BATCH / rate,
                 "muon": False,
             }
         )
@@ -86,52 +89,59 @@ def muon_groups(
 
 
 def make_schedule(
-    name: str,
     optimizer: torch.optim.Optimizer,
     *,
+    schedule: str,
     epochs: int,
     steps: int,
     warmup: int,
     drop: float,
     drop_epochs: int,
 ) -> Schedule:
-    """The learning rate over a training of `epochs` times `steps` steps; the optimizer's own rate is the highest.
+    """The learning rate over a whole training; the optimizer's own rate is the peak.
 
     Args:
-        warmup: epochs in which the rate rises linearly from almost zero, before the schedule starts.
-        drop: factor of the step and plateau schedules.
+        schedule: constant, step, cosine, linear, onecycle or plateau.
+        steps: per epoch.
+        warmup: epochs in which the rate rises linearly from almost zero, before the schedule.
+        drop: factor of the schedules step and plateau.
         drop_epochs: step: epochs between two drops; plateau: epochs without progress before one.
     """
-    before, total = warmup * steps, epochs * steps
-    rest = max(1, total - before)
-    if name == "plateau":
+    if schedule == "plateau":
         return lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=drop, patience=drop_epochs - 1, threshold=0.0
         )
-    schedule: lr_scheduler.LRScheduler
-    if name == "onecycle":
-        rates = [group["lr"] for group in optimizer.param_groups]
-        schedule = lr_scheduler.OneCycleLR(
-            optimizer, rates, total_steps=rest + 1, cycle_momentum=False
-        )
-    elif name == "cosine":
-        schedule = lr_scheduler.CosineAnnealingLR(optimizer, T_max=rest)
-    elif name == "linear":
-        schedule = lr_scheduler.LinearLR(
-            optimizer, start_factor=1.0, end_factor=0.0, total_iters=rest
-        )
-    elif name == "step":
-        schedule = lr_scheduler.StepLR(optimizer, step_size=drop_epochs * steps, gamma=drop)
-    else:
-        schedule = lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+    rise_steps = warmup * steps
+    rest = max(1, epochs * steps - rise_steps)
+    main = schedule_after_warmup(optimizer, schedule, rest, drop, drop_epochs * steps)
     if not warmup:
-        return schedule
-    rise = lr_scheduler.LinearLR(optimizer, start_factor=1e-3, end_factor=1.0, total_iters=before)
-    return lr_scheduler.SequentialLR(optimizer, [rise, schedule], milestones=[before])
+        return main
+    rise = lr_scheduler.LinearLR(
+        optimizer, start_factor=1e-3, end_factor=1.0, total_iters=rise_steps
+    )
+    return lr_scheduler.SequentialLR(optimizer, [rise, main], milestones=[rise_steps])
+
+
+def schedule_after_warmup(
+    optimizer: torch.optim.Optimizer, schedule: str, steps: int, drop: float, drop_steps: int
+) -> lr_scheduler.LRScheduler:
+    """A schedule of so many steps."""
+    if schedule == "onecycle":
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return lr_scheduler.OneCycleLR(
+            optimizer, rates, total_steps=steps + 1, cycle_momentum=False
+        )
+    if schedule == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    if schedule == "linear":
+        return lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
+    if schedule == "step":
+        return lr_scheduler.StepLR(optimizer, step_size=drop_steps, gamma=drop)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `muon` set get orthogonalised steps on weights of constant norm; the others get SGD steps."""
+    """Groups with `muon` take orthogonalised steps on weights of constant norm, others SGD's."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -154,9 +164,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """About U V^T of the singular value decomposition U S V^T of a matrix (m, n), by iterating a polynomial of it.
+    """About U V^T of the singular value decomposition U S V^T of a matrix (m, n).
 
-    On CUDA in bfloat16, with which the method was published; the result has the type of `matrix`.
+    By iterating a polynomial of it. On CUDA in bfloat16, with which the method was published; the
+    result has the type of `matrix`.
     """
     a, b, c = POLYNOMIAL
     x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix

@@ -1,11 +1,10 @@
 """What made a model: everything that its bytes depend on, and nothing else.
 
-No time, path, host or commit is in it, so the same run in another folder, tomorrow or after a commit gives
-the same lines. The code is known by Git's own names of the files' contents, which committing does not
-change: `git log --find-object=<id>` lists the commits.
+No time, path, host or commit is in it, so that the same run in another folder, tomorrow or after
+a commit gives the same record. Code is known by Git's own names of the files' contents, which
+committing does not change.
 """
 
-import hashlib
 import platform
 import sys
 from collections.abc import Iterable
@@ -15,58 +14,49 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]  # of the program; the data are in the current folder
+from cifar import files
+from cifar.model import Provenance
+
+ROOT = Path(__file__).resolve().parents[2]  # of the code; the data are in the current folder
 
 
-def facts(
-    parameters: dict[str, Any], place: torch.device, threads: int, data: Iterable[Path]
-) -> dict[str, Any]:
-    """Of the running program: its parameters, device, CPU threads, versions, loaded code, and the files `data`."""
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
-    return {
-        "parameters": parameters,
-        "device": f"{name}, {torch.backends.cpu.get_cpu_capability()}",
-        "threads": threads,
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("numpy", "torch", "torchvision")},
-        "code": {path.as_posix(): blob((ROOT / path).read_bytes()) for path in loaded_code()},
-        "data": {path.as_posix(): sha256(path) for path in data},
-    }
+def record(
+    parameters: dict[str, Any],
+    data: Iterable[Path],
+    network_file: str,
+    device: torch.device,
+    threads: int,
+    processes: int,
+) -> Provenance:
+    """The record of the running program.
+
+    Args:
+        parameters: the section `train` and the seed.
+        data: the files that are read.
+        network_file: relative to the repository.
+        threads: of all processes.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    versions = {library: metadata.version(library) for library in ("numpy", "torch", "torchvision")}
+    return Provenance(
+        parameters=parameters,
+        data={path.as_posix(): files.sha256(path) for path in data},
+        network_file=files.git_name((ROOT / network_file).read_bytes()),
+        device=f"{name}, {torch.backends.cpu.get_cpu_capability()}",
+        threads=threads,
+        processes=processes,
+        versions={"python": platform.python_version()} | versions,
+    )
 
 
-def loaded_code() -> list[Path]:
-    """The files of this program that are loaded, from its folder: the stage's script and the library's modules.
+def code() -> dict[str, str]:
+    """Git's name of each file of this repository that is loaded: the stage and the library.
 
-    Not the sections of params.yaml: all are loaded to be checked, and what they say is in the parameters.
+    Not the sections of params.yaml: all are loaded to be checked, and what they say is in the
+    parameters.
     """
     names = [name for name in sys.modules if name == "__main__" or name.split(".")[0] == "cifar"]
     modules = [sys.modules[name] for name in names if not name.startswith("cifar.params.")]
-    found = {Path(file).resolve() for m in modules if (file := getattr(m, "__file__", None))}
-    return sorted(path.relative_to(ROOT) for path in found if path.is_relative_to(ROOT))
-
-
-def check_network(model: Path, description: dict[str, Any]) -> None:
-    """Say on stderr when the file of the network is not the one that the model was trained with.
-
-    A changed comment does no harm, so it is no error; but other layers of the same shapes would predict otherwise.
-    """
-    path = f"cifar/models/{description['model']}.py"
-    try:
-        trained_with = str(description["made_by"]["code"][path])
-    except (LookupError, TypeError):  # a model file of somebody else's making
-        return
-    if trained_with != blob((ROOT / path).read_bytes()):
-        print(
-            f"note: {model} was trained with another {path} (Git's object {trained_with[:12]})",
-            file=sys.stderr,
-        )
-
-
-def blob(content: bytes) -> str:
-    """Git's name for a file of this content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    loaded = {Path(file).resolve() for m in modules if (file := getattr(m, "__file__", None))}
+    paths = sorted(path for path in loaded if path.is_relative_to(ROOT))
+    return {p.relative_to(ROOT).as_posix(): files.git_name(p.read_bytes()) for p in paths}

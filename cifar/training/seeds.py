@@ -1,7 +1,7 @@
 """Randomness is derived, not carried: every generator is seeded from (seed, purpose, epoch).
 
-The order and the augmentation of epoch 7 are then known without epochs 0 to 6: a training that was
-interrupted goes on with exactly the numbers that it would have drawn.
+The order and the augmentation of epoch 7 are then known without epochs 1 to 6. A training that
+was interrupted resumes with exactly the numbers that it would have drawn.
 """
 
 import hashlib
@@ -11,7 +11,8 @@ import torch
 
 def derive(seed: int, purpose: str, number: int = 0) -> int:
     """A 32-bit seed that looks unrelated to that of any other purpose, epoch or seed."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()[:4], "big")
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
 
 
 def generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:

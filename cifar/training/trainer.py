@@ -1,10 +1,11 @@
 """The training loop, one for every network.
 
-Batches arrive on the device (cifar/training/augment.py), and numbers are read from it once an epoch, not once a step.
+Batches arrive on the device (cifar/training/augment.py), and numbers are read from the device once
+an epoch, not once a step.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,12 +17,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifar import UserError
 
-AfterStep = Callable[[int, Tensor, Tensor], None]
+Batch = tuple[Tensor, Tensor, int]  # network input, labels, images over all processes
+AfterStep = Callable[[int, Tensor, Tensor], None]  # images so far, sums of losses and of hits
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the history: the learning rate at the epoch's start, mean cross-entropy and accuracy."""
+    """One row of the history.
+
+    Attributes:
+        epoch: from 1.
+        lr: the learning rate at the epoch's start.
+        train_loss: mean cross-entropy, without label smoothing, while the weights changed.
+        train_accuracy: fraction, likewise.
+        val_loss: mean cross-entropy on the validation images, after the epoch.
+        val_accuracy: fraction, likewise.
+    """
 
     epoch: int
     lr: float
@@ -33,17 +44,19 @@ class Epoch:
 
 @dataclass
 class Trainer:
-    """One network while it learns: all that changes from epoch to epoch, and state() of it for a checkpoint.
+    """One network while it learns: all that changes from epoch to epoch.
 
     Attributes:
-        forward: from network input to logits, in training: `net` itself, or compiled, or in another precision.
+        forward: from network input to logits, in training: the network itself, or compiled, or in
+            another precision.
         loss: from logits and labels to the mean loss of a batch.
-        processes: how many share each batch; `total` sums a tensor over them.
-        ema: decay of the averaged weights, which are then the ones validated and kept; 0: none.
-        clip_norm: the largest norm of the gradient; 0: any.
-        monitor: the validation number that decides which epoch is the best; the first of several.
-        keep: the weights of the "best" epoch or of the "last" one.
-        patience: epochs without a better one before the training stops; 0: never.
+        processes: how many share each batch.
+        all_reduce: sums a tensor over them.
+        ema: decay per step of averaged weights, which are then validated and kept; 0: off.
+        clip_norm: largest norm of the gradient; 0: off.
+        monitor: the validation number that decides which epoch is the best, the first of equals.
+        keep: the weights of the best or of the last epoch.
+        patience: epochs without a better one before training stops; 0: never.
     """
 
     net: nn.Module
@@ -52,7 +65,7 @@ class Trainer:
     schedule: LRScheduler | ReduceLROnPlateau
     loss: Callable[[Tensor, Tensor], Tensor]
     processes: int
-    total: Callable[[Tensor], Tensor]
+    all_reduce: Callable[[Tensor], Tensor]
     ema: float
     clip_norm: float
     monitor: Literal["accuracy", "loss"]
@@ -61,12 +74,12 @@ class Trainer:
     history: list[Epoch] = field(default_factory=list)
     best: int = 0  # the best epoch so far, from 1
     best_weights: dict[str, Any] = field(default_factory=dict)
+    average: AveragedModel | None = None
 
     def __post_init__(self) -> None:
-        average = get_ema_multi_avg_fn(self.ema)
-        self.average = (
-            AveragedModel(self.net, multi_avg_fn=average, use_buffers=True) if self.ema else None
-        )
+        if self.ema:
+            average = get_ema_multi_avg_fn(self.ema)
+            self.average = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True)
 
     @property
     def current(self) -> nn.Module:
@@ -74,134 +87,148 @@ class Trainer:
         return self.average.module if self.average else self.net
 
     def stopped(self) -> bool:
+        """Whether patience has run out."""
         return bool(self.patience) and len(self.history) - self.best >= self.patience
 
     def epoch(
         self,
-        inputs: Iterable[tuple[Tensor, Tensor, int]],
+        batches: Iterable[Batch],
         validate: Callable[[nn.Module], tuple[float, ...]],
         after_step: AfterStep,
     ) -> Epoch:
-        """One pass over `inputs`, then `validate`: loss and accuracy.
-
-        Args:
-            inputs: network input, labels, and how many images the whole batch has over all processes.
+        """One pass over the batches, then `validate`: loss and accuracy.
 
         Raises:
             UserError: the loss is not finite.
         """
-        number, rate = len(self.history) + 1, self.optimizer.param_groups[0]["lr"]
-        train = self.steps(inputs, after_step)
-        row = Epoch(number, rate, *train, *validate(self.current))
+        number = len(self.history) + 1
+        lr = self.optimizer.param_groups[0]["lr"]
+        train = self.steps(batches, after_step)
+        row = Epoch(number, lr, *train, *validate(self.current))
         if not math.isfinite(row.train_loss + row.val_loss):
             raise UserError(
-                f"the loss is not finite in epoch {number} (params.yaml, train.lr): lower the learning rate"
+                f"the loss is not finite in epoch {number} (params.yaml, train.lr): "
+                "lower the learning rate"
             )
         self.history.append(row)
-        if not self.best or self.watched(row) < self.watched(self.history[self.best - 1]):
+        if not self.best or self.objective(row) < self.objective(self.history[self.best - 1]):
             self.best = number
             if self.keep == "best":
-                self.best_weights = {
-                    key: value.clone() for key, value in self.current.state_dict().items()
-                }
+                weights = self.current.state_dict()
+                self.best_weights = {key: value.clone() for key, value in weights.items()}
         if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(self.watched(row))
+            self.schedule.step(self.objective(row))
         return row
 
-    def watched(self, row: Epoch) -> float:
-        """The number that a better epoch has lower."""
+    def objective(self, row: Epoch) -> float:
+        """The monitored number, lower for a better epoch."""
         return row.val_loss if self.monitor == "loss" else 1 - row.val_accuracy
 
-    def steps(
-        self, inputs: Iterable[tuple[Tensor, Tensor, int]], after_step: AfterStep
-    ) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy of one pass; `after_step` gets the images so far and the running sums."""
+    def steps(self, batches: Iterable[Batch], after_step: AfterStep) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy of one pass."""
         self.net.train()
-        seen, sums = 0, None
-        for x, labels, count in inputs:
-            logits = self.forward(x)
-            loss = self.loss(logits, labels)
-            if (
-                self.processes > 1
-            ):  # gradients are averaged over processes, whose shares may differ by an image
-                loss = loss * (len(labels) * self.processes / count)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.clip_norm:
-                nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
-            self.optimizer.step()
-            if not isinstance(self.schedule, ReduceLROnPlateau):  # that one steps after validation
-                self.schedule.step()
-            if self.average:
-                self.average.update_parameters(self.net)
-            with torch.no_grad():
-                seen += count
-                right = (logits.argmax(1) == labels).sum()
-                plain = F.cross_entropy(
-                    logits, labels
-                )  # without smoothing, to compare with validation
-                batch = torch.stack([plain * len(labels), right.float()])
-                sums = batch if sums is None else sums + batch
+        seen = 0
+        sums: Tensor | None = None
+        for x, labels, count in batches:
+            logits = self.step(x, labels, count)
+            seen += count
+            batch = sums_of(logits, labels)
+            sums = batch if sums is None else sums + batch
             after_step(seen, *sums)
         assert sums is not None, "no images"
-        loss_sum, right_sum = self.total(sums).tolist()
-        return loss_sum / seen, right_sum / seen
+        loss_sum, hits = self.all_reduce(sums).tolist()
+        return loss_sum / seen, hits / seen
+
+    def step(self, x: Tensor, labels: Tensor, count: int) -> Tensor:
+        """One step of the optimizer; returns the logits.
+
+        Args:
+            x: (B, C, H, W) network input of this process.
+            labels: (B,).
+            count: images in the batch over all processes.
+        """
+        logits = self.forward(x)
+        loss = self.loss(logits, labels)
+        if self.processes > 1:  # gradients are averaged over processes of slightly unequal parts
+            loss = loss * (len(labels) * self.processes / count)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip_norm:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
+        self.optimizer.step()
+        if not isinstance(self.schedule, ReduceLROnPlateau):  # that one steps after validation
+            self.schedule.step()
+        if self.average:
+            self.average.update_parameters(self.net)
+        return logits
 
     def finish(self) -> Epoch:
-        """Put the weights to keep into `net` and return their row."""
-        self.net.load_state_dict(
-            self.best_weights if self.keep == "best" else self.current.state_dict()
-        )
-        return self.history[self.best - 1 if self.keep == "best" else -1]
+        """Put the weights to keep into the network and return their row."""
+        if self.keep == "best":
+            self.net.load_state_dict(self.best_weights)
+            return self.history[self.best - 1]
+        self.net.load_state_dict(self.current.state_dict())
+        return self.history[-1]
 
     def state(self) -> dict[str, Any]:
-        """Everything that a training which goes on later needs, as tensors and plain data."""
-        average = self.average.state_dict() if self.average else None
+        """Everything that resuming needs, as tensors and plain data."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "average": average,
+            "average": self.average.state_dict() if self.average else None,
             "history": [asdict(row) for row in self.history],
             "best": self.best,
             "best_weights": self.best_weights,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` returned."""
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.history = [Epoch(**row) for row in state["history"]]
-        self.best, self.best_weights = state["best"], state["best_weights"]
+        self.best = state["best"]
+        self.best_weights = state["best_weights"]
 
 
-def batches(order: Tensor, size: int, least: int = 2) -> Iterator[Tensor]:
-    """The indices of images in the given order, `size` at a time.
+@torch.no_grad()
+def sums_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum of the losses and the number of right predictions, (2,) on the device.
 
-    A last batch of fewer than `least` images joins the one before it: batch normalisation needs two per process.
+    The loss is without smoothing, so that it compares with that of the validation images.
+    """
+    loss = F.cross_entropy(logits, labels)
+    hits = (logits.argmax(1) == labels).sum()
+    return torch.stack([loss * len(labels), hits.float()])
+
+
+def split_order(order: Tensor, batch_size: int, least: int = 2) -> Iterator[Tensor]:
+    """The indices of images in the given order, `batch_size` at a time.
+
+    A last batch of fewer than `least` images joins the one before it, because batch normalisation
+    needs two images per process.
     """
     count = len(order)
-    starts = list(range(0, count, size))[: steps_per_epoch(count, size, least)]
+    starts = list(range(0, count, batch_size))[: steps_per_epoch(count, batch_size, least)]
     for start, stop in zip(starts, [*starts[1:], count], strict=True):
         yield order[start:stop]
 
 
-def steps_per_epoch(count: int, size: int, least: int = 2) -> int:
-    return max(1, math.ceil(count / size) - (0 < count % size < least))
+def steps_per_epoch(count: int, batch_size: int, least: int = 2) -> int:
+    """How many batches `split_order` makes of `count` images."""
+    return max(1, math.ceil(count / batch_size) - (0 < count % batch_size < least))
 
 
-def metrics(rows: list[Epoch], top5: Sequence[float] = ()) -> dict[str, Any]:
+def metrics(kept: list[Epoch]) -> dict[str, Any]:
     """The numbers of the kept epoch, rounded; of several networks their mean."""
 
     def mean(name: str) -> float:
-        return round(sum(getattr(row, name) for row in rows) / len(rows), 5)
+        return round(sum(getattr(row, name) for row in kept) / len(kept), 5)
 
-    parts = {
-        part: {name: mean(f"{part}_{name}") for name in ("loss", "accuracy")}
-        for part in ("train", "val")
-    }
-    if top5:
-        parts["val"]["top5_accuracy"] = round(sum(top5) / len(top5), 5)
-    return {"epoch": rows[0].epoch if len(rows) == 1 else mean("epoch"), **parts}
+    train = {"loss": mean("train_loss"), "accuracy": mean("train_accuracy")}
+    val = {"loss": mean("val_loss"), "accuracy": mean("val_accuracy")}
+    epoch = kept[0].epoch if len(kept) == 1 else mean("epoch")
+    return {"epoch": epoch, "train": train, "val": val}

@@ -1,0 +1,76 @@
+"""What every stage after preprocess knows about the data, in data/processed/dataset.json.
+
+The record says nothing about the test images, so that training may depend on it.
+"""
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Gt, Interval, MinLen
+
+MAX_SIDE = 4096  # pixels; a record that claims more is damaged
+BIDI = (
+    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they reorder what a terminal shows
+)
+STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}  # of every record that is read
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The images that a network takes, and the number of logits that it returns."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    num_classes: int
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Class names, image shape and normalisation.
+
+    Attributes:
+        name: as in `fetch.dataset`.
+        classes: in the order of the labels.
+        image_size: pixels, height and width.
+        channels: 1 (grey levels) or 3 (red, green, blue).
+        normalize: how mean and std were chosen, as in `preprocess.normalize`.
+        mean: per channel, in units of [0, 1].
+        std: per channel, in units of [0, 1].
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: str
+    classes: Annotated[tuple[str, ...], MinLen(2)]
+    image_size: Annotated[int, Interval(ge=1, le=MAX_SIDE)]
+    channels: int
+    normalize: str
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Gt(0)], ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("two classes have one name")
+        if not all(map(printable, self.classes)):
+            raise ValueError("a class name is empty or has control characters")
+        if self.channels not in (1, 3):
+            raise ValueError(f"{self.channels} channels, neither 1 nor 3")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean or std not of {self.channels} channels")
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(len(self.classes), self.channels, self.image_size, self.mean, self.std)
+
+
+def printable(name: str) -> bool:
+    """Whether a terminal, a page and a chart can show this name as it is."""
+    bad = (
+        character in BIDI or unicodedata.category(character) in ("Cc", "Cs") for character in name
+    )
+    return bool(name.strip()) and "\ufeff" not in name and not any(bad)

@@ -1,0 +1,57 @@
+"""From images to logits and probabilities, the same way in training, evaluation and use."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PIXELS = 1000 * 64 * 64  # of one batch at most; a batch has at most 1,000 images
+MAX_BATCH = 1000
+
+
+@torch.inference_mode()
+def predict(net: nn.Module, images: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:
+    """Logits (N, classes) on the device for (N, H, W, C) uint8 images.
+
+    The size of a batch follows from the images' size: it decides memory, and the last bits of the
+    logits, so it is no parameter.
+    """
+    net.eval()
+    batches = images.split(batch_size(images.shape[1]))
+    return torch.cat([net(normalize(batch)).float() for batch in batches])
+
+
+def batch_size(image_size: int) -> int:
+    return max(1, min(MAX_BATCH, PIXELS // image_size**2))
+
+
+def average(members: list[Tensor]) -> Tensor:
+    """Logits of the mean of the members' probabilities; those of a single member unchanged."""
+    if len(members) == 1:
+        return members[0]
+    logs = torch.stack([logits.cpu().double().log_softmax(1) for logits in members])
+    return logs.logsumexp(0) - math.log(len(members))
+
+
+def probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Calibrated probabilities (N, classes); a temperature changes no prediction."""
+    return (logits / temperature).softmax(1)
+
+
+def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and the fraction of right predictions.
+
+    In double precision on the CPU, because not every device has it.
+    """
+    logits = logits.cpu()
+    labels = labels.cpu()
+    right = (logits.argmax(1) == labels).double().mean()
+    return F.cross_entropy(logits.double(), labels).item(), right.item()
+
+
+def top5_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The fraction of images whose class is among the five most likely ones."""
+    hits = logits.cpu().topk(5).indices == labels.cpu()[:, None]
+    return hits.any(1).double().mean().item()

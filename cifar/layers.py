@@ -1,0 +1,25 @@
+"""Layers that several networks use."""
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = 1 << 16  # of a probability in `Dropout`
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout with a mask of 16 random bits per element, four from each draw.
+
+    Several times faster than torch's on a CPU. The probability is rounded to a multiple of
+    1/65536, and the scale follows it. On other devices it is torch's own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.p:
+            return x
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        dropped = min(round(self.p * LEVELS), LEVELS - 1)
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()]
+        mask = (bits >= dropped - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+        return x * mask.as_strided(x.shape, torch.empty_like(x).stride())  # x's memory format

@@ -1,0 +1,309 @@
+"""A whole training, composed of the modules beside this one.
+
+    fit -> fit_member -> run_epochs -> Trainer.epoch -> Trainer.step
+
+Every parameter of `train` is read here or in stages/train.py, as `p.NAME`, and handed on under its
+name.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cifar import hardware, inference, networks, stage, tensors
+from cifar.dataset import Shape
+from cifar.model import NetworkOptions
+from cifar.params.train import Train
+from cifar.training import optim, seeds, trainer
+from cifar.training.augment import AugmentedImages
+from cifar.training.checkpoint import Checkpoints
+from cifar.training.distributed import World
+from cifar.training.progress import EpochLog, Progress
+from cifar.training.temperature import fit_temperature
+from cifar.training.trainer import Epoch, Trainer
+
+HISTORY = ["network", *(field.name for field in fields(Epoch))]  # columns
+PREPARE_PIXELS = 5000 * 32 * 32  # of training images that a network may look at before it starts
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images (N, H, W, C) uint8 and labels (N,) int64 of both parts, memory-mapped."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    val_images: np.ndarray
+    val_labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Both parts on the device, or with `train.stream` their images on disk."""
+
+    train: AugmentedImages
+    val_images: Tensor
+    val_labels: Tensor
+    normalize: Callable[[Tensor], Tensor]
+    sample: Tensor  # (N, C, H, W) float, training images without augmentation, on the CPU
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network with the weights that are kept, its epochs, and the one they are of."""
+
+    net: nn.Module
+    history: list[Epoch]
+    kept: Epoch
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An ensemble of one or more networks, and what their validation images say of it."""
+
+    members: list[Member]
+    temperature: float
+    top5: float | None  # accuracy, from eleven classes on
+
+    def metrics(self) -> dict[str, Any]:
+        """The numbers of the kept epochs."""
+        numbers = trainer.metrics([member.kept for member in self.members])
+        if self.top5 is not None:
+            numbers["val"]["top5_accuracy"] = round(self.top5, 5)
+        return numbers
+
+    def history(self) -> list[tuple[Any, ...]]:
+        """A row for each epoch of each network: its number, then the fields of `Epoch`."""
+        return [
+            (number, *astuple(row))
+            for number, member in enumerate(self.members)
+            for row in member.history
+        ]
+
+
+def fit(
+    p: Train,
+    seed: int,
+    shape: Shape,
+    options: NetworkOptions,
+    arrays: Arrays,
+    world: World,
+    device: torch.device,
+    checkpoints: Checkpoints,
+) -> Fitted:
+    """Train every network of the ensemble, one after the other, and calibrate them together.
+
+    Args:
+        checkpoints: resumed from, and written after each epoch, by the first process.
+    """
+    splits = load_splits(p, arrays, shape, device)
+    log = None if world.rank else EpochLog(stage.root(), p.epochs)
+    members = []
+    for number in range(p.ensemble):
+        member_seed = seeds.derive(seed, "network", number) if number else seed
+        state = world.broadcast_object(None if world.rank else checkpoints.load(number))
+        net = build(p, shape, options, member_seed, splits.sample, device)
+
+        def save(state: dict[str, Any], number: int = number) -> None:
+            if not world.rank:
+                checkpoints.save(number, state)
+
+        def note(row: Epoch, speed: float | None, number: int = number) -> None:
+            if log:
+                log.write(number, row, speed)
+
+        members.append(fit_member(p, member_seed, net, splits, world, state, save, note))
+    if log:
+        log.close()
+    return calibrate(members, splits) if not world.rank else Fitted(members, 1.0, None)
+
+
+def build(
+    p: Train,
+    shape: Shape,
+    options: NetworkOptions,
+    seed: int,
+    sample: Tensor,
+    device: torch.device,
+) -> nn.Module:
+    """One network on the device, with its first weights."""
+    net = networks.build(p.model, shape, options, seeds.derive(seed, "weights"))
+    networks.prepare(p.model, net, sample)
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def load_splits(p: Train, arrays: Arrays, shape: Shape, device: torch.device) -> Splits:
+    """The images and labels where the training needs them."""
+    load = tensors.from_disk if p.stream else lambda array: tensors.to_device(array, device)
+    images = load(arrays.train_images)
+    labels = tensors.to_device(arrays.train_labels, device)
+    normalize = tensors.normalizer(shape.mean, shape.std, device)
+    # From beginning to end, because images may come class by class.
+    stride = max(1, len(images) * shape.image_size**2 // PREPARE_PIXELS)
+    return Splits(
+        train=augment_images(p, images, labels, normalize, shape.image_size),
+        val_images=load(arrays.val_images),
+        val_labels=tensors.to_device(arrays.val_labels, device),
+        normalize=normalize,
+        sample=normalize(images[::stride]).cpu(),
+    )
+
+
+def augment_images(
+    p: Train,
+    images: Tensor,
+    labels: Tensor,
+    normalize: Callable[[Tensor], Tensor],
+    image_size: int,
+) -> AugmentedImages:
+    """The training images (N, H, W, C) with the augmentation of params.yaml."""
+    return AugmentedImages(
+        images,
+        labels,
+        normalize,
+        shift=p.shift,
+        flip=p.flip,
+        cutout=p.cutout,
+        small_epochs=p.small_epochs,
+        small_size=small_size(p, image_size),
+        stream=p.stream,
+    )
+
+
+def small_size(p: Train, image_size: int) -> int:
+    """Pixels, height and width of the images in the first `small_epochs` epochs."""
+    return round(p.small_scale * image_size)
+
+
+def fit_member(
+    p: Train,
+    seed: int,
+    net: nn.Module,
+    splits: Splits,
+    world: World,
+    state: dict[str, Any] | None,
+    save: Callable[[dict[str, Any]], None],
+    note: Callable[[Epoch, float | None], None],
+) -> Member:
+    """Train one network from its first or its last saved epoch.
+
+    Args:
+        state: what `save` got from an interrupted run, if any.
+        save: keeps a state.
+        note: logs an epoch with its images per second.
+    """
+    if state and "kept" in state:
+        net.load_state_dict(state["net"])
+        history = [Epoch(**row) for row in state["history"]]
+        member = Member(net, history, Epoch(**state["kept"]))
+    else:
+        fitting = make_trainer(p, net, len(splits.train.labels), world)
+        if state:
+            fitting.restore(state)
+            print(f"resuming an interrupted run after epoch {len(fitting.history)}")
+        for row in fitting.history:
+            note(row, None)
+        for row, speed in run_epochs(p, seed, fitting, splits, world):
+            save(fitting.state())
+            note(row, speed)
+        return finish(fitting, save)
+    for row in member.history:
+        note(row, None)
+    return member
+
+
+def finish(fitting: Trainer, save: Callable[[dict[str, Any]], None]) -> Member:
+    """The network with the weights that are kept, saved as such."""
+    kept = fitting.finish()
+    history = [asdict(row) for row in fitting.history]
+    save({"net": fitting.net.state_dict(), "history": history, "kept": asdict(kept)})
+    return Member(fitting.net, fitting.history, kept)
+
+
+def make_trainer(p: Train, net: nn.Module, count: int, world: World) -> Trainer:
+    """The optimizer, schedule and options of params.yaml around a network.
+
+    Args:
+        count: training images.
+    """
+    optimizer = optim.make_optimizer(
+        net,
+        optimizer=p.optimizer,
+        lr=p.lr,
+        momentum=p.momentum,
+        nesterov=p.nesterov,
+        weight_decay=p.weight_decay,
+        batch_size=p.batch_size,
+    )
+    device = next(net.parameters()).device
+    forward = hardware.forward(world.wrap(net), device, precision=p.precision, compile=p.compile)
+    schedule = optim.make_schedule(
+        optimizer,
+        schedule=p.schedule,
+        epochs=p.epochs,
+        steps=trainer.steps_per_epoch(count, p.batch_size, least=2 * world.size),
+        warmup=p.warmup,
+        drop=p.drop,
+        drop_epochs=p.drop_epochs,
+    )
+    return Trainer(
+        net,
+        forward,
+        optimizer,
+        schedule,
+        nn.CrossEntropyLoss(label_smoothing=p.label_smoothing),
+        processes=world.size,
+        all_reduce=world.all_reduce,
+        ema=p.ema,
+        clip_norm=p.clip_norm,
+        monitor=p.monitor,
+        keep=p.keep,
+        patience=p.patience,
+    )
+
+
+def run_epochs(
+    p: Train, seed: int, fitting: Trainer, splits: Splits, world: World
+) -> Iterator[tuple[Epoch, float]]:
+    """Train the epochs that are left; yields each with its images per second."""
+    count = len(splits.train.labels)
+    device = splits.train.labels.device
+
+    def validate(net: nn.Module) -> tuple[float, ...]:
+        if world.rank:
+            return world.broadcast((0.0, 0.0), device)
+        logits = inference.predict(net, splits.val_images, splits.normalize)
+        return world.broadcast(inference.loss_and_accuracy(logits, splits.val_labels), device)
+
+    progress = Progress(p.epochs, count, len(fitting.history))
+    while len(fitting.history) < p.epochs and not fitting.stopped():
+        epoch = len(fitting.history) + 1
+        order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch)).to(device)
+        batches = splits.train.epoch(
+            epoch,
+            trainer.split_order(order, p.batch_size, least=2 * world.size),
+            world.part,
+            flip_generator=seeds.generator(seed, "flip"),
+            epoch_generator=seeds.generator(seed, "augmentation", epoch),
+        )
+        torch.manual_seed(seeds.derive(seed, "dropout", epoch) + world.rank)
+        progress.start(epoch)
+        row = fitting.epoch(batches, validate, progress.step)
+        yield row, progress.end(row)
+    progress.close()
+
+
+def calibrate(members: list[Member], splits: Splits) -> Fitted:
+    """Fit the temperature of all networks together on the validation images."""
+    logits = [
+        inference.predict(member.net, splits.val_images, splits.normalize) for member in members
+    ]
+    temperature = fit_temperature(inference.average(logits), splits.val_labels)
+    top5 = None
+    if logits[0].shape[1] > 10:
+        scores = [inference.top5_accuracy(member, splits.val_labels) for member in logits]
+        top5 = sum(scores) / len(scores)
+    return Fitted(members, temperature, top5)
