@@ -43,7 +43,7 @@ def draw(count: int, alpha: float, seed: int) -> MixDraws:
 
 
 def mixup(x: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
-    """Each network input (B, C, H, W) blended with the next one; and the weights (B,) of its own."""
+    """Each network input (B, C, H, W) blended with the next; and the weights (B,) of its own."""
     weight = draws.weight[:, None, None, None]
     return weight * x + (1 - weight) * x.roll(-1, 0), draws.weight
 

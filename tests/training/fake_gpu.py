@@ -1,0 +1,110 @@
+"""Cases on a device that computes nothing: `python fake_gpu.py CASES`, a JSON object of them.
+
+Prints an object with, for each, how often it read from the device, or its error.
+
+Tensors in FakeTensorMode have shapes and devices, but no numbers. An operation on tensors of two
+devices raises, and so does reading a number from the device. What runs here therefore leaves
+nothing on the CPU by mistake, and waits for the device only where it says so.
+"""
+
+import json
+import sys
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from cifar import inference, networks, params, tensors
+from cifar.dataset import Shape
+from cifar.model import NetworkOptions
+from cifar.params.train import Train
+from cifar.training import fit, seeds, trainer
+from cifar.training.distributed import World
+
+_setup_privateuseone_for_python_backend("fakegpu")
+DEVICE = torch.device("fakegpu:0")
+COUNT = 24  # images
+SIZE = 32
+
+
+class Numbers:
+    """Stands for the one reading of an epoch: without it, `tolist` on the device raises."""
+
+    reads = 0
+
+    def __init__(self, sums):
+        assert sums.device == DEVICE
+
+    def tolist(self):
+        Numbers.reads += 1
+        return [1.0, 1.0]
+
+
+def move(net):
+    """The network with its parameters and buffers on the device, in channels-last memory."""
+    for module in net.modules():
+        for name, value in module._parameters.items():
+            if value is not None:
+                moved = value.detach().to(DEVICE)
+                module._parameters[name] = nn.Parameter(moved, requires_grad=value.requires_grad)
+        for name, value in module._buffers.items():
+            if value is not None:
+                module._buffers[name] = torch.zeros_like(value).to(DEVICE)
+    return net
+
+
+def main():
+    results = {}
+    for name, case in json.loads(sys.argv[1]).items():
+        Numbers.reads = 0
+        try:
+            run(case)
+            results[name] = Numbers.reads
+        except Exception as error:  # noqa: BLE001  the test shows it
+            results[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    print(json.dumps(results))
+
+
+def run(case):
+    values = params.read("params.yaml")["train"] | {"batch_size": 8, "epochs": 2} | case
+    p = Train.model_validate(values)
+    options = NetworkOptions(
+        depth=p.depth,
+        width=p.width,
+        dropout=p.dropout,
+        dropout_step=p.dropout_step,
+        batch_norm=p.batch_norm,
+        backbone=p.backbone,
+        freeze=p.freeze,
+    )
+    shape = Shape(10, 3, SIZE, (0.5,) * 3, (0.2,) * 3)
+    net = networks.build(p.model, shape, options, seed=0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        train(p, move(net), shape)
+
+
+def train(p, net, shape):
+    images = torch.zeros(COUNT, SIZE, SIZE, 3, dtype=torch.uint8)
+    labels = torch.zeros(COUNT, dtype=torch.long).to(DEVICE)
+    normalize = tensors.normalizer(shape.mean, shape.std, DEVICE)
+    placed = images if p.stream else images.to(DEVICE)
+    augmented = fit.augment_images(p, placed, labels, normalize, SIZE)
+    fitting = fit.make_trainer(p, net, COUNT, World())
+    fitting.all_reduce = Numbers
+    for epoch in range(1, p.epochs + 1):
+        batches = augmented.epoch(
+            epoch,
+            trainer.split_order(torch.zeros(COUNT, dtype=torch.long).to(DEVICE), p.batch_size),
+            World().part,
+            seeds.generator(0, "flip"),
+            seeds.generator(0, "augmentation", epoch),
+        )
+        fitting.epoch(batches, lambda net: (1.0, 1.0), lambda *_: None)
+    fitting.finish()
+    logits = inference.predict(fitting.net, placed, normalize)
+    assert logits.device == DEVICE and logits.shape == (COUNT, 10)
+
+
+if __name__ == "__main__":
+    main()

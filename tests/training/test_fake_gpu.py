@@ -1,0 +1,45 @@
+"""Every path that a GPU takes, on a device that computes nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests/training/fake_gpu.py"
+PLAIN = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "small_epochs": 0}
+CASES = {
+    "default": {"small_epochs": 1},
+    "vgg": PLAIN | {"model": "vgg", "dropout": 0.2, "batch_norm": True, "cutout": 4},
+    "resnet18": PLAIN | {"model": "resnet18", "width": 4, "flip": "random", "clip_norm": 1.0},
+    "gap, adam": PLAIN | {"model": "gap", "optimizer": "adam", "momentum": 0.0, "shift": 0},
+    "dense_head, adamw": PLAIN | {"model": "dense_head", "optimizer": "adamw", "momentum": 0.0},
+    "convpool, plateau": PLAIN | {"model": "convpool", "schedule": "plateau"},
+    "sgd_cnn": PLAIN | {"model": "sgd_cnn", "keep": "best"},
+    "streamed": {"small_epochs": 1, "stream": True},
+}
+
+
+@pytest.fixture(scope="module")
+def results():
+    """For each case how often it read from the device, or its error."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), json.dumps(CASES)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if "_setup_privateuseone_for_python_backend" in done.stderr:
+        pytest.skip("this torch has no fake device")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_stays_on_the_cpu_and_an_epoch_reads_once(name, results):
+    """Two epochs and a prediction mix no devices, and read from the device once an epoch."""
+    assert results[name] == 2
