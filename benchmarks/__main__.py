@@ -142,7 +142,7 @@ def stages(options: argparse.Namespace) -> None:
     """Wall time and peak memory of each stage, the training with one epoch, and of a run with nothing to do."""
     print("| command | seconds | peak memory, MiB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        clone = scratch(folder, epochs=1, small_share=0.0)
+        clone = scratch(folder, epochs=1, small_epochs=0)
         for name in ("fetch", "preprocess", "train", "evaluate", "plot", None):
             command = ["dvc", "repro", "--quiet", *(["--single-item", name] if name else [])]
             done = subprocess.run(

@@ -15,10 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from cifar import UserError
+from cifar import UserError, yaml12
 
 SMALL = 1 << 20  # bytes; a larger file is known by size and time of change, not by content
 # Files that systems leave in folders. They are no input, and .dvcignore keeps them from DVC.
@@ -97,10 +94,10 @@ def inputs() -> dict[str, Any]:
     """
     if "DVC_STAGE" not in os.environ:  # started by hand: nothing will be recorded
         return {}
-    yaml = YAML(typ="safe", pure=True)
     try:
-        declared = yaml.load(Path("dvc.yaml"))["stages"][os.environ["DVC_STAGE"].rpartition(":")[2]]
-        values = yaml.load(Path("params.yaml"))
+        name = os.environ["DVC_STAGE"].rpartition(":")[2]
+        declared = yaml12.read("dvc.yaml")["stages"][name]
+        values = yaml12.read("params.yaml")
         found = {
             f"params.yaml: {section}": values[section] for section in declared.get("params", [])
         }
@@ -108,7 +105,7 @@ def inputs() -> dict[str, Any]:
             re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str(values[m[1]][m[2]]), name)
             for name in declared["deps"]
         ]
-    except (YAMLError, ValueError, LookupError, TypeError):
+    except (UserError, LookupError, TypeError):
         return {"params.yaml": "not to be read"}
     for name in names:
         for path in sorted(Path(name).rglob("*")) if Path(name).is_dir() else [Path(name)]:
@@ -148,7 +145,7 @@ def time_file(name: str) -> Path:
 
     The file's name knows them by their names, their sizes and the content of the small ones.
     """
-    declared = YAML(typ="safe", pure=True).load(Path("dvc.yaml"))["stages"][name]
+    declared = yaml12.read("dvc.yaml")["stages"][name]
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in declared.get(kind, [])]
     outputs = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
     known = hashlib.sha256()

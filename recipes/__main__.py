@@ -1,217 +1,148 @@
-"""Named recipes: small files of parameters laid over params.yaml.
+"""Named recipes: small files of parameters over params.yaml.
 
     python -m recipes list
-    python -m recipes show NAME
-    python -m recipes run NAME... [--queue] [-S train.epochs=3]     as DVC experiments of these names
-    python -m recipes apply NAME                                    write its values into params.yaml
+    python -m recipes show NAME          its values, with what differs from params.yaml
+    python -m recipes run NAME... [--queue] [-S train.epochs=3]
+                                         as DVC experiments of these names
+    python -m recipes apply NAME         write its values into params.yaml
+    python -m recipes upgrade            add new parameters, off, to an older params.yaml
 
-`run` is `dvc exp run --name NAME -S …` with the recipe's values; later -S options win. Everything is
-checked, all recipes and all overrides, before anything runs. As with `dvc exp run`, the values of the last one stay in
-params.yaml (not with --queue or --demo): `git checkout params.yaml` takes the committed ones back.
+`run` is `dvc exp run --name NAME -S ...` with the values of the recipe; -S options override them.
+All recipes and overrides are checked before anything runs. As after `dvc exp run`, the last
+experiment stays in the workspace, params.yaml included (not with --queue). The name `all` stands
+for all recipes with a published accuracy.
 """
 
 import argparse
-import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+import signal
 from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from cifar import UserError, files, params, stage
 from cifar.experiments.table import flatten
+from recipes import edit, resolve
+from recipes import run as runs
 
-FOLDER = Path(__file__).parent
-PARAMS = Path("params.yaml")
+PICTURES = "curves, classes, confusion, calibration, mistakes, pixels, samples, filters (.png)"
 
 
 def main() -> None:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes", description=__doc__, formatter_class=style
-    )
-    parser.add_argument("command", choices=["list", "show", "run", "apply"])
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="recipes; all is all the published ones"
-    )
-    parser.add_argument(
-        "--queue", action="store_true", help="queue the experiments; `dvc queue start` runs them"
-    )
-    parser.add_argument(
-        "--demo",
-        action="store_true",
-        help="put params.yaml back at the end and say what comes next",
-    )
-    parser.add_argument(
-        "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides"
-    )
-    options = parser.parse_args()
-    published = [
-        name for name in known() if "# Published:" in (FOLDER / f"{name}.yaml").read_text()
-    ]
-    names = published if options.names == ["all"] else options.names
+    options = arguments()
+    names = resolve.published() if options.names == ["all"] else options.names
     if options.command == "list":
-        for name in known():
-            print(
-                f"{name:<22}{(FOLDER / f'{name}.yaml').read_text().splitlines()[0].removeprefix('# ')}"
-            )
-        return
-    if not names:
+        print_list()
+    elif options.command == "upgrade":
+        upgrade()
+    elif not names:
         raise UserError("no recipe named (command line): `python -m recipes list` shows them")
-    if options.command == "apply" and len(names) > 1:
-        raise UserError(
-            f"{len(names)} recipes named (command line): params.yaml takes one at a time"
-        )
-    chosen = {name: values(name, options.overrides) for name in names}
-    if options.command == "show":
-        for name in chosen:
-            print((FOLDER / f"{name}.yaml").read_text(), end="")
-    elif options.command == "apply":
-        apply(chosen[names[0]])
+    elif options.command == "apply" and len(names) > 1:
+        raise UserError(f"{len(names)} recipes (command line): `apply` takes one")
     else:
-        run(chosen, options.queue, options.demo)
+        recipes = [resolve.resolve(name) for name in names]
+        chosen = {recipe.name: resolve.check(recipe, options.overrides) for recipe in recipes}
+        if options.command == "show":
+            for recipe in recipes:
+                show(recipe, chosen[recipe.name])
+        elif options.command == "apply":
+            edit.apply(chosen[names[0]])
+        elif options.demo:
+            demo(chosen)
+        else:
+            runs.run(chosen, options.queue)
 
 
-def known() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def values(name: str, overrides: list[str]) -> dict[str, Any]:
-    """The recipe's values as {'train.lr': 0.01, …}, overrides last, checked together with params.yaml.
-
-    Raises:
-        UserError: no such recipe, or a key or value that params.yaml could not hold.
-    """
-    if name not in known():
-        raise UserError(
-            f"no recipe {name!r}{params.did_you_mean(name, known())} ({FOLDER.name}/): `python -m recipes list`"
-        )
-    flat = dict(flatten(params.read(FOLDER / f"{name}.yaml")))
-    for item in overrides:
-        key, separator, text = item.partition("=")
-        if not separator:
-            raise UserError(
-                f"{item!r} is no KEY=VALUE (command line, -S): write for example -S train.epochs=3"
-            )
-        try:
-            flat[key] = YAML(typ="safe", pure=True).load(text)
-        except (YAMLError, ValueError, RecursionError):
-            raise UserError(
-                f"{item!r} has no value that YAML can read (command line, -S): quote it"
-            ) from None
-    whole = params.read(PARAMS)
-    for key, value in flat.items():
-        put(whole, key, value)
-    params.check(whole, f"{PARAMS} with recipe {name}")
-    return flat
-
-
-def put(tree: Any, key: str, value: Any) -> None:
-    """tree['train']['lr'] = value for the key 'train.lr'."""
-    *sections, last = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"{section} is no section of {PARAMS} ({key}): write SECTION.KEY")
-    tree[last] = value
-
-
-def apply(flat: dict[str, Any]) -> None:
-    """Write values into params.yaml; its comments stay."""
-    yaml = YAML()
-    yaml.width = 200
-    tree = yaml.load(PARAMS.read_text())
-    for key, value in flat.items():
-        put(tree, key, value)
-    with files.atomic(PARAMS) as handle:
-        yaml.dump(tree, handle)
-
-
-def run(chosen: dict[str, dict[str, Any]], queue: bool, demo: bool) -> None:
-    """One DVC experiment per recipe, of its name, on the data set that params.yaml or an override names.
-
-    An older experiment of the name is replaced once this one is done; one that is queued leaves it as NAME-before.
-    """
-    if not shutil.which("dvc"):
-        raise UserError("no dvc command (PATH): `source .venv/bin/activate` first")
-    before = PARAMS.read_bytes()
-    for name, flat in chosen.items():
-        files.write_bytes(PARAMS, before)  # without the values of the recipe before
-        dvc("exp", "remove", f"{name}-before")
-        dvc(
-            "exp", "rename", name, f"{name}-before"
-        )  # where there is one; kept until its successor is there
-        sets = [
-            f"--set-param={key}={json.dumps(value, ensure_ascii=False)}"
-            for key, value in flat.items()
-        ]
-        command = ["dvc", "exp", "run", "--name", name, *(["--queue"] if queue else []), *sets]
-        print(
-            f"{name} on {flat.get('fetch.dataset', params.read(PARAMS)['fetch']['dataset'])}",
-            flush=True,
-        )
-        code = 1
-        try:
-            code = subprocess.run(command, check=False, env=os.environ | identity()).returncode
-        finally:
-            if demo or queue:
-                files.write_bytes(PARAMS, before)
-            if code or not queue:
-                dvc(
-                    *(
-                        ("exp", "rename", f"{name}-before", name)
-                        if code
-                        else ("exp", "remove", f"{name}-before")
-                    )
-                )
-        if code:
-            sys.exit(code)
-    if queue:
-        print("next: `dvc queue start` runs them, `dvc queue status` shows how far they are")
-    elif demo:
-        next_steps(name)
-
-
-def identity() -> dict[str, str]:
-    """A name for the commits that DVC stores experiments in, on a new machine where Git has none."""
-    if (
-        subprocess.run(["git", "config", "user.email"], capture_output=True, check=False).returncode
-        == 0
-    ):
-        return {}
-    roles = ("AUTHOR", "COMMITTER")
-    return {f"GIT_{role}_NAME": "nobody" for role in roles} | {
-        f"GIT_{role}_EMAIL": "nobody@localhost" for role in roles
-    }
-
-
-def dvc(*words: str) -> None:
-    """A command that may have nothing to do, and then says so to nobody."""
-    subprocess.run(["dvc", *words, "--quiet"], capture_output=True, check=False)
-
-
-def next_steps(name: str) -> None:
-    test = files.read_json("metrics/test.json")["test"]
-    who = (
-        "\n  git config --global user.email you@…    and user.name: DVC needs them"
-        if identity()
-        else ""
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add = parser.add_argument
+    add("command", choices=["list", "show", "run", "apply", "upgrade"])
+    add("names", nargs="*", metavar="NAME", help="recipes, or all")
+    add("--queue", action="store_true", help="queue the experiments; `dvc queue start` runs them")
+    add("--demo", action="store_true", help="at the end, say what to try next")
+    add("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    return parser.parse_args()
+
+
+def print_list() -> None:
+    """One line per recipe, 100 columns at most; the published ones first."""
+    recipes = sorted(map(resolve.resolve, resolve.known()), key=lambda recipe: not recipe.published)
+    for recipe in recipes:
+        print(f"{recipe.name:<22}{published(recipe):<21}{recipe.about}")
+    count = sum(bool(recipe.published) for recipe in recipes)
+    print(f"\n`all` stands for the {count} with a published test accuracy.")
+
+
+def published(recipe: resolve.Recipe) -> str:
+    """Such as '66.86 %, 10 epochs'."""
+    if not recipe.published:
+        return ""
+    epochs = recipe.published.get("epochs")
+    accuracy = f"{100 * recipe.published['accuracy']:.4g} %"
+    return f"{accuracy}, {epochs} epochs" if epochs else accuracy
+
+
+def show(recipe: resolve.Recipe, values: dict[str, Any]) -> None:
+    """The resolved recipe as YAML, with what it changes in params.yaml as comments."""
+    print(f"# {recipe.name}: {recipe.about}")
+    if recipe.published:
+        note = recipe.published.get("note")
+        print(f"# published: {published(recipe)}{f'; {note}' if note else ''}")
+    if recipe.extends:
+        print(f"# extends: {recipe.extends}")
+    present = dict(flatten(params.read()))
+    section = ""
+    order = list(present | values)
+    for key in sorted(values, key=order.index):
+        name, _, last = key.partition(".")
+        if last and name != section:
+            print(f"{name}:")
+            section = name
+        line = f"{'  ' if last else ''}{last or name}: {text(values[key])}".rstrip()
+        if values[key] != present.get(key):
+            line = f"{line:<28}# params.yaml: {text(present.get(key)) or 'empty'}"
+        print(line)
+
+
+def text(value: Any) -> str:
+    """A value as it stands in params.yaml."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def upgrade() -> None:
+    added = edit.upgrade()
+    for key, value in added.items():
+        print(f"added {key}: {text(value)}".rstrip())
+    params.check(params.read())
+    print("params.yaml has all parameters" if added else "params.yaml is up to date")
+
+
+def demo(chosen: dict[str, dict[str, Any]]) -> None:
+    """Run recipes, then say what to try next."""
+    edited = runs.keep_edits()
+    runs.run(chosen, queue=False)
+    test = files.read_json("metrics/test.json")["test"]
+    name = list(chosen)[-1]
+    who = ""
+    if runs.identity():
+        who = "\n  git config --global user.email you@...   and user.name: DVC needs both"
     print(f"""
-Test accuracy {test["accuracy"]:.2%}, 95 % interval {test["accuracy_low"]:.2%} to {test["accuracy_high"]:.2%}.
-Pictures: plots/curves.png, classes.png, confusion.png, calibration.png, mistakes.png, pixels.png, samples.png, …
-params.yaml is as it was; this run is the experiment `{name}`. Next:
+Test accuracy {test["accuracy"]:.2%}, 95 % interval {test["accuracy_low"]:.2%} to \
+{test["accuracy_high"]:.2%}.
+Pictures in plots/: {PICTURES}
+The workspace holds the experiment `{name}`: parameters, model, metrics and plots. Next:
   source .venv/bin/activate               the dvc command, in this terminal{who}
-  {f"dvc exp apply {name}":<40}take up the experiment: its parameters and results
-  dvc exp run -S train.dropout=0.3        change one value: only train and what follows runs again
-  {f"dvc metrics diff {name}":<40}what it did
+  dvc exp run -S train.dropout=0.3        change one value: train and what follows it run again
+  {f"dvc metrics diff {name}":<40}what it did; without `{name}`: compared with the commit
+  {f"dvc plots diff {name}":<40}both runs in each chart
   make show                               all experiments in one table
-  git checkout params.yaml && dvc repro   the real thing: CIFAR-10""")
+Back to the last commit, and then the real thing, CIFAR-10:
+  {runs.way_back(name, edited)}
+  dvc repro""")
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # `python -m recipes list | head -1` ends quietly, as `ls` does
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     stage.run(main)

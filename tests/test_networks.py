@@ -356,6 +356,6 @@ def test_a_network_that_takes_no_smaller_pictures_is_refused():
     for net, size in ((pooled, 5), (dense, 6)):
         with pytest.raises(
             UserError,
-            match=rf"no pictures of {size}x{size} pixels \(params.yaml, train.small_share\)",
+            match=rf"no pictures of {size}x{size} pixels \(params.yaml, train.small_epochs\)",
         ):
             networks.check_small(net, 3, size)

@@ -21,9 +21,8 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
-from ruamel.yaml import YAML
 
-from cifar import UserError, files, params, stage
+from cifar import UserError, files, params, stage, yaml12
 from cifar.evaluation import calibration
 from cifar.experiments.table import flatten, stale
 
@@ -65,7 +64,7 @@ def gather() -> dict[str, Any]:
     predictions = pd.read_csv(PLOTS / "predictions.csv", dtype=text, keep_default_na=False)
     classes = pd.read_csv(PLOTS / "classes.csv", dtype={"class": str}, keep_default_na=False)
     right = (predictions["actual"] == predictions["predicted"]).to_numpy()
-    recorded = params.read("dvc.lock")["stages"] if Path("dvc.lock").exists() else {}
+    recorded = yaml12.read("dvc.lock")["stages"] if Path("dvc.lock").exists() else {}
     used = used_parameters(model, recorded)
     bins = calibration.bins(predictions["confidence"].to_numpy(), right)
     return {
@@ -156,7 +155,7 @@ def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | Non
     committed = output("git", "show", "HEAD:./params.yaml")
     if committed is None:
         return None
-    old = dict(flatten(YAML(typ="safe", pure=True).load(committed)))
+    old = dict(flatten(yaml12.loads(committed, "HEAD:params.yaml")))
     return [(key, old.get(key), value) for key, value in used.items() if old.get(key) != value]
 
 

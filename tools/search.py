@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar import UserError, files, params, stage
+from cifar import UserError, files, params, stage, yaml12
 from cifar.experiments import table as experiments
 
 PARAMS = Path("params.yaml")
@@ -91,7 +91,7 @@ def read_ranges(path: str) -> dict[str, tuple[str, list[Any]]]:
         UserError: with the first mistake.
     """
     ranges = {}
-    for key, spec in params.read(path).items():
+    for key, spec in yaml12.read(path).items():
         kind, values = (
             next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else ("", None)
         )

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ruamel.yaml import YAML
 
-from cifar import UserError
+from cifar import UserError, yaml12
 
 STAGES = (
     "fetch",
@@ -66,7 +65,7 @@ def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
         except (FileNotFoundError, UserError):
             remarks.append(f"left out, without dvc.lock: {name}")
             continue
-        facts = made_from(YAML(typ="safe", pure=True).load(lock)["stages"])
+        facts = made_from(yaml12.loads(lock, f"dvc.lock of {name}")["stages"])
         if facts:
             results.append(Result(name, commit, facts, numbers))
         else:

@@ -1,62 +1,68 @@
-"""params.yaml: read as DVC reads it, checked whole, handed out one section at a time.
+"""params.yaml: read as DVC reads it, checked as a whole, handed out one section at a time.
 
-DVC reads YAML 1.2 with ruamel.yaml, so this does too: `1e-3` is a number, `no` is a word, and a
-duplicate key is an error. What the code uses is then what DVC has recorded.
-
-One file beside this one per section: what each key may hold, checked by pydantic. There are no
-defaults: a default in code would be a value that DVC does not hash.
+One file beside this one per section says what each key may hold; pydantic checks it. There are no
+defaults: a default in code would be a value that DVC does not hash. `off.yaml` says which value of
+a key changes nothing.
 """
 
 import difflib
 import importlib
+import json
 import pkgutil
+import re
+import reprlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from cifar import UserError
+from cifar import UserError, yaml12
+
+OFF = Path(__file__).with_name("off.yaml")
+SHORT = reprlib.Repr()  # a value in a message, whatever its size
+SHORT.maxlist = SHORT.maxdict = 3
+SHORT.maxlevel = 2
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 100
 
 
 class Section(BaseModel):
-    """Base of all sections: types are strict, unknown keys and NaN are errors, values are read-only."""
+    """Base of all sections: strict types, no unknown keys, no NaN, read-only values."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    hidden: ClassVar[frozenset[str]] = frozenset()  # keys whose values no message may show
 
 
+class ConflictError(ValueError):
+    """Values that do not go together: what is wrong, and how to fix it."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+
+
+Problem = tuple[str, str]  # what is wrong, how to fix it
 S = TypeVar("S", bound=Section)
 
 
-def read(path: Path | str = "params.yaml") -> dict[str, Any]:
-    """The raw content of a YAML file.
+def check_device(name: str) -> str:
+    if not re.fullmatch("auto|cpu|mps|cuda(:[0-9]+)?", name):
+        raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
+    return name
 
-    Raises:
-        UserError: no such file, not YAML, duplicate keys, or not a mapping.
-    """
-    try:
-        values = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no {path} here: run this in the root of the repository") from None
-    except UnicodeDecodeError:
-        raise UserError(f"not a text file ({path}): save it as UTF-8") from None
-    except (
-        YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # the last two: 2026-02-30, digits by the thousand, [[[[…
-        mark, problem = (
-            getattr(error, "problem_mark", None),
-            getattr(error, "problem", None) or error,
-        )
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{str(problem).partition(chr(10))[0]} ({path}{line}): correct it"
-        ) from None
-    if not isinstance(values, dict):
-        raise UserError(f"no sections ({path}): restore it with `git checkout {path}`")
-    return values
+
+def empty_is_none(text: Any) -> Any:
+    """`dvc exp run -S fetch.source=` writes '' where params.yaml leaves the value out."""
+    return None if text == "" else text
+
+
+Device = Annotated[str, AfterValidator(check_device)]
+
+
+def read(path: Path | str = "params.yaml") -> dict[str, Any]:
+    """The content of params.yaml, unchecked. Raises UserError as `yaml12.read` does."""
+    return yaml12.read(path)
 
 
 def sections() -> dict[str, type[Section]]:
@@ -68,52 +74,98 @@ def sections() -> dict[str, type[Section]]:
     }
 
 
-def check(values: dict[str, Any], path: Path | str = "params.yaml") -> dict[str, Any]:
-    """Every section of `values` as its frozen object, and `seed` as the integer that it is.
+def load(section: type[S], path: Path | str = "params.yaml") -> tuple[S, int]:
+    """One section and the seed, once the whole file is checked: no late surprise in a later stage.
 
     Raises:
-        UserError: with everything that is wrong in any section, in one line.
+        UserError: with everything that is wrong in the file.
     """
-    known, problems, checked = sections(), [], {}
-    for name in values:
-        if name in known or name == "seed":
-            continue
-        problems.append(f"unknown section {name}{did_you_mean(str(name), [*known, 'seed'])}")
-    for name, section in known.items():
-        if not isinstance(values.get(name), dict):
-            problems.append(f"section {name} is missing or empty")
-            continue
-        try:
-            checked[name] = section.model_validate(values[name])
-        except ValidationError as error:
-            problems += [explain(name, section, problem) for problem in error.errors()]
-    seed = values.get("seed")
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        problems.append(f"seed = {seed!r}: must be an integer from 0 to 4294967295")
-    if problems:
-        raise UserError(f"{'; '.join(problems)} ({path}): each key's comment says what it may hold")
-    return checked | {"seed": seed}
-
-
-def load(section: type[S], path: Path | str = "params.yaml") -> tuple[S, int]:
-    """One section and the seed, after the whole file was checked: no late surprise in another stage."""
     checked = check(read(path), path)
     return checked[section.__name__.lower()], checked["seed"]
 
 
-def explain(name: str, section: type[Section], problem: Any) -> str:
-    """One pydantic problem as one clause that names the key."""
-    if not problem["loc"]:
-        return str(problem["msg"]).removeprefix("Value error, ")
-    key, message = str(problem["loc"][0]), problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {name}.{key}{did_you_mean(key, section.model_fields)}"
-    if problem["type"] == "missing":
-        return f"{name}.{key} is missing"
-    message = message.removeprefix("input ").removeprefix("value error, ")
-    return f"{name}.{key} = {problem['input']!r}: {message}"
+def check(values: dict[str, Any], path: Path | str = "params.yaml") -> dict[str, Any]:
+    """Every section of `values` as a frozen object, and `seed` as an integer.
+
+    Raises:
+        UserError: with everything that is wrong in any section, in one line.
+    """
+    known = sections()
+    checked: dict[str, Any] = {}
+    problems = [
+        (f"unknown section {name}{did_you_mean(name, known)}", "rename or remove it")
+        for name in values
+        if name not in (*known, "seed")
+    ]
+    for name, section in known.items():
+        if not isinstance(values.get(name), dict):
+            fix = "`git checkout params.yaml` restores it"
+            problems.append((f"section {name} is missing or empty", fix))
+            continue
+        problems += check_keys(name, section, values[name])
+        try:
+            checked[name] = section.model_validate(values[name])
+        except ValidationError as error:
+            kinds = ("missing", "extra_forbidden", "invalid_key")  # these are in check_keys
+            others = [problem for problem in error.errors() if problem["type"] not in kinds]
+            problems += [explain(name, section, problem) for problem in others]
+    seed = values.get("seed")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        what = f"seed = {SHORT.repr(seed)}: must be an integer from 0 to 4294967295"
+        problems.append((what, "correct it"))
+    if problems:
+        what = "; ".join(what for what, _ in problems)
+        fix = "; ".join(dict.fromkeys(fix for _, fix in problems))
+        raise UserError(f"{what} ({path}): {fix}")
+    return checked | {"seed": seed}
 
 
-def did_you_mean(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def check_keys(name: str, section: type[Section], values: dict[str, Any]) -> list[Problem]:
+    """The unknown and the missing keys of a section."""
+    fields = section.model_fields
+    missing = [key for key in fields if key not in values]
+    problems = []
+    for word in values:
+        if word not in fields:
+            near = close(word, missing) or close(word, fields)
+            missing = [key for key in missing if key not in near]
+            what = f"unknown key {name}.{word}{hint(near)}"
+            problems.append((what, "rename or remove it"))
+    off = off_values().get(name, {}) if missing else {}
+    for key in missing:
+        if key in off:
+            what = f"{name}.{key} is missing (off: {json.dumps(off[key])})"
+            problems.append((what, "`python -m recipes upgrade` adds what is missing"))
+        else:
+            problems.append((f"{name}.{key} is missing", "write it back"))
+    return problems
+
+
+def off_values() -> dict[str, dict[str, Any]]:
+    """By section and key, the value that adds nothing: off, neutral, or unused by itself."""
+    return yaml12.read(OFF)
+
+
+def explain(name: str, section: type[Section], problem: Any) -> Problem:
+    """A problem that pydantic found."""
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, ConflictError):
+        return cause.what, cause.fix
+    key = str(problem["loc"][0])
+    message = str(cause or problem["msg"])
+    message = re.sub(r"^(Input|String) should", "must", message)
+    value = "" if key in section.hidden else f" = {SHORT.repr(problem['input'])}"
+    return f"{name}.{key}{value}: {message}", "each key's comment says what it may hold"
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    return hint(close(word, known))
+
+
+def close(word: Any, known: Iterable[str]) -> list[str]:
+    """The name that was probably meant, if there is one."""
+    return difflib.get_close_matches(str(word), list(known), n=1)
+
+
+def hint(names: list[str]) -> str:
+    return "".join(f" (did you mean {name}?)" for name in names)

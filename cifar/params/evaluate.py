@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from cifar.params import Section
+from cifar.params import Device, Section
 
 
 class Evaluate(Section):
-    device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: Device
     batch_size: int = Field(ge=1, le=1_000_000)
     tta: Literal["none", "flip"]

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cifar.params import Section
+from cifar.params import ConflictError, Section
 
 
 class Preprocess(Section):
@@ -21,8 +21,13 @@ class Preprocess(Section):
 
     @model_validator(mode="after")
     def check_fold(self) -> Self:
-        if self.folds == 1 or self.fold >= max(1, self.folds):
-            raise ValueError(
-                "preprocess.folds is 0 or at least 2, and preprocess.fold is below it, counting from 0"
+        if self.folds == 1:
+            raise ConflictError("preprocess.folds = 1", "take 2 or more, or 0 for none")
+        if self.fold >= max(1, self.folds):
+            raise ConflictError(
+                f"preprocess.fold = {self.fold} with preprocess.folds = {self.folds}",
+                "the folds count from 0, so set preprocess.fold below preprocess.folds"
+                if self.folds
+                else "set preprocess.fold to 0",
             )
         return self

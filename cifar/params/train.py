@@ -1,16 +1,13 @@
-"""The `train` section: network, optimisation, augmentation, hardware."""
+"""The `train` section: network, optimization, augmentation, hardware."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from cifar.params import Section
+from cifar.params import ConflictError, Device, Section, empty_is_none
 
 MODELS = Path(__file__).parent.parent / "models"
-MUON = (
-    "fast",
-)  # networks whose layers have the scales that muon's rates are made for: add your own
 
 
 class Train(Section):
@@ -21,9 +18,9 @@ class Train(Section):
     dropout: float = Field(ge=0, lt=1)
     dropout_step: float = Field(ge=0, lt=1)
     batch_norm: bool
-    backbone: str | None
+    backbone: Annotated[str | None, BeforeValidator(empty_is_none)]
     freeze: bool
-    # the optimisation
+    # the optimization
     epochs: int = Field(ge=1, le=1_000_000)
     batch_size: int = Field(ge=2, le=1_000_000)  # batch normalisation needs two images
     optimizer: Literal["sgd", "adam", "adamw", "muon"]
@@ -37,9 +34,9 @@ class Train(Section):
     drop_epochs: int = Field(ge=1, le=1_000_000)
     label_smoothing: float = Field(ge=0, lt=1)
     clip_norm: float = Field(ge=0)
-    # which weights are kept
+    # the weights to keep
+    keep: Literal["last", "best"]
     monitor: Literal["accuracy", "loss"]
-    keep: Literal["best", "last"]
     patience: int = Field(ge=0, le=1_000_000)
     ema: float = Field(ge=0, lt=1)
     ensemble: int = Field(ge=1, le=100)
@@ -50,7 +47,7 @@ class Train(Section):
     small_epochs: int = Field(ge=0, le=1_000_000)
     small_scale: float = Field(gt=0, lt=1)
     # the hardware
-    device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: Device
     threads: int = Field(ge=0, le=1024)
     processes: int = Field(ge=1, le=1024)
     stream: bool
@@ -66,39 +63,62 @@ class Train(Section):
         return name
 
     @model_validator(mode="after")
-    def check_together(self) -> Self:
+    def check_backbone(self) -> Self:
+        if self.model == "pretrained" and not self.backbone:
+            raise ConflictError(
+                "train.model: pretrained needs train.backbone",
+                "set train.backbone to a network of torchvision, such as resnet18",
+            )
+        if self.backbone and self.model != "pretrained":
+            raise ConflictError(
+                f"train.backbone has no effect with train.model: {self.model}",
+                "set train.backbone to null, or train.model to pretrained",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_optimizer(self) -> Self:
+        no_effect = f"has no effect with train.optimizer: {self.optimizer}"
         if self.nesterov and self.optimizer != "sgd":
-            raise ValueError(
-                f"train.nesterov has no effect with train.optimizer: {self.optimizer}: set it to false"
-            )
+            raise ConflictError(f"train.nesterov {no_effect}", "set train.nesterov to false")
         if self.nesterov and not self.momentum:
-            raise ValueError("train.nesterov needs train.momentum above 0")
+            raise ConflictError(
+                "train.nesterov needs momentum",
+                "set train.momentum above 0, or train.nesterov to false",
+            )
         if self.momentum and self.optimizer in ("adam", "adamw"):
-            raise ValueError(
-                f"train.momentum has no effect with train.optimizer: {self.optimizer}: set it to 0"
-            )
-        if self.optimizer == "muon" and self.model not in MUON:
-            others = "-S train.optimizer=sgd -S train.lr=0.01 -S train.small_share=0"
-            known = ", ".join(MUON)
-            raise ValueError(
-                f"train.optimizer: muon is for train.model: {known}, not {self.model}: try {others}"
-            )
-        if self.batch_size < 2 * self.processes:
-            raise ValueError(
-                f"train.batch_size must be at least 2 for each of train.processes = {self.processes}"
-            )
-        if self.processes > 1 and self.device not in ("auto", "cuda", "cpu"):
-            raise ValueError(
-                f"train.device: {self.device} is one device, not for train.processes: take auto"
+            raise ConflictError(f"train.momentum {no_effect}", "set train.momentum to 0")
+        return self
+
+    @model_validator(mode="after")
+    def check_epochs(self) -> Self:
+        if self.warmup and self.schedule == "plateau":
+            raise ConflictError(
+                "train.schedule: plateau takes no train.warmup", "set train.warmup to 0"
             )
         if self.warmup and self.warmup >= self.epochs:
-            raise ValueError(
-                f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}"
+            raise ConflictError(
+                f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}",
+                "lower train.warmup, or raise train.epochs",
             )
-        if self.warmup and self.schedule == "plateau":
-            raise ValueError("train.schedule: plateau takes no train.warmup: set it to 0")
-        if (self.model == "pretrained") != bool(self.backbone):
-            raise ValueError(
-                "train.model: pretrained and train.backbone go together: set both or none"
+        if self.small_epochs > self.epochs:
+            raise ConflictError(
+                f"train.small_epochs = {self.small_epochs} exceeds train.epochs = {self.epochs}",
+                f"set train.small_epochs to {self.epochs} or less (0: none)",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_processes(self) -> Self:
+        if self.batch_size < 2 * self.processes:
+            raise ConflictError(
+                f"train.batch_size = {self.batch_size} is less than two images "
+                f"for each of train.processes = {self.processes}",
+                "raise train.batch_size, or lower train.processes",
+            )
+        if self.processes > 1 and self.device not in ("auto", "cuda", "cpu"):
+            raise ConflictError(
+                f"train.device: {self.device} is one device for train.processes = {self.processes}",
+                "set train.processes to 1, or train.device to cuda or cpu",
             )
         return self

@@ -24,12 +24,12 @@ OPTIONS = {
     "momentum": 0.9, "nesterov": False, "weight_decay": 0.001, "schedule": "onecycle", "warmup": 1, "drop": 0.5,
     "drop_epochs": 1, "label_smoothing": 0.1, "clip_norm": 1.0, "keep": "last", "monitor": "accuracy",
     "patience": 0, "ema": 0.0, "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2,
-    "small_share": 0.0, "small_scale": 0.75, "device": "cpu", "threads": 1,
+    "small_epochs": 0, "small_scale": 0.75, "device": "cpu", "threads": 1,
     "processes": 1, "stream": False, "precision": "fp32", "compile": "none",
 }  # fmt: skip
 # Two networks, averaged weights, a rate that follows the validation, early stopping, and smaller pictures at first.
 PAIR = {
-    "model": "fast", "depth": 1, "width": 2, "dropout_step": 0.0, "batch_norm": False, "small_share": 0.3,
+    "model": "fast", "depth": 1, "width": 2, "dropout_step": 0.0, "batch_norm": False, "small_epochs": 1,
     "ensemble": 2, "ema": 0.9, "schedule": "plateau", "warmup": 0, "keep": "best", "patience": 3, "epochs": 10,
 }  # fmt: skip
 OUTPUTS = [
