@@ -64,7 +64,7 @@ def layout(ranked: pd.DataFrame, width: int) -> list[str]:
     for key in parameters:
         section, _, name = key.rpartition(".")
         values = ranked[key].astype(object).where(ranked[key].notna(), "-")
-        columns.append([section and f"{section}.", name, *values.map(groups.shorten)])
+        columns.append([section and f"{section}.", name, *values.map(brief)])
     fitting = columns
     while len(fitting) > 3 and measure(fitting) > width:
         fitting = fitting[:-1]
@@ -93,6 +93,14 @@ def rows(columns: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def shorten(name: str) -> str:
     return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+
+
+def brief(value: str) -> str:
+    """A long fraction with four digits, any other long value with its ends."""
+    try:
+        return f"{float(value):.4g}" if "." in value else groups.shorten(value)
+    except ValueError:
+        return groups.shorten(value)
 
 
 def percent(fraction: float) -> str:
