@@ -45,7 +45,7 @@ def main() -> None:
     if repeated:
         remarks.insert(0, f"not counted, the same run again: {', '.join(repeated)}")
     if options.pair:
-        counted = find_pair(options.pair, counted)
+        counted = find_pair(options.pair, datasets, over)
         (pair,) = counted.values()
         remarks = [*tests(pair, over, options.metric), *remarks]
     frame = summarize(counted, options.metric)
@@ -126,15 +126,15 @@ def samples(datasets: Datasets, over: Sequence[str]) -> tuple[Datasets, list[str
     return chosen, repeated
 
 
-def find_pair(words: Sequence[str], datasets: Datasets) -> Datasets:
+def find_pair(words: Sequence[str], datasets: Datasets, over: Sequence[str]) -> Datasets:
     """The two groups that the words name, under these words.
 
     Raises:
         UserError: they are on different data sets, or share a run.
     """
     first, second = words
-    dataset, a = find(first, datasets)
-    other, b = find(second, datasets)
+    dataset, a = find(first, datasets, over)
+    other, b = find(second, datasets, over)
     if dataset != other:
         where = f"{first} is on {dataset}, {second} on {other}"
         raise UserError(f"{where} (command line): name two groups of one data set")
@@ -146,18 +146,19 @@ def find_pair(words: Sequence[str], datasets: Datasets) -> Datasets:
     return {dataset: {first: a, second: b}}
 
 
-def find(word: str, datasets: Datasets) -> tuple[str, Sequence[Result]]:
-    """The data set and the members of the run or the group that a word names."""
+def find(word: str, datasets: Datasets, over: Sequence[str]) -> tuple[str, Sequence[Result]]:
+    """The data set and the members of the run or the group that a word names, each seed once."""
     everything = [(dataset, *item) for dataset, sets in datasets.items() for item in sets.items()]
     for dataset, _, members in everything:
         if alone := [found for found in members if found.name == word]:
-            return dataset, alone
+            return dataset, alone[:1]
     parts = [table.plain(part) for part in word.split(",")]
     fitting = [entry for entry in everything if entry[1] == word] or [
         entry for entry in everything if all(fits(part, *entry[1:]) for part in parts)
     ]
     if len(fitting) == 1:
-        return fitting[0][0], fitting[0][2]
+        ((dataset, _, members),) = fitting
+        return dataset, groups.one_each(members, over)[0]
     known = [name for _, name, members in everything for name in (name, *(m.name for m in members))]
     problem = f"{len(fitting)} groups have {word}"
     if not fitting:

@@ -51,7 +51,11 @@ def described(facts: dict[str, str], differing: set[str]) -> dict[str, str]:
     changed = {key: value for key, value in facts.items() if key in differing}
     text = " ".join(f"{key} {value}" for key, value in sorted(changed.items()) if is_code(key))
     code = {"code": hashlib.sha256(text.encode()).hexdigest()[:6]} if text else {}
-    return {key: value for key, value in changed.items() if "/" not in key} | code
+    return {key: value for key, value in changed.items() if is_parameter(key)} | code
+
+
+def is_parameter(key: str) -> bool:
+    return not is_code(key) and key != "data/raw"
 
 
 def is_code(key: str) -> bool:

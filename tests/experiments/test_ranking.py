@@ -73,6 +73,7 @@ def test_edited_code_is_a_difference_and_another_network_is_not():
     assert ranking.differences([fast, vgg]) == [{"train.model": "fast"}, {"train.model": "vgg"}]
     edited = result("edited", train__model="vgg", **{"models/vgg.py": "2", "train.py": "y"})
     described = ranking.differences([fast, vgg, edited])
+    assert all(set(differences) == {"train.model", "code"} for differences in described)
     codes = [differences["code"] for differences in described]
     assert codes[0] == codes[1] != codes[2]
     assert all(len(code) == 6 for code in codes)
