@@ -8,27 +8,20 @@ import pytest
 from conftest import Run, once
 
 from cifar import UserError
+from cifar.experiments import table
+from cifar.experiments.table import Result
 from tools import compare
 
 
 def work_off(project, experiments):
-    """Start the queue and wait until so many experiments are there; what a queued run printed, by its name."""
+    """Start the queue and wait for so many experiments; what each printed, by its name."""
     try:
-        project.run(
-            "bash", "-c", "dvc queue start > /dev/null 2>&1"
-        )  # the worker keeps what it could print to
+        # The worker keeps what it could print to.
+        project.run("bash", "-c", "dvc queue start > /dev/null 2>&1")
         deadline = time.monotonic() + 600
-        while (
-            len(
-                names := re.findall(
-                    r"refs/exps/\w\w/\w+/(\S+)", project.run("git", "show-ref").stdout
-                )
-            )
-            < experiments
-        ):
-            assert time.monotonic() < deadline, project.run(
-                "dvc", "queue", "status", ok=False
-            ).stdout
+        while len(names := finished(project)) < experiments:
+            status = project.run("dvc", "queue", "status", ok=False).stdout
+            assert time.monotonic() < deadline, status
             time.sleep(0.5)
         return {name: project.run("dvc", "queue", "logs", name, ok=False).stdout for name in names}
     finally:
@@ -36,9 +29,14 @@ def work_off(project, experiments):
         project.end()
 
 
+def finished(project):
+    """The names of the experiments that a project has."""
+    return re.findall(r"refs/exps/\w\w/\w+/(\S+)", project.run("git", "show-ref").stdout)
+
+
 @pytest.fixture(scope="session")
 def sweep(dropout_run, tmp_path_factory):
-    """Two dropouts times two seeds, queued and worked off, after one that fails; and one that waits."""
+    """Two dropouts times two seeds, queued and done, after one that fails; and one that waits."""
 
     def make(folder):
         project = dropout_run.project.copy(folder / "project")
@@ -65,64 +63,51 @@ def sweep(dropout_run, tmp_path_factory):
     return Run(type(dropout_run.project)(folder / "project"), (folder / "output").read_text())
 
 
+def compare_in(project, *words):
+    return project.run("python", "-m", "tools.compare", *words).stdout
+
+
 def test_a_sweep_trains_and_nothing_else(sweep):
-    """Queued runs take the data from DVC's cache, and trainings done before from there, too: of four runs two train."""
+    """Queued runs take the data and earlier trainings from DVC's cache: of four two train."""
     assert sorted(sweep.project.ran(sweep.output)) == ["evaluate", "evaluate", "train", "train"]
     assert sweep.output.count("Stage 'preprocess' didn't change, skipping") == 4
 
 
 def test_groups_over_seeds(sweep, tmp_path):
-    """Without names: a row for each dropout, best first, of two seeds each; what failed or waits is said."""
-    table, picture = tmp_path / "table.csv", tmp_path / "picture.png"
-    done = sweep.project.run(
-        "python", "-m", "tools.compare", "--csv", str(table), "--plot", str(picture)
-    )
-    with table.open() as handle:
+    """Without names: a row for each dropout, best first, of two seeds each; the rest is named."""
+    path, picture = tmp_path / "table.csv", tmp_path / "picture.png"
+    printed = compare_in(sweep.project, "--csv", str(path), "--plot", str(picture))
+    with path.open() as handle:
         rows = list(csv.DictReader(handle))
-    assert {row["group"]: row["n"] for row in rows} == {
-        "train.dropout=0": "2",
-        "train.dropout=0.3": "2",
-    }
+    assert {row["dataset"] for row in rows} == {"digits"} and "\ndigits\n" in printed
+    counts = {row["group"]: row["n"] for row in rows}
+    assert counts == {"train.dropout=0": "2", "train.dropout=0.3": "2"}
     means = [float(row["mean"]) for row in rows]
     assert means == sorted(means, reverse=True)
     for row in rows:
-        assert re.search(
-            rf"^ *{100 * float(row['mean']):.2f} % .* 2  {row['group']}$", done.stdout, re.MULTILINE
-        )
-    assert "left out, failed: wrong" in done.stdout and "left out, queued: waiting" in done.stdout
-    assert (
-        done.stdout.count("not counted, the same run again: ") == 3
-    )  # `more`, HEAD and the workspace
+        line = rf"^ *{100 * float(row['mean']):.2f} % .* 2  {row['group']}$"
+        assert re.search(line, printed, re.MULTILINE)
+    assert "left out, failed: wrong" in printed and "left out, queued: waiting" in printed
+    (again,) = re.findall(r"not counted, the same run again: (.*)", printed)
+    assert set(again.split(", ")) >= {"HEAD", "workspace"} and len(again.split(", ")) == 3
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_two_groups_and_two_runs(sweep):
-    """The difference of two groups over their seeds, and of each seed on its images: as much as accuracy says."""
-    done = sweep.project.run(
-        "python", "-m", "tools.compare", "train.dropout=0.0", "train.dropout=0.3"
-    )
-    assert re.search(
-        r"^train.dropout=0.3 minus .* points, 95 % interval .* \(Welch\)$",
-        done.stdout,
-        re.MULTILINE,
-    )
-    assert (
-        done.stdout.count("on the same test images") == 2
-        and "left out, failed: wrong" in done.stdout
-    )
+    """The difference of two groups over seeds, and per seed on its images, as accuracy says."""
+    printed = compare_in(sweep.project, "train.dropout=0.0", "train.dropout=0.3")
+    line = r"^train.dropout=0.3 minus .* points, 95 % interval .* \(Welch\)$"
+    assert re.search(line, printed, re.MULTILINE)
+    assert printed.count("on the same test images") == 2
+    assert "left out, failed: wrong" in printed
     words = ("--metric", "val.accuracy", "train.dropout=0", "train.dropout=0.3")
-    assert (
-        "same test images" not in sweep.project.run("python", "-m", "tools.compare", *words).stdout
-    )
-    done = sweep.project.run("python", "-m", "tools.compare", "HEAD", "more", "--markdown")
-    rows = dict(
-        re.findall(
-            r"^\| ([\d.]+) % \| - \| one run: none \| 1 \| (\w+) \|$", done.stdout, re.MULTILINE
-        )
-    )
-    (more, head) = (float(accuracy) for accuracy in sorted(rows, key=rows.get, reverse=True))
-    (only,) = re.findall(r"HEAD alone is right on (\d+), more alone on (\d+)", done.stdout)
-    assert int(only[1]) - int(only[0]) == round((more - head) * 200 / 100)
+    assert "same test images" not in compare_in(sweep.project, *words)
+    printed = compare_in(sweep.project, "HEAD", "more", "--markdown")
+    pattern = r"^\| ([\d.]+) % \| - \| one run: none \| 1 \| (\w+) \|$"
+    rows = {name: float(mean) for mean, name in re.findall(pattern, printed, re.MULTILINE)}
+    (only,) = re.findall(r"HEAD alone is right on (\d+), more alone on (\d+)", printed)
+    images = 200
+    assert int(only[1]) - int(only[0]) == round((rows["more"] - rows["HEAD"]) * images / 100)
     assert sweep.project.run("git", "status", "--porcelain").stdout == ""
 
 
@@ -133,7 +118,7 @@ def test_two_groups_and_two_runs(sweep):
             ["HEAD", "train.dropuot=0.3"],
             "no group or experiment train.dropuot=0.3 (did you mean train.dropout=0.3?)",
         ),
-        (["HEAD"], "one group named"),
+        (["HEAD"], "1 named (command line): name two groups"),
         (["--metric", "test.acuracy"], "no run has test.acuracy (--metric): there are "),
         (["HEAD", "HEAD"], "HEAD twice"),
         (["HEAD", "workspace"], "HEAD and workspace share a run, HEAD as workspace"),
@@ -146,7 +131,7 @@ def test_two_groups_and_two_runs(sweep):
     ],
 )
 def test_what_cannot_be_compared(sweep, words, message, monkeypatch):
-    """A group, a metric or a parameter that is not there is an error that names the mistake."""
+    """A missing group, metric or parameter is an error that names the mistake."""
     monkeypatch.chdir(sweep.project.path)
     monkeypatch.setattr("sys.argv", ["compare", *words])
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
@@ -155,15 +140,71 @@ def test_what_cannot_be_compared(sweep, words, message, monkeypatch):
 
 def test_nothing_to_compare(project):
     """Before the first run there is one line that says how to make one."""
+    for path in (project.path / "metrics").glob("*.json"):
+        path.unlink()
+    project.commit()
     done = project.run("python", "-m", "tools.compare", ok=False)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.startswith("error: no finished run") and len(done.stderr.splitlines()) == 1
 
 
+def result(name, accuracy, dataset="digits", **facts):
+    made_from = {"fetch.dataset": dataset, "data/raw": dataset} | {
+        key.replace("__", "."): value for key, value in facts.items()
+    }
+    return Result(name, name, made_from, {"val.accuracy": accuracy})
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """What `tools.compare` prints of these results."""
+
+    def compare_all(results, *words):
+        monkeypatch.setattr(table, "read", lambda everything: (list(results), ["left out: x"]))
+        monkeypatch.setattr("sys.argv", ["compare", "--metric", "val.accuracy", *words])
+        compare.main()
+        return capsys.readouterr().out
+
+    return compare_all
+
+
+DIGITS = [
+    result("a", 0.9, seed="0", train__lr="1", **{"train.py": "x"}),
+    result("b", 0.7, seed="1", train__lr="1", **{"train.py": "x"}),
+    result("c", 0.99, seed="0", train__lr="1", **{"train.py": "y"}),
+]
+CIFAR = [
+    result("d", 0.5, "cifar10", seed="0", train__lr="2"),
+    result("e", 0.6, "cifar10", seed="0", train__lr="3"),
+]
+
+
+def test_each_data_set_has_a_table_of_its_own(printed):
+    """Groups are ranked and named within their data set; edited code is named by its file."""
+    text = printed([*DIGITS, *CIFAR])
+    digits, cifar = text.index("\ndigits\n"), text.index("\ncifar10\n")
+    rows = re.findall(r"^.* % .* (\d)  (\S+)$", text, re.MULTILINE)
+    assert digits < cifar and [row[0] for row in rows] == ["1", "2", "1", "1"]
+    assert rows[0][1].startswith("code=") and rows[1][1].startswith("code=")
+    assert [row[1] for row in rows[2:]] == ["train.lr=3", "train.lr=2"]
+    assert "code of the runs on digits differs in train.py\n" in text
+    assert "left out: x" in text
+
+
+def test_groups_of_two_data_sets_are_not_compared(printed):
+    """One line names both data sets; a parameter that is no part of a name finds its group."""
+    with pytest.raises(UserError, match=r"^a is on digits, train.lr=2 on cifar10 "):
+        printed([*DIGITS, *CIFAR], "a", "train.lr=2")
+    with pytest.raises(UserError, match=r"^2 groups have train.lr=1 \(command line\): "):
+        printed([*DIGITS, *CIFAR], "d", "train.lr=1")
+    words = ("fetch.dataset=cifar10,train.lr=3", "d")
+    assert "d minus fetch.dataset=cifar10,train.lr=3: -10.00 points" in printed(CIFAR, *words)
+
+
 @pytest.mark.long
-def test_folds_of_the_readme(reproduced):
-    """The README's loop over folds, with two of them, and their mean: each is validated on its own part."""
-    page = (reproduced.path / "README.md").read_text()
+def test_folds(reproduced):
+    """The loop over folds of docs/experiments.md, with two of them, and their mean."""
+    page = (reproduced.path / "docs/experiments.md").read_text()
     (loop,) = re.findall(r"^    (for fold in .*; done)$", page, re.MULTILINE)
     loop = (
         loop.replace("0 1 2 3 4", "0 1")
@@ -172,18 +213,7 @@ def test_folds_of_the_readme(reproduced):
     )
     reproduced.run("bash", "-ec", loop)
     logs = work_off(reproduced, 2)
-    assert [reproduced.ran(log) for log in logs.values()] == [
-        ["preprocess", "train", "evaluate"]
-    ] * 2
-    command = (
-        "python",
-        "-m",
-        "tools.compare",
-        "--over",
-        "preprocess.fold",
-        "--metric",
-        "val.accuracy",
-    )
-    assert re.search(
-        r" to .* % +2  preprocess.folds=2$", reproduced.run(*command).stdout, re.MULTILINE
-    )
+    ran = [reproduced.ran(log) for log in logs.values()]
+    assert ran == [["preprocess", "train", "evaluate"]] * 2
+    printed = compare_in(reproduced, "--over", "preprocess.fold", "--metric", "val.accuracy")
+    assert re.search(r" to .* % +2  preprocess.folds=2$", printed, re.MULTILINE)

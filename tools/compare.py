@@ -1,148 +1,209 @@
 """Which difference is real: experiments that differ only by their seed, summed up as one group.
 
-    python -m tools.compare                            every group: mean, deviation, 95 % interval
-    python -m tools.compare train.dropout=0.1 HEAD     two groups or experiments: may the difference be chance?
+    python -m tools.compare                            every group: mean, spread, 95 % interval
+    python -m tools.compare train.dropout=0.1 HEAD     two groups or experiments: is it chance?
     python -m tools.compare --metric val.accuracy --over preprocess.fold --plot folds.png
 
-A group is called by the parameters that set it apart; a part of them will do where it fits one group only.
+A group is named by the parameters in which it differs from the others of its data set. Some of
+them, or any other of its parameters, will do to name it if they fit one group only.
 """
 
 import argparse
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 
 from cifar import UserError, files, params, stage
-from cifar.experiments import statistics
-from cifar.experiments import table as experiments
+from cifar.evaluation import charts
+from cifar.experiments import groups, ranking, statistics, table
 from cifar.experiments.statistics import Summary
 from cifar.experiments.table import Result
 
 Groups = Mapping[str, Sequence[Result]]
+Datasets = Mapping[str, Groups]
+FILES = 3  # names of changed files that are printed
+BAR: dict[str, Any] = {"lw": 6, "alpha": 0.4, "solid_capstyle": "butt"}
+MEAN: dict[str, Any] = {"ms": 18, "mew": 2}
+RING: dict[str, Any] = {"ms": 5, "mfc": "none"}
 
 
 def main() -> None:
-    style = argparse.RawDescriptionHelpFormatter
+    options = parse()
+    over = options.over or ["seed"]
+    results, remarks = finished(options.metric, options.all_commits)
+    check_over(over, results)
+    datasets = {
+        dataset: groups.group(members, over)
+        for dataset, members in ranking.by_dataset(results).items()
+    }
+    counted, repeated = samples(datasets, over)
+    if repeated:
+        remarks.insert(0, f"not counted, the same run again: {', '.join(repeated)}")
+    if options.pair:
+        counted = find_pair(options.pair, datasets, over)
+        (pair,) = counted.values()
+        remarks = [*tests(pair, over, options.metric), *remarks]
+    frame = summarize(counted, options.metric)
+    print(f"{options.metric} over {' and '.join(over)}")
+    for dataset in counted:
+        rows = frame[frame["dataset"] == dataset]
+        print(f"\n{dataset}\n\n{layout(rows, options.metric, options.markdown)}")
+    remarks += legend(datasets)
+    if remarks:
+        print("", *remarks, sep="\n")
+    if options.csv:
+        cells = frame.astype(object).where(frame.notna(), "")
+        files.write_csv(options.csv, list(map(str, frame)), cells.itertuples(index=False))
+    if options.plot:
+        draw(options.plot, frame, counted, options.metric)
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tools.compare", description=__doc__, formatter_class=style
+        prog="python -m tools.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "pair",
-        nargs="*",
-        metavar="GROUP",
-        help="two groups or experiments, to test their difference",
-    )
-    parser.add_argument(
-        "--metric", default="test.accuracy", help="as `dvc metrics show` names it (%(default)s)"
-    )
-    parser.add_argument(
-        "--over", action="append", metavar="KEY", help="what may differ within a group (seed)"
-    )
-    parser.add_argument(
-        "-A", "--all-commits", action="store_true", help="experiments of earlier commits, too"
-    )
-    parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
-    parser.add_argument("--csv", metavar="FILE", help="write the table, unrounded")
-    parser.add_argument(
-        "--plot", metavar="FILE.png", help="draw every run, and mean and interval of each group"
-    )
+    add = parser.add_argument
+    add("pair", nargs="*", metavar="GROUP", help="two groups or experiments to compare")
+    add("--metric", default=ranking.TEST, help="as `dvc metrics show` names it (%(default)s)")
+    add("--over", action="append", metavar="KEY", help="what may differ within a group (seed)")
+    add("-A", "--all-commits", action="store_true", help="also experiments of earlier commits")
+    add("--markdown", action="store_true", help="print the tables in Markdown")
+    add("--csv", metavar="FILE", help="write the tables to a file, unrounded")
+    add("--plot", metavar="FILE.png", help="draw every run, and mean and interval of each group")
     options = parser.parse_args()
     if len(options.pair) not in (0, 2):
-        raise UserError(
-            "one group named (command line): name two to compare them, or none for the table"
-        )
-    over = options.over or ["seed"]
-    results, remarks = experiments.finished(options.metric, options.all_commits)
-    known = dict.fromkeys(key for result in results for key in result.facts)
-    for key in over:
-        if key not in known:
-            raise UserError(
-                f"no parameter {key}{params.did_you_mean(key, known)} (--over): name another"
-            )
-    groups: dict[str, list[Result]] = {}
-    for name, members in experiments.group(results, over).items():
-        groups[name], again = experiments.one_each(members, over)
-        remarks += [f"not counted, the same run again: {result.name}" for result in again]
+        count = len(options.pair)
+        raise UserError(f"{count} named (command line): name two groups, or none for the tables")
     if len(set(options.pair)) == 1:
         raise UserError(f"{options.pair[0]} twice (command line): name two different groups")
-    chosen = {word: find(word, groups, results) for word in options.pair} or groups
-    if options.pair:
-        refuse_overlap(chosen)
-        remarks = [*tests(chosen, over, options.metric), *remarks]
-    rows = table(chosen, options.metric)
-    print(
-        f"{options.metric} over {' and '.join(over)}\n\n{layout(rows, options.metric, options.markdown)}"
-    )
-    if remarks:
-        print("\n" + "\n".join(remarks))
-    if options.csv:
-        cells = [
-            [name, *("" if np.isnan(value) else value for value in summary)]
-            for name, summary in rows
-        ]
-        files.write_csv(options.csv, ["group", *Summary._fields], cells)
-    if options.plot:
-        draw(options.plot, rows, chosen, options.metric)
+    return options
 
 
-def find(word: str, groups: Groups, results: Sequence[Result]) -> Sequence[Result]:
-    """The group of this name, the one that has these parameters, or the run of this name alone."""
-    if alone := [result for result in results if result.name == word]:
-        return alone[:1]
-    parts = {experiments.plain(part) for part in word.split(",")}
-    fitting = [name for name in groups if name == word] or [
-        n for n in groups if parts <= set(n.split(","))
-    ]
-    if len(fitting) != 1:
-        several = (
-            f"{len(fitting)} groups have {word}" if fitting else f"no group or experiment {word}"
-        )
-        close = (
-            ""
-            if fitting
-            else params.did_you_mean(word, [*groups, *(result.name for result in results)])
-        )
-        raise UserError(f"{several}{close} (command line): `python -m tools.compare` lists them")
-    return groups[fitting[0]]
+def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
+    """The runs that have the metric, and a line for each reason to leave others out.
+
+    Raises:
+        UserError: there is none.
+    """
+    results, remarks = table.read(all_commits)
+    chosen = [found for found in results if metric in found.metrics]
+    if without := [found.name for found in results if metric not in found.metrics]:
+        remarks.append(f"left out, without {metric}: {', '.join(without)}")
+    if chosen:
+        return chosen, remarks
+    if results:
+        known = dict.fromkeys(key for found in results for key in found.metrics)
+        raise UserError(f"no run has {metric} (--metric): there are {', '.join(known)}")
+    reasons = f" ({'; '.join(remarks)})" if remarks else " (dvc exp show)"
+    raise UserError(f"no finished run{reasons}: `dvc exp run` makes one")
 
 
-def refuse_overlap(pair: Groups) -> None:
-    """Raises UserError where a run is on both sides, under two names perhaps: the workspace as an experiment too."""
-    (first, a), (second, b) = pair.items()
-    for x in a:
-        if y := next((y for y in b if x.facts == y.facts), None):
+def check_over(over: Sequence[str], results: Sequence[Result]) -> None:
+    """Raises UserError if no run has a parameter of this name."""
+    known = dict.fromkeys(key for found in results for key in found.facts)
+    for key in over:
+        if key not in known:
+            hint = params.did_you_mean(key, known)
+            raise UserError(f"no parameter {key}{hint} (--over): name another")
+
+
+def samples(datasets: Datasets, over: Sequence[str]) -> tuple[Datasets, list[str]]:
+    """The groups with each seed once, and the names of the runs that repeat another."""
+    chosen: dict[str, dict[str, list[Result]]] = {}
+    repeated: list[str] = []
+    for dataset, sets in datasets.items():
+        for name, members in sets.items():
+            once, again = groups.one_each(members, over)
+            chosen.setdefault(dataset, {})[name] = once
+            repeated += [found.name for found in again]
+    return chosen, repeated
+
+
+def find_pair(words: Sequence[str], datasets: Datasets, over: Sequence[str]) -> Datasets:
+    """The two groups that the words name, under these words.
+
+    Raises:
+        UserError: they are on different data sets, or share a run.
+    """
+    first, second = words
+    dataset, a = find(first, datasets, over)
+    other, b = find(second, datasets, over)
+    if dataset != other:
+        where = f"{first} is on {dataset}, {second} on {other}"
+        raise UserError(f"{where} (command line): name two groups of one data set")
+    for x, y in itertools.product(a, b):
+        if x.facts == y.facts:
             both = x.name if x.name == y.name else f"{x.name} as {y.name}"
-            raise UserError(
-                f"{first} and {second} share a run, {both} (command line): name two different groups"
-            )
+            shared = f"{first} and {second} share a run, {both}"
+            raise UserError(f"{shared} (command line): name two different groups")
+    return {dataset: {first: a, second: b}}
 
 
-def table(groups: Groups, metric: str) -> list[tuple[str, Summary]]:
-    """One row for each group, the best first."""
-    rows = [
-        (name, statistics.summarize([result.metrics[metric] for result in runs]))
-        for name, runs in groups.items()
+def find(word: str, datasets: Datasets, over: Sequence[str]) -> tuple[str, Sequence[Result]]:
+    """The data set and the members of the run or the group that a word names, each seed once."""
+    everything = [(dataset, *item) for dataset, sets in datasets.items() for item in sets.items()]
+    for dataset, _, members in everything:
+        if alone := [found for found in members if found.name == word]:
+            return dataset, alone[:1]
+    parts = [table.plain(part) for part in word.split(",")]
+    fitting = [entry for entry in everything if entry[1] == word] or [
+        entry for entry in everything if all(fits(part, *entry[1:]) for part in parts)
     ]
-    return sorted(rows, key=lambda row: row[1].mean, reverse="loss" not in metric)
+    if len(fitting) == 1:
+        ((dataset, _, members),) = fitting
+        return dataset, groups.one_each(members, over)[0]
+    known = [name for _, name, members in everything for name in (name, *(m.name for m in members))]
+    problem = f"{len(fitting)} groups have {word}"
+    if not fitting:
+        problem = f"no group or experiment {word}{params.did_you_mean(word, known)}"
+    raise UserError(f"{problem} (command line): `python -m tools.compare` lists them")
 
 
-def shown(value: float, metric: str, sign: str = "") -> str:
+def fits(part: str, name: str, members: Sequence[Result]) -> bool:
+    """Whether `train.lr=0.1` is in the name of a group or true of all its members."""
+    key, _, value = part.partition("=")
+    return part in name.split(",") or all(found.facts.get(key) == value for found in members)
+
+
+def summarize(datasets: Datasets, metric: str) -> pd.DataFrame:
+    """One row for each group, the best first within its data set."""
+    tables = []
+    for dataset, sets in datasets.items():
+        rows = [
+            (dataset, name, *statistics.summarize([found.metrics[metric] for found in members]))
+            for name, members in sets.items()
+        ]
+        unsorted = pd.DataFrame(rows, columns=["dataset", "group", *Summary._fields])
+        tables.append(unsorted.sort_values("mean", ascending="loss" in metric, kind="stable"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def number(value: float, metric: str, sign: str = "") -> str:
     """Accuracies in per cent, their differences in points; anything else as it is."""
     if "accuracy" not in metric:
         return f"{value:{sign}.4f}"
     return f"{100 * value:{sign}.2f}{'' if sign else ' %'}"
 
 
-def layout(rows: Sequence[tuple[str, Summary]], metric: str, markdown: bool) -> str:
-    cells = [("mean", "deviation", "95 % interval", "n", "group")]
-    for name, row in rows:
-        mean, deviation, low, high = (shown(value, metric) for value in row[1:])
-        none = "one run: none" if row.n == 1 else "no spread: none"
-        spread = (
-            "-" if row.n == 1 else deviation,
-            none if np.isnan(row.low) else f"{low} to {high}",
+def layout(rows: pd.DataFrame, metric: str, markdown: bool) -> str:
+    """A table of text."""
+    cells = [("mean", "std. dev.", "95 % interval", "n", "group")]
+    for row in rows.to_dict("records"):
+        mean, std, low, high = (
+            number(row[name], metric) for name in ("mean", "std", "low", "high")
         )
-        cells.append((mean, *spread, str(row.n), name))
+        single = row["n"] == 1
+        interval = f"{low} to {high}"
+        if np.isnan(row["low"]):
+            interval = "one run: none" if single else "no spread: none"
+        cells.append((mean, "-" if single else std, interval, str(row["n"]), row["group"]))
     if markdown:
         lines = ["| " + " | ".join(line) + " |" for line in cells]
         return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
@@ -150,66 +211,87 @@ def layout(rows: Sequence[tuple[str, Summary]], metric: str, markdown: bool) -> 
     return "\n".join("  ".join([*map(str.rjust, line, widths), line[4]]) for line in cells)
 
 
+def legend(datasets: Datasets) -> Iterator[str]:
+    """A line for each data set whose runs were made by different code: which files differ."""
+    for dataset, sets in datasets.items():
+        members = [found for runs in sets.values() for found in runs]
+        differing = ranking.differing_facts(members)
+        if changed := sorted(Path(key).name for key in differing if ranking.is_code(key)):
+            some = ", ".join(changed[:FILES])
+            more = f" and {len(changed) - FILES} more files" if len(changed) > FILES else ""
+            yield f"code of the runs on {dataset} differs in {some}{more}"
+
+
 def tests(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
-    """What tells the second group from the first: over the seeds, and of each seed on the same test images."""
+    """What tells two groups apart: over the seeds, and per seed on the same test images."""
     (first, a), (second, b) = pair.items()
     difference = statistics.welch(*([run.metrics[metric] for run in runs] for runs in (a, b)))
-    mean, low, high = (shown(value, metric, "+") for value in difference[:3])
+    mean, low, high = (number(value, metric, "+") for value in difference[:3])
     unit = " points" if "accuracy" in metric else ""
-    told = f"95 % interval {low} to {high}, p = {difference.p:.2g} (Welch)"
+    text = f"95 % interval {low} to {high}, p = {difference.p:.2g} (Welch)"
     if np.isnan(difference.p):
-        told = (
-            "no interval from one run"
-            if 1 in (len(a), len(b))
-            else "no spread between runs: no interval"
-        )
-    yield f"{second} minus {first}: {mean}{unit}, {told}"
-    if metric != "test.accuracy":  # the predictions that are kept are those of the test images
+        single = 1 in (len(a), len(b))
+        text = f"no interval{' from one run' if single else ': no spread between runs'}"
+    yield f"{second} minus {first}: {mean}{unit}, {text}"
+    if metric != ranking.TEST:  # only predictions of the test images are kept
         return
-    pairs = [
-        (x, y)
-        for x in a
-        for y in b
-        if experiments.label(x, over) == experiments.label(y, over) or len(a) == len(b) == 1
-    ]
-    for x, y in pairs:
-        only = statistics.discordant(experiments.predictions(x), experiments.predictions(y))
-        yield (
-            f"on the same test images, {x.name} alone is right on {only[0]}, {y.name} alone on {only[1]}: "
-            f"p = {statistics.mcnemar(*only):.2g} (McNemar, exact)"
-        )
+    for x in a:
+        for y in b:
+            if groups.label(x, over) == groups.label(y, over) or len(a) == len(b) == 1:
+                yield same_images(x, y)
 
 
-def draw(path: str, rows: Sequence[tuple[str, Summary]], groups: Groups, metric: str) -> None:
-    from cifar.evaluation import charts
+def same_images(x: Result, y: Result) -> str:
+    """How often only one of two runs is right, and whether that may be chance."""
+    only_x, only_y = statistics.discordant(groups.predictions(x), groups.predictions(y))
+    p = statistics.mcnemar(only_x, only_y)
+    counts = f"{x.name} alone is right on {only_x}, {y.name} alone on {only_y}"
+    return f"on the same test images, {counts}: p = {p:.2g} (McNemar, exact)"
 
-    figure, axis = charts.plt.subplots(figsize=(8, 1.4 + 0.4 * len(rows)))
-    scale, unit = (100, ", %") if "accuracy" in metric else (1, "")
-    for place, (name, row) in enumerate(rows):
-        values = [scale * result.metrics[metric] for result in groups[name]]
-        if not np.isnan(row.low):
-            ends = [scale * row.low, scale * row.high]
-            axis.plot(
-                ends,
-                [place] * 2,
-                lw=6,
-                alpha=0.4,
-                c=charts.TRAIN,
-                solid_capstyle="butt",
-                label="95 % interval",
-            )
-            axis.plot(scale * row.mean, place, "|", ms=18, mew=2, color=charts.TRAIN, label="mean")
-        axis.plot(values, [place] * row.n, "o", ms=5, mfc="none", color=charts.VAL, label="one run")
-    axis.set_yticks(
-        range(len(rows)), [f"{charts.shorten(name, 48)}  (n = {row.n})" for name, row in rows]
+
+def draw(path: str, frame: pd.DataFrame, datasets: Datasets, metric: str) -> None:
+    """Every run as a ring over the mean and interval of its group; a panel for each data set."""
+    counts = [len(sets) for sets in datasets.values()]
+    figure, axes = charts.plt.subplots(
+        len(counts),
+        1,
+        figsize=(8, 1.4 + 0.4 * sum(counts) + 0.6 * (len(counts) - 1)),
+        height_ratios=counts,
+        squeeze=False,
     )
-    axis.set(xlabel=f"{metric}{unit}", ylim=(len(rows) - 0.5, -0.5))
-    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    for axis, (dataset, sets) in zip(axes.flat, datasets.items(), strict=True):
+        rows = frame[frame["dataset"] == dataset]
+        draw_groups(axis, rows, sets, metric)
+        axis.set_title(dataset)
+    handles: dict[str, Any] = {}
+    for axis in axes.flat:
+        lines, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
     figure.legend(
-        handles.values(), handles.keys(), frameon=False, loc="outside upper right", ncols=3
+        list(handles.values()),
+        list(handles),
+        frameon=False,
+        loc="outside upper right",
+        ncols=3,
     )
     with files.atomic(path) as handle:
         charts.save(figure, handle, dpi=120)
+
+
+def draw_groups(axis: Axes, rows: pd.DataFrame, sets: Groups, metric: str) -> None:
+    """One line of the panel for each group, from top to bottom."""
+    scale, unit = (100, ", %") if "accuracy" in metric else (1, "")
+    labels = []
+    for height, row in enumerate(rows.to_dict("records")):
+        if not np.isnan(row["low"]):
+            ends = [scale * row["low"], scale * row["high"]]
+            axis.plot(ends, [height] * 2, c=charts.TRAIN, label="95 % interval", **BAR)
+            axis.plot(scale * row["mean"], height, "|", c=charts.TRAIN, label="mean", **MEAN)
+        values = [scale * found.metrics[metric] for found in sets[row["group"]]]
+        axis.plot(values, [height] * len(values), "o", c=charts.VAL, label="one run", **RING)
+        labels.append(f"{charts.shorten(row['group'], 48)}  (n = {row['n']})")
+    axis.set_yticks(range(len(rows)), labels)
+    axis.set(xlabel=f"{metric}{unit}", ylim=(len(rows) - 0.5, -0.5))
 
 
 if __name__ == "__main__":

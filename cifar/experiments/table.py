@@ -1,30 +1,26 @@
-"""DVC's experiments as plain data: what each was made from and what came out, and which differ only by their seed."""
+"""DVC's experiments and commits as records: what each was made from, and what came out."""
 
-import csv
-import io
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 
 from cifar import UserError, yaml12
 
-STAGES = (
-    "fetch",
-    "preprocess",
-    "train",
-    "evaluate",
-)  # what a number depends on; the pictures come after it
+TRAINED = ("fetch", "preprocess", "train")  # the stages behind train and validation numbers
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run: its name, its commit, what it was made from ('train.lr': '0.1', files by their sums), its numbers."""
+    """A finished run: its name, its commit, what it was made from and what came out.
+
+    `facts` holds parameters ({'train.lr': '0.1'}) and the hashes of source files and raw data
+    ({'stages/train.py': '1a2b3c4'}); `metrics` only numbers that this run made.
+    """
 
     name: str
     commit: str
@@ -32,182 +28,188 @@ class Result:
     metrics: dict[str, float]
 
 
-def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
-    """Every run that DVC knows and that has the metric, experiments before commits; and why others were left out.
+@dataclass(frozen=True)
+class Entry:
+    """One line of `dvc exp show`; `state` is success, queued, failed, ..., or commit."""
+
+    name: str
+    state: str
+    commit: str
+    data: dict[str, Any]
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The content of each metrics file."""
+        found = {path: file.get("data") for path, file in self.data.get("metrics", {}).items()}
+        return {path: content for path, content in found.items() if content}
+
+
+def read(all_commits: bool = True) -> tuple[list[Result], list[str]]:
+    """Every finished run, experiments before commits; and a line for each reason to leave some out.
 
     Raises:
-        UserError: there is none.
+        UserError: git or dvc fails.
     """
-    everywhere = ["--all-commits"] if all_commits else []
-    commits = json.loads(run("dvc", "exp", "show", "--json", *everywhere))
-    results, remarks, seen = [], [], dict[str, None]()
-    for name, state, commit, data in entries(commits):
-        numbers = {
-            key: value
-            for file in data.get("metrics", {}).values()
-            for key, value in flatten(file.get("data"))
-        }
-        seen |= dict.fromkeys(numbers)
-        if state == "commit" and metric not in numbers:
-            continue
-        if state not in ("commit", "success") or metric not in numbers:
-            remarks.append(
-                f"left out, {state if state != 'success' else f'without {metric}'}: {name}"
-            )
-            continue
-        try:
-            here = commit == "workspace"
-            lock = (
-                Path("dvc.lock").read_text("utf-8")
-                if here
-                else run("git", "show", f"{commit}:./dvc.lock")
-            )
-        except (FileNotFoundError, UserError):
-            remarks.append(f"left out, without dvc.lock: {name}")
-            continue
-        facts = made_from(yaml12.loads(lock, f"dvc.lock of {name}")["stages"])
-        if facts:
-            results.append(Result(name, commit, facts, numbers))
-        else:
-            remarks.append(f"left out, its stages do not fit together (`dvc repro` there): {name}")
-    if not results:
-        if seen:
-            raise UserError(f"no run has {metric} (--metric): there are {', '.join(seen)}")
-        raise UserError(
-            "no finished run (dvc exp show): `dvc exp run` makes one, `dvc queue start` works off a queue"
-        )
-    return results, remarks
+    results: list[Result] = []
+    left_out: dict[str, list[str]] = {}
+    for entry in entries(all_commits):
+        found, reason = result(entry)
+        if found:
+            results.append(found)
+        if reason:
+            left_out.setdefault(reason, []).append(entry.name)
+    return results, [f"{reason}: {', '.join(names)}" for reason, names in left_out.items()]
 
 
-def entries(commits: Any) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """(name, state, commit, data) of all experiments in what `dvc exp show` gives, then of the commits themselves."""
-    for commit in commits:
+def entries(all_commits: bool) -> Iterator[Entry]:
+    """The experiments in `dvc exp show`, then the commits themselves, the workspace last."""
+    revisions = [f"--rev={commit}" for commit in commits()] if all_commits else []
+    shown = json.loads(run("dvc", "exp", "show", "--json", *revisions))
+    for commit in shown:
         for experiment in commit["experiments"] or []:
             last = (experiment["revs"] or [{}])[0]
             state = (experiment["executor"] or {}).get("state") or "success"
-            yield (
-                experiment["name"] or last.get("rev", "?")[:7],
-                state,
-                last.get("rev", ""),
-                last.get("data") or {},
-            )
+            rev = last.get("rev", "")
+            yield Entry(experiment["name"] or rev[:7], state, rev, last.get("data") or {})
     head = run("git", "rev-parse", "HEAD").strip()
-    for commit in commits:
+    for commit in [*shown[1:], *shown[:1]]:
         rev = commit["rev"]
-        yield (
-            "HEAD" if rev == head else rev if rev == "workspace" else rev[:7],
-            "commit",
-            rev,
-            commit["data"] or {},
-        )
+        name = {head: "HEAD", "workspace": rev}.get(rev, rev[:7])
+        yield Entry(name, "commit", rev, commit["data"] or {})
+
+
+def commits() -> list[str]:
+    """HEAD, the commits that changed dvc.lock, and those that experiments started from.
+
+    All commits (--all-commits) would add no result, and DVC reads five of them a second.
+    """
+    head = run("git", "rev-parse", "HEAD").split()
+    changed = run("git", "log", "--format=%H", "--", "dvc.lock").split()
+    references = run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    started = [re.match(r"refs/exps/(\w\w)/(\w{38})/", name) for name in references]
+    return list(dict.fromkeys([*head, *changed, *(m[1] + m[2] for m in started if m)]))
+
+
+def result(entry: Entry) -> tuple[Result | None, str]:
+    """The run that an entry shows, if it is one, and why it or its test numbers are left out."""
+    if entry.state not in ("success", "commit"):
+        return None, f"left out, {entry.state}"
+    if not entry.files:
+        return None, "left out, without metrics" if entry.state == "success" else ""
+    lock = read_lock(entry.commit)
+    if not lock:
+        return without_lock(entry)
+    facts = made_from(lock)
+    if not facts:
+        return None, "left out, its stages do not fit together (`dvc repro` there)"
+    numbers = dict(numbers_of(entry.files))
+    if evaluated(lock) and models(entry) != "different":
+        return Result(entry.name, entry.commit, facts, numbers), ""
+    kept = {key: value for key, value in numbers.items() if not key.startswith("test.")}
+    foreign = "test numbers left out, they are of another model" if kept != numbers else ""
+    return Result(entry.name, entry.commit, facts, kept), foreign
+
+
+def without_lock(entry: Entry) -> tuple[Result | None, str]:
+    """A fresh clone has metrics and no dvc.lock: they count if they are of one model."""
+    if entry.name == "HEAD" and models(entry) == "same":
+        recorded = entry.data["params"]["params.yaml"]["data"]
+        values = {name: value for name, value in recorded.items() if name != "plot"}
+        facts = {key: plain(value) for key, value in flatten(values)}
+        return Result(entry.name, entry.commit, facts, dict(numbers_of(entry.files))), ""
+    return None, "left out, without dvc.lock"
+
+
+def models(entry: Entry) -> str:
+    """Whether training and test numbers are of one model: same, different, or unknown."""
+    names = [entry.files.get(f"metrics/{part}.json", {}).get("model") for part in ("train", "test")]
+    if None in names:
+        return "unknown"
+    return "same" if names[0] == names[1] else "different"
+
+
+def numbers_of(contents: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float]]:
+    """('test.accuracy', 0.99) and so on, of all metrics files."""
+    for content in contents.values():
+        yield from ((k, v) for k, v in flatten(content) if isinstance(v, int | float))
+
+
+def read_lock(commit: str) -> dict[str, Any]:
+    """The stages in dvc.lock of a commit or of the workspace; empty if there is none."""
+    try:
+        if commit == "workspace":
+            text = Path("dvc.lock").read_text("utf-8")
+        else:
+            text = run("git", "show", f"{commit}:./dvc.lock")
+    except (FileNotFoundError, UserError):
+        return {}
+    return yaml12.loads(text, "dvc.lock")["stages"]
 
 
 def made_from(stages: dict[str, Any]) -> dict[str, str]:
-    """Parameters, code and raw data of a dvc.lock; nothing where a stage has not met the outputs of the one before.
+    """Parameters, source files and raw data of a dvc.lock; those of evaluate if it ran last.
 
-    Not params.yaml, which may have been edited since.
+    Empty if a training stage has not met the outputs of the one before. params.yaml itself may
+    have been edited since.
     """
     facts: dict[str, str] = {}
-    if not stages.keys() >= set(STAGES) or set(STAGES) & set(stale(stages)):
+    if not stages.keys() >= set(TRAINED) or set(TRAINED) & set(stale(stages)):
         return {}
-    for name in STAGES:
+    for name in [*TRAINED, *(["evaluate"] if evaluated(stages) else [])]:
         for key, value in flatten(stages[name].get("params", {}).get("params.yaml")):
-            facts[key] = plain(value if isinstance(value, str) else json.dumps(value))
+            facts[key] = plain(value)
         for file in stages[name].get("deps", []):
             if file["path"].endswith(".py") or file["path"] == "data/raw":
                 facts[file["path"]] = file["md5"][:7]
     return facts
 
 
+def evaluated(stages: dict[str, Any]) -> bool:
+    """Whether the test numbers are those of the model."""
+    return "evaluate" in stages and "evaluate" not in stale(stages)
+
+
 def stale(stages: dict[str, Any]) -> list[str]:
     """The stages of a dvc.lock that have not met the outputs of the one before."""
     made = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
     needed = [(name, file) for name, entry in stages.items() for file in entry.get("deps", [])]
-    return list(
-        dict.fromkeys(
-            name for name, file in needed if made.get(file["path"], file["md5"]) != file["md5"]
-        )
-    )
+    old = [name for name, file in needed if made.get(file["path"], file["md5"]) != file["md5"]]
+    return list(dict.fromkeys(old))
 
 
-def plain(text: str) -> str:
-    """A number, also at the end of `train.dropout=0.0`, without an empty fraction: 0 and 0.0 are one value."""
+def plain(value: Any) -> str:
+    """A parameter as text: 0 and 0.0 are one value, also at the end of `train.dropout=0.0`."""
+    text = value if isinstance(value, str) else json.dumps(value)
     return re.sub(r"(?<=\d)\.0$", "", text)
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Pairs like ('train.lr', 0.1) of nested mappings."""
     for key, value in (tree or {}).items():
-        yield from (
-            flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else [(f"{prefix}{key}", value)]
-        )
-
-
-def group(results: Sequence[Result], over: Sequence[str]) -> dict[str, list[Result]]:
-    """Results that differ in nothing but the facts `over`, under the name of what sets their group apart.
-
-    A name is like `train.dropout=0.1,train.lr=0.01`, or `all` of a single group. A file that only some groups have
-    at all (another network's) sets none apart: the parameter that chose it does.
-    """
-    values: dict[str, set[str]] = {}
-    for result in results:
-        for key, value in result.facts.items():
-            values.setdefault(key, set()).add(value)
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        apart = [
-            f"{k}={v}" for k, v in result.facts.items() if k not in over and len(values[k]) > 1
-        ]
-        groups.setdefault(",".join(apart) or "all", []).append(result)
-    return groups
-
-
-def one_each(members: Sequence[Result], over: Sequence[str]) -> tuple[list[Result], list[Result]]:
-    """The first result of each seed (or of what else `over` names), in their order, and the others.
-
-    A run that was done twice is no second sample.
-    """
-    first: dict[tuple[str, ...], Result] = {}
-    for result in members:
-        first.setdefault(label(result, over), result)
-    chosen = [
-        first[key] for key in sorted(first, key=lambda key: [(len(part), part) for part in key])
-    ]
-    return chosen, [result for result in members if result not in chosen]
-
-
-def label(result: Result, over: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        result.facts.get(key, "") for key in over
-    )  # an older commit may not know the parameter
-
-
-def predictions(result: Result) -> np.ndarray:
-    """(images, 3) of text: image, actual and predicted class; from DVC's cache, without touching the workspace."""
-    import dvc.api  # half a second to import
-    from dvc.exceptions import DvcException
-
-    try:
-        text = dvc.api.read(
-            "plots/predictions.csv", rev=None if result.commit == "workspace" else result.commit
-        )
-    except (DvcException, OSError):
-        raise UserError(
-            f"no predictions of {result.name} (DVC's cache): `dvc exp pull` or `dvc pull` them"
-        ) from None
-    return np.array([line[:3] for line in list(csv.reader(io.StringIO(text, newline="")))[1:]])
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def run(*command: str) -> str:
     """What a command prints.
 
     Raises:
-        UserError: it failed; with its last line.
+        UserError: it failed; with its error.
     """
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    except FileNotFoundError:
+        raise UserError(f"no {command[0]} command (PATH): activate the environment") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("ERROR: ")
-        raise UserError(f"{last} ({' '.join(command[:3])}): mend this and run again")
+        call = " ".join(command[:3])
+        raise UserError(f"{error_of(done.stderr)} ({call}): fix this and run it again")
     return done.stdout
+
+
+def error_of(text: str) -> str:
+    """The error in what dvc or git printed; DVC ends with a line about its support."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match("(error|fatal): ", line, re.IGNORECASE)]
+    return re.sub("^(?i:error|fatal): ", "", (errors or lines or ["no message"])[0])

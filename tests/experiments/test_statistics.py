@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -11,7 +12,7 @@ from cifar.experiments import statistics
 
 
 def test_mean_deviation_and_interval():
-    """Of 1, 2 and 3: mean 2, deviation 1, and 4.3027 (Student's t of two degrees) times 1 / √3 on either side."""
+    """Of 1, 2 and 3: mean 2, deviation 1, and 4.3027 (Student's t) times 1 / √3 on either side."""
     row = statistics.summarize([1, 2, 3])
     half = 4.302652729911275 / math.sqrt(3)
     assert row[:3] == (3, 2, 1) and row[3:] == pytest.approx((2 - half, 2 + half))
@@ -26,7 +27,7 @@ def test_one_run_has_no_interval():
 
 
 def test_welch():
-    """Difference, interval and p-value for unequal spreads and sizes: by hand, and as SciPy has them."""
+    """Difference, interval and p-value for unequal groups: by hand, and as SciPy has them."""
     difference = statistics.welch([1, 2, 3], [4, 6, 8])
     error, freedom = math.sqrt(1 / 3 + 4 / 3), (5 / 3) ** 2 / (((1 / 3) ** 2 + (4 / 3) ** 2) / 2)
     half = stats.t.ppf(0.975, freedom) * error
@@ -39,9 +40,9 @@ def test_welch():
 
 @pytest.mark.parametrize("second", [0.1, 0.6])
 def test_runs_without_any_spread(second):
-    """Groups of identical runs have no interval, instead of one without width, and neither has their difference."""
+    """Identical runs have no interval, instead of one without width, nor has their difference."""
     row = statistics.summarize([0.1] * 3)  # their mean is not 0.1 to the last bit
-    assert row[:3] == pytest.approx((3, 0.1, 0)) and row.deviation == 0 and np.isnan(row[3:]).all()
+    assert row[:3] == pytest.approx((3, 0.1, 0)) and row.std == 0 and np.isnan(row[3:]).all()
     difference = statistics.welch([0.1] * 3, [second] * 2)
     assert difference.mean == pytest.approx(second - 0.1) and np.isnan(difference[1:]).all()
     assert not np.isnan(statistics.welch([0.1] * 3, [second, 0.7])).any(), (
@@ -58,20 +59,14 @@ def test_mcnemar(pairs, p):
 
 
 def test_images_that_one_run_alone_got_right():
-    """Only images count on which one is right and the other wrong; other images or labels are refused."""
-    rows = [
-        ("a", "cat", "cat"),
-        ("b", "cat", "dog"),
-        ("c", "dog", "dog"),
-        ("d", "dog", "cat"),
-        ("e", "dog", "dog"),
-    ]
-    first, second = np.array(rows), np.array(rows)
-    second[:, 2] = "dog"
+    """Only images count on which one run alone is right; other images or labels are refused."""
+    columns = {"image": list("abcde"), "actual": ["cat", "cat", "dog", "dog", "dog"]}
+    first = pd.DataFrame(columns | {"predicted": ["cat", "dog", "dog", "cat", "dog"]})
+    second = pd.DataFrame(columns | {"predicted": ["dog"] * 5})
     assert statistics.discordant(first, second) == (1, 1)
-    for row, column in ((0, 0), (0, 1)):
+    for column in ("image", "actual"):
         other = second.copy()
-        other[row, column] = "dog"
+        other.loc[0, column] = "dog"
         with pytest.raises(UserError, match="their test images differ"):
             statistics.discordant(first, other)
     with pytest.raises(UserError, match="their test images differ"):

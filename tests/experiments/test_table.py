@@ -1,64 +1,16 @@
-"""DVC's experiments as plain data, and their groups."""
+"""DVC's experiments as records: what a run was made from, and which numbers are its own."""
 
 import json
 
 import pytest
 
 from cifar import UserError
-from cifar.experiments import table as experiments
-from cifar.experiments.table import Result
+from cifar.experiments import table
 
-
-def result(name, **facts):
-    return Result(name, "", {key.replace("__", "."): value for key, value in facts.items()}, {})
-
-
-def names(groups):
-    return {group: [result.name for result in members] for group, members in groups.items()}
-
-
-def test_groups_are_named_by_what_sets_them_apart():
-    """Runs that differ only by their seed are one group; its name has the parameters that vary, in order, no others."""
-    runs = [
-        result("a", seed="0", train__lr="0.1", train__dropout="0", train__epochs="8"),
-        result("b", seed="1", train__lr="0.1", train__dropout="0", train__epochs="8"),
-        result("c", seed="0", train__lr="0.2", train__dropout="0.5", train__epochs="8"),
-    ]
-    assert names(experiments.group(runs, ["seed"])) == {
-        "train.lr=0.1,train.dropout=0": ["a", "b"],
-        "train.lr=0.2,train.dropout=0.5": ["c"],
-    }
-    assert names(experiments.group(runs[:2], ["seed"])) == {"all": ["a", "b"]}
-    folds = ["seed", "train.lr", "train.dropout"]
-    assert names(experiments.group(runs, folds)) == {"all": ["a", "b", "c"]}
-
-
-def test_edited_code_sets_apart_and_another_network_s_file_does_not():
-    """The file of another network is no difference of its own; another content of the same file is one."""
-    runs = [
-        result("fast", train__model="fast", cifar_fast="1", train_py="x"),
-        result("vgg", train__model="vgg", cifar_vgg="2", train_py="x"),
-    ]
-    assert list(experiments.group(runs, ["seed"])) == ["train.model=fast", "train.model=vgg"]
-    edited = result("edited", train__model="vgg", cifar_vgg="2", train_py="y")
-    assert list(experiments.group([*runs, edited], ["seed"]))[1:] == [
-        "train.model=vgg,train_py=x",
-        "train.model=vgg,train_py=y",
-    ]
-
-
-def test_the_same_run_counts_once():
-    """Of two runs of one seed the first counts; seeds are in the order of numbers."""
-    runs = [
-        result(name, seed=seed) for name, seed in (("a", "10"), ("b", "9"), ("c", "10"), ("d", "1"))
-    ]
-    chosen, again = experiments.one_each(runs, ["seed"])
-    assert [run.name for run in chosen] == ["d", "b", "a"] and [run.name for run in again] == ["c"]
-
-
+HEAD, OLD = "a" * 40, "b" * 40
 LOCK = {
     "fetch": {
-        "params": {"fetch": {"source": None}},
+        "params": {"fetch": {"dataset": "digits", "source": None}},
         "deps": {"stages/fetch.py": "f" * 32},
         "outs": {"data/raw": "r"},
     },
@@ -75,95 +27,196 @@ LOCK = {
     "evaluate": {"params": {"evaluate": {"tta": "none"}}, "deps": {"model": "m"}},
     "plot": {"params": {"plot": {"dpi": 50}}, "deps": {"stages/plot.py": "g"}},
 }
+TRAIN_FACTS = {
+    "fetch.dataset": "digits",
+    "fetch.source": "null",
+    "stages/fetch.py": "fffffff",
+    "preprocess.fold": "0",
+    "data/raw": "r",
+    "train.lr": "0.1",
+    "seed": "1",
+}
 
 
 def lock(**changes):
+    """The stages of a dvc.lock, with other dependencies of some of them."""
     stages = {name: dict(stage) for name, stage in LOCK.items()}
     for name, deps in changes.items():
         stages[name]["deps"] = deps
-    listed = {kind: [] for kind in ("deps", "outs")}
-    for name, stage in stages.items():
-        for kind in listed:
-            stage[kind] = [{"path": path, "md5": md5} for path, md5 in stage.get(kind, {}).items()]
-        stages[name]["params"] = {"params.yaml": stage["params"]}
+    for stage in stages.values():
+        for kind in ("deps", "outs"):
+            listed = stage.get(kind, {}).items()
+            stage[kind] = [{"path": path, "md5": md5} for path, md5 in listed]
+        stage["params"] = {"params.yaml": stage["params"]}
     return stages
 
 
+def without(name):
+    return {key: stage for key, stage in lock().items() if key != name}
+
+
 def test_a_run_is_what_its_lock_file_says():
-    """Parameters, code and raw data are what a number was made from; made data and the pictures' stage are not."""
-    assert experiments.made_from(lock()) == {
-        "fetch.source": "null",
-        "stages/fetch.py": "fffffff",
-        "preprocess.fold": "0",
-        "data/raw": "r",
-        "train.lr": "0.1",
-        "seed": "1",
-        "evaluate.tta": "none",
-    }
+    """Parameters, code and raw data make a number; intermediate data and pictures do not."""
+    assert table.made_from(lock()) == TRAIN_FACTS | {"evaluate.tta": "none"}
 
 
-@pytest.mark.parametrize("stages", [lock(evaluate={"model": "older"}), {"fetch": lock()["fetch"]}])
-def test_a_half_finished_run_is_none(stages):
-    """Where a stage has not met the outputs of the one before it, or has not run, the numbers are another run's."""
-    assert experiments.made_from(stages) == {}
+@pytest.mark.parametrize("stages", [lock(evaluate={"model": "older"}), without("evaluate")])
+def test_a_run_without_evaluation_is_a_training(stages):
+    """If evaluate has not met this model, its parameters are not those of the run."""
+    assert table.made_from(stages) == TRAIN_FACTS
+
+
+@pytest.mark.parametrize("stages", [lock(train={"data/processed": "older"}), without("train")])
+def test_a_half_finished_training_is_none(stages):
+    """If train has not met the outputs of preprocess, or has not run, there is no run."""
+    assert table.made_from(stages) == {}
 
 
 def test_a_stage_that_has_not_met_the_newest_outputs():
     """It is named, the pictures' stage too; of a finished run none is."""
-    assert experiments.stale(lock()) == []
-    assert experiments.stale(lock(evaluate={"model": "older"}, plot={"model": "older"})) == [
-        "evaluate",
-        "plot",
+    assert table.stale(lock()) == []
+    old = lock(evaluate={"model": "older"}, plot={"model": "older"})
+    assert table.stale(old) == ["evaluate", "plot"]
+
+
+@pytest.mark.parametrize(("integer", "decimal"), [(0, 0.0), (8, 8.0), (-1, -1.0)])
+def test_a_number_is_one_value_however_it_is_written(integer, decimal):
+    """0 and 0.0 are one value, also in a word of the command line; 10 and 0.05 stay."""
+    assert table.plain(integer) == table.plain(decimal) == str(integer)
+    assert table.plain(f"train.lr={decimal}") == f"train.lr={integer}"
+    assert (table.plain(10), table.plain(0.05)) == ("10", "0.05")
+
+
+def metrics(test_model="m1", train_model="m1"):
+    """What `dvc exp show` has of the two metrics files."""
+    train = {"epoch": 2, "val": {"accuracy": 0.4}, "model": train_model}
+    test = {"test": {"accuracy": 0.5}, "model": test_model}
+    contents = {"metrics/train.json": train, "metrics/test.json": test}
+    kept = {
+        path: {key: value for key, value in content.items() if value is not None}
+        for path, content in contents.items()
+    }
+    return {path: {"data": content} for path, content in kept.items()}
+
+
+def commit(rev, numbers, experiments=None):
+    recorded = {"seed": 1, "fetch": {"dataset": "cifar10"}, "plot": {"dpi": 50}}
+    data = {"metrics": numbers, "params": {"params.yaml": {"data": recorded}}}
+    return {"rev": rev, "data": data, "experiments": experiments}
+
+
+def experiment(name, numbers, state=None):
+    data = {"metrics": numbers}
+    executor = {"state": state} if state else None
+    return {"name": name, "executor": executor, "revs": [{"rev": name * 8, "data": data}]}
+
+
+@pytest.fixture
+def shown(monkeypatch, tmp_path):
+    """`dvc exp show` gives these commits; `git show` gives the lock files, if there are any."""
+
+    def show(commits, locks):
+        def run(*command):
+            if command[:3] == ("dvc", "exp", "show"):
+                return json.dumps(commits)
+            if command[:2] == ("git", "show"):
+                assert command[2].endswith(":./dvc.lock"), "the project may be a subfolder"
+                stages = locks.get(command[2].partition(":")[0])
+                if not stages:
+                    raise UserError("fatal: path 'dvc.lock' does not exist")
+                return json.dumps({"stages": stages})
+            return HEAD if command[1] == "rev-parse" else ""
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(table, "run", run)
+        return table.read()
+
+    return show
+
+
+def numbers(results):
+    return {result.name: sorted(result.metrics) for result in results}
+
+
+ALL = ["epoch", "test.accuracy", "val.accuracy"]
+TRAINING = ["epoch", "val.accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("models", "stages", "expected"),
+    [
+        (("m1", "m1"), lock(), ALL),
+        ((None, None), lock(), ALL),  # results of before there was a key
+        (("m2", "m1"), lock(), TRAINING),
+        (("m1", "m1"), lock(evaluate={"model": "older"}), TRAINING),
+        ((None, None), without("evaluate"), TRAINING),
+    ],
+)
+def test_foreign_test_numbers_are_left_out(shown, models, stages, expected):
+    """Test numbers count if models agree and the lock file fits; otherwise one line says so."""
+    results, remarks = shown([commit(HEAD, metrics(*models))], {HEAD: stages})
+    assert numbers(results) == {"HEAD": expected}
+    line = "test numbers left out, they are of another model: HEAD"
+    assert remarks == ([] if expected == ALL else [line])
+
+
+def test_what_has_no_numbers_of_its_own_is_named(shown):
+    """Failed and queued runs and those without metrics or lock file are named, each reason once."""
+    runs = [
+        experiment("bad", {}, "failed"),
+        experiment("worse", {}, "failed"),
+        experiment("waiting", {}, "queued"),
+        experiment("partial", {}),
+        experiment("good", metrics()),
     ]
-
-
-@pytest.mark.parametrize(("one", "other"), [(0, 0.0), (8, 8.0), (-1, -1.0)])
-def test_a_number_is_one_value_however_it_is_written(one, other):
-    """0 and 0.0 are no two groups, and a word on the command line means both; 10 is not 1, and 0.05 stays."""
-    written = []
-    for value in (one, other):
-        stages = lock()
-        stages["train"]["params"]["params.yaml"] = {
-            "train": {"lr": value, "dropout": 0.05, "epochs": 10},
-            "seed": 1,
-        }
-        facts = experiments.made_from(stages)
-        written.append(facts["train.lr"])
-        assert (facts["train.dropout"], facts["train.epochs"]) == ("0.05", "10")
-    assert written == [str(one)] * 2 and experiments.plain(f"train.lr={other}") == f"train.lr={one}"
-
-
-def test_a_parameter_that_older_runs_have_not():
-    """Runs of a commit from before the parameter are a sample of their own, and no traceback."""
-    runs = [result("new", seed="0", fold="1"), result("old", seed="0")]
-    assert experiments.label(runs[1], ["fold"]) != experiments.label(runs[0], ["fold"])
-    assert experiments.one_each(runs, ["fold"]) == ([runs[1], runs[0]], [])
-
-
-def test_a_commit_without_a_lock_file_is_left_out(monkeypatch, tmp_path):
-    """A commit, or a workspace, with numbers and without dvc.lock is named as left out; the others count."""
-    data = {"metrics": {"metrics/test.json": {"data": {"test": {"accuracy": 0.5}}}}}
-    commits = [
-        {"rev": rev, "data": data, "experiments": None} for rev in ("workspace", "a" * 40, "b" * 40)
-    ]
-
-    def run(*command):
-        if command[:2] == ("dvc", "exp"):
-            return json.dumps(commits)
-        if command[1] == "rev-parse":
-            return "a" * 40
-        assert command[2].endswith(":./dvc.lock"), (
-            "also where the project is a folder of a larger repository"
-        )
-        if command[2].startswith("b"):
-            raise UserError("fatal: path 'dvc.lock' does not exist")
-        return json.dumps({"stages": lock()})
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiments, "run", run)
-    results, remarks = experiments.finished("test.accuracy", all_commits=False)
-    assert [found.name for found in results] == ["HEAD"]
+    commits = [commit("workspace", metrics()), commit(HEAD, {}, runs), commit(OLD, metrics())]
+    results, remarks = shown(commits, {"good" * 8: lock()})
+    assert [result.name for result in results] == ["good"]
     assert remarks == [
-        "left out, without dvc.lock: workspace",
-        "left out, without dvc.lock: bbbbbbb",
+        "left out, failed: bad, worse",
+        "left out, queued: waiting",
+        "left out, without metrics: partial",
+        f"left out, without dvc.lock: {OLD[:7]}, workspace",
     ]
+
+
+def test_the_committed_result_of_a_fresh_clone_counts(shown):
+    """HEAD has metrics and no dvc.lock: a result of its params.yaml, if both are of one model."""
+    results, remarks = shown([commit(HEAD, metrics())], {})
+    assert numbers(results) == {"HEAD": ALL} and remarks == []
+    assert results[0].facts == {"seed": "1", "fetch.dataset": "cifar10"}
+    assert shown([commit(HEAD, metrics("m2"))], {})[0] == []
+
+
+def test_commits_with_experiments_or_results_are_asked_for(monkeypatch):
+    """HEAD, every commit that changed dvc.lock, and the baseline of each experiment, once."""
+    references = [f"refs/exps/cc/{'c' * 38}/x", "refs/exps/stash", "refs/exps/exec/EXEC_HEAD"]
+    answers = {
+        "rev-parse": HEAD,
+        "log": f"{HEAD}\n{OLD}\n",
+        "for-each-ref": "\n".join(references),
+    }
+    monkeypatch.setattr(table, "run", lambda *command: answers[command[1]])
+    assert table.commits() == [HEAD, OLD, "c" * 40]
+
+
+@pytest.mark.parametrize(
+    ("printed", "error"),
+    [
+        ("WARNING: x\nERROR: no lock\n\nHaving any troubles? Hit us up at …\n", "no lock"),
+        ("fatal: not a git repository\n", "not a git repository"),
+        ("Killed: by someone\n", "Killed: by someone"),
+        ("", "no message"),
+    ],
+)
+def test_the_error_of_a_command_is_shown(printed, error):
+    """The error that dvc or git printed, without its label, and not the line about support."""
+    assert table.error_of(printed) == error
+
+
+def test_a_command_that_fails_is_one_line():
+    """Its error, the command and what to do; a command that is missing likewise."""
+    with pytest.raises(UserError, match=r"^.*nothing.* \(git show nothing\): fix this"):
+        table.run("git", "show", "nothing", "--")
+    with pytest.raises(UserError, match=r"^no no-such-command command \(PATH\): "):
+        table.run("no-such-command")

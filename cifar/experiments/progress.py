@@ -1,0 +1,29 @@
+"""The epochs of a running training, from the JSON lines in runs/NAME/epochs.jsonl."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Epochs:
+    """Reads the rows of a file while another process writes them; the file may not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """The rows added since the last call; a line that is still being written has to wait."""
+        try:
+            with self.path.open("rb") as handle:
+                handle.seek(self.position)
+                whole, newline, _ = handle.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self.position += len(whole) + len(newline)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def path_of(name: str) -> Path:
+    """Where the training of the experiment `name` writes its epochs."""
+    return Path("runs", name, "epochs.jsonl")

@@ -1,0 +1,98 @@
+"""Results side by side: a table for each data set, best first, with the parameters that differ."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from cifar.experiments.table import Result
+
+TEST = "test.accuracy"
+VAL = "val.accuracy"
+FIXED = ("name", "also", "workspace", TEST, VAL)  # columns of a ranking before its parameters
+
+
+def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Results of each data set, under its name; two versions of its raw data are two data sets."""
+    raw: dict[str, set[str]] = {}
+    for found in results:
+        versions = raw.setdefault(found.facts["fetch.dataset"], set())
+        versions.add(found.facts.get("data/raw", "unknown"))
+    datasets: dict[str, list[Result]] = {}
+    for found in results:
+        name = found.facts["fetch.dataset"]
+        if len(raw[name]) > 1:
+            name += f", raw data {found.facts.get('data/raw', 'unknown')}"
+        datasets.setdefault(name, []).append(found)
+    return datasets
+
+
+def differences(results: Sequence[Result]) -> list[dict[str, str]]:
+    """For each result the parameters in which results of one data set differ.
+
+    `code` stands for source files that differ: a hash of their hashes. A file that only some
+    results have (another network's) makes no difference: the parameter that chose it does.
+    """
+    differing = differing_facts(results)
+    return [described(found.facts, differing) for found in results]
+
+
+def differing_facts(results: Sequence[Result]) -> set[str]:
+    """The parameters and files of which results have more than one value."""
+    values: dict[str, set[str]] = {}
+    for found in results:
+        for key, value in found.facts.items():
+            values.setdefault(key, set()).add(value)
+    return {key for key, several in values.items() if len(several) > 1}
+
+
+def described(facts: dict[str, str], differing: set[str]) -> dict[str, str]:
+    changed = {key: value for key, value in facts.items() if key in differing}
+    text = " ".join(f"{key} {value}" for key, value in sorted(changed.items()) if is_code(key))
+    code = {"code": hashlib.sha256(text.encode()).hexdigest()[:6]} if text else {}
+    return {key: value for key, value in changed.items() if is_parameter(key)} | code
+
+
+def is_parameter(key: str) -> bool:
+    return not is_code(key) and key != "data/raw"
+
+
+def is_code(key: str) -> bool:
+    return key.endswith(".py")
+
+
+def rank(results: Sequence[Result]) -> pd.DataFrame:
+    """The distinct results of one data set, best test accuracy first, then by validation accuracy.
+
+    Columns: name; also (other names of the run); workspace (it holds this result);
+    test.accuracy and val.accuracy, NaN if not measured; and the parameters that differ.
+    """
+    runs = distinct(results)
+    rows = [fixed(names, found) for names, found in runs]
+    frame = pd.DataFrame(rows, columns=FIXED).astype({TEST: float, VAL: float})
+    differing = pd.DataFrame(differences([found for _, found in runs]), index=frame.index)
+    known = dict.fromkeys(key for _, found in runs for key in found.facts)
+    frame = frame.join(differing[[key for key in [*known, "code"] if key in differing]])
+    return frame.sort_values([TEST, VAL], ascending=False, kind="stable", ignore_index=True)
+
+
+def fixed(names: Sequence[str], result: Result) -> tuple[str, str, bool, Any, Any]:
+    """The columns of a run before its parameters."""
+    also = ", ".join(name for name in names[1:] if name != "workspace")
+    metrics = result.metrics
+    return names[0], also, "workspace" in names, metrics.get(TEST), metrics.get(VAL)
+
+
+def parameters(ranked: pd.DataFrame) -> list[str]:
+    """The columns of a ranking that hold parameters, and the version of the code."""
+    return [str(column) for column in ranked if column not in FIXED]
+
+
+def distinct(results: Sequence[Result]) -> list[tuple[list[str], Result]]:
+    """Each run once, with all its names: an experiment, its commit and the workspace are one."""
+    found: dict[Any, tuple[list[str], Result]] = {}
+    for one in results:
+        identity = frozenset(one.facts.items()), frozenset(one.metrics.items())
+        found.setdefault(identity, ([], one))[0].append(one.name)
+    return list(found.values())

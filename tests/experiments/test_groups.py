@@ -1,0 +1,80 @@
+"""Groups of runs that differ only by their seed, and their names."""
+
+import pandas as pd
+import pytest
+
+from cifar import UserError
+from cifar.experiments import groups
+from cifar.experiments.table import Result
+
+
+def result(name, **facts):
+    return Result(name, "", {key.replace("__", "."): value for key, value in facts.items()}, {})
+
+
+def names(found):
+    return {group: [result.name for result in members] for group, members in found.items()}
+
+
+def test_groups_are_named_by_what_sets_them_apart():
+    """Runs that differ only by their seed are one group, named by the parameters that vary."""
+    runs = [
+        result("a", seed="0", train__lr="0.1", train__dropout="0", train__epochs="8"),
+        result("b", seed="1", train__lr="0.1", train__dropout="0", train__epochs="8"),
+        result("c", seed="0", train__lr="0.2", train__dropout="0.5", train__epochs="8"),
+    ]
+    assert names(groups.group(runs, ["seed"])) == {
+        "train.lr=0.1,train.dropout=0": ["a", "b"],
+        "train.lr=0.2,train.dropout=0.5": ["c"],
+    }
+    assert names(groups.group(runs[:2], ["seed"])) == {"all": ["a", "b"]}
+    over = ["seed", "train.lr", "train.dropout"]
+    assert names(groups.group(runs, over)) == {"all": ["a", "b", "c"]}
+
+
+def test_long_values_are_shortened():
+    """A path is the name of its file, a checksum has its ends; two values never look alike."""
+    runs = [
+        result("a", source="/home/me/data/cifar.tar.gz", sha="1" * 64),
+        result("b", source="null", sha="2" * 64),
+    ]
+    assert list(groups.group(runs, [])) == [
+        "source=cifar.tar.gz,sha=1111111111111111…1111111",
+        "source=null,sha=2222222222222222…2222222",
+    ]
+    twins = [result("a", source="/one/x.tar"), result("b", source="/two/x.tar")]
+    assert list(groups.group(twins, [])) == ["source=/one/x.tar", "source=/two/x.tar"]
+
+
+def test_a_repeated_run_counts_once():
+    """Of two runs of one seed the first counts; seeds are in the order of numbers."""
+    seeds = (("a", "10"), ("b", "9"), ("c", "10"), ("d", "1"))
+    runs = [result(name, seed=seed) for name, seed in seeds]
+    chosen, again = groups.one_each(runs, ["seed"])
+    assert [run.name for run in chosen] == ["d", "b", "a"]
+    assert [run.name for run in again] == ["c"]
+
+
+def test_a_parameter_that_older_runs_have_not():
+    """Runs of a commit from before the parameter are a sample of their own."""
+    runs = [result("new", seed="0", fold="1"), result("old", seed="0")]
+    assert groups.label(runs[1], ["fold"]) != groups.label(runs[0], ["fold"])
+    assert groups.one_each(runs, ["fold"]) == ([runs[1], runs[0]], [])
+
+
+def test_predictions_are_text(monkeypatch):
+    """Classes keep their names, 007 and NA too; a cache without them is one line."""
+    import dvc.api
+
+    lines = "image,actual,predicted,confidence\n1.png,007,NA,0.5\n"
+    monkeypatch.setattr(dvc.api, "read", lambda path, rev: lines)
+    columns = {"image": ["1.png"], "actual": ["007"], "predicted": ["NA"]}
+    expected = pd.DataFrame(columns, dtype=str)
+    pd.testing.assert_frame_equal(groups.predictions(result("a")), expected)
+
+    def missing(path, rev):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(dvc.api, "read", missing)
+    with pytest.raises(UserError, match=r"^no predictions of a \(DVC's cache\): `dvc exp pull`"):
+        groups.predictions(result("a"))

@@ -1,0 +1,16 @@
+"""The epochs of a training, read while it writes them."""
+
+from cifar.experiments.progress import Epochs
+
+
+def test_each_row_is_read_once_and_whole(tmp_path):
+    """No file, no row; a row comes once, as soon as its line is complete, and not before."""
+    path = tmp_path / "epochs.jsonl"
+    epochs = Epochs(path)
+    assert epochs.new() == []
+    path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"ep')
+    assert epochs.new() == [{"epoch": 1}, {"epoch": 2}]
+    assert epochs.new() == []
+    with path.open("a") as handle:
+        handle.write('och": 3}\n')
+    assert epochs.new() == [{"epoch": 3}]
