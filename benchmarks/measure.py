@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results, workplace
-from benchmarks.results import Changes, Dataset, Result
+from benchmarks.results import Changes, Images, Result
 from cifar import UserError, files
 
 # Parameters that change the last bits of a result at most.
@@ -50,8 +50,8 @@ def measure(job: Job, settings: Settings) -> None:
     begun = workplace.begin(work, asdict(job))
     for stage in ("fetch", "preprocess"):
         workplace.run_stage(work, stage)
-    dataset = identify(work, job)
-    results.check_images(results.read_all(settings.results), job.recipe, dataset)
+    images = identify(work, job)
+    results.check_images(results.read_all(settings.results), job.recipe, images)
     if settings.take:
         take(settings.take, work, job, settings.commit)
         seconds = seconds_of(settings.take)
@@ -60,13 +60,13 @@ def measure(job: Job, settings: Settings) -> None:
         for stage in ("train", "evaluate"):
             workplace.run_stage(work, stage)
         seconds = None if begun else round(time.monotonic() - start, 1)
-    result = collect(job, dataset, settings, seconds)
+    result = collect(job, images, settings, seconds)
     path = results.write(result, settings.results)
     interval = f"95 % interval {result.accuracy_low:.2%} to {result.accuracy_high:.2%}"
     print(f"{job.title}: {result.accuracy:.2%} ({interval}), {path}", flush=True)
 
 
-def identify(work: Path, job: Job) -> Dataset:
+def identify(work: Path, job: Job) -> Images:
     """Which images these are: the sums of the test arrays, and how many each part has."""
     processed = work / "data/processed"
     sums = {name: files.sha256(processed / f"test/{name}.npy") for name in ("images", "labels")}
@@ -75,15 +75,13 @@ def identify(work: Path, job: Job) -> Dataset:
         for part in ("train", "val", "test")
     }
     fetch = job.parameters["fetch"]
-    return Dataset(
-        name=fetch["dataset"], archive_sha256=fetch["sha256"], test_sha256=sums, **counts
-    )
+    return Images(name=fetch["dataset"], archive_sha256=fetch["sha256"], test_sha256=sums, **counts)
 
 
-def collect(job: Job, dataset: Dataset, settings: Settings, seconds: float | None) -> Result:
+def collect(job: Job, images: Images, settings: Settings, seconds: float | None) -> Result:
     """The result of a job from the outputs of its stages."""
     test = files.read_json(settings.work / "metrics/test.json")["test"]
-    origin = provenance(settings.work / "models/model.json")
+    origin = read_origin(settings.work / "models/model.json")
     history = read_history(settings.work / "plots/history.csv")
     return Result(
         recipe=job.recipe,
@@ -100,15 +98,17 @@ def collect(job: Job, dataset: Dataset, settings: Settings, seconds: float | Non
         versions=origin["versions"],
         commit=settings.commit,
         code=job.code,
-        dataset=dataset,
+        dataset=images,
         history=history,
     )
 
 
-def provenance(path: Path) -> dict[str, Any]:
+def read_origin(path: Path) -> dict[str, Any]:
     """What made a model: its parameters, data, code, versions, device and threads."""
-    model = files.read_json(path)
-    return model["provenance"] if "provenance" in model else model["made_by"]
+    content = files.read_json(path)
+    if "made_by" in content:  # of a commit before the model file's format 2
+        return content["made_by"]
+    return content["model"]["provenance"] | {"code": content["code"]}
 
 
 def read_history(path: Path) -> list[dict[str, int | float]]:
@@ -130,7 +130,7 @@ def take(source: Path, work: Path, job: Job, commit: str) -> None:
     for name in TRAINED:
         if not (source / Path(name).name).exists():
             raise UserError(f"no {Path(name).name} ({source}): finish the run first")
-    origin = provenance(source / "model.json")
+    origin = read_origin(source / "model.json")
     check_parameters(origin["parameters"], job, source)
     for path, known in origin["data"].items():
         if files.sha256(work / path) != known:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cifar import UserError, files, params
 
-EPOCHS = "runs/workspace/epochs.jsonl"  # a line for each epoch, which train appends
+EPOCHS = "runs/workspace/epochs.jsonl"  # a line for each epoch of the last training
 # A command's seconds and peak memory in KiB, from a small process: Linux counts the memory of the
 # process that starts a command as the command's.
 MEASURE = """
@@ -50,7 +50,7 @@ def stages(options: argparse.Namespace) -> None:
     """Wall time and peak memory of each stage, with one epoch, and of a run with nothing to do."""
     print("| command | seconds | peak memory, MiB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        clone = scratch(folder, epochs=1, small_share=0.0)
+        clone = scratch(folder, epochs=1, small_epochs=0)
         for name in ("fetch", "preprocess", "train", "evaluate", "plot", None):
             command = ["dvc", "repro", "--quiet", *(["--single-item", name] if name else [])]
             seconds, kilobytes = measure(command, clone)
@@ -85,7 +85,6 @@ def accuracy(options: argparse.Namespace) -> None:
         for seed in range(options.seeds):
             values = params.read(clone / "params.yaml") | {"seed": seed}
             files.write_json(clone / "params.yaml", values)
-            (clone / EPOCHS).unlink(missing_ok=True)
             run_stage(clone, "train")
             labels = files.read_array(clone / "data/processed/train/labels.npy")
             runs.append(read_epochs(clone / EPOCHS, len(labels)))

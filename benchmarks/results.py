@@ -24,7 +24,7 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Dataset(Record):
+class Images(Record):
     """The images of a run. Two archives of the same images may differ; their test arrays do not."""
 
     name: str
@@ -55,7 +55,7 @@ class Result(Record):
     versions: dict[str, str]
     commit: str | None
     code: str | None  # a hash of the files that fetch, preprocess, train and evaluate load
-    dataset: Dataset
+    dataset: Images
     history: list[dict[str, int | float]] | None  # a row for each epoch, as in plots/history.csv
 
     @property
@@ -124,7 +124,7 @@ def find(results: list[Result], recipe: str, changes: Changes, seed: int) -> lis
     return [r for r in results if (r.recipe, r.changes, r.seed) == wanted]
 
 
-def check_images(results: list[Result], recipe: str, dataset: Dataset) -> None:
+def check_images(results: list[Result], recipe: str, images: Images) -> None:
     """Refuse to put accuracies on different images into one table.
 
     Raises:
@@ -132,15 +132,15 @@ def check_images(results: list[Result], recipe: str, dataset: Dataset) -> None:
     """
     for other in results:
         known = other.dataset
-        if recipe == other.recipe and dataset.name != known.name:
+        if recipe == other.recipe and images.name != known.name:
             raise UserError(
-                f"{recipe} was measured on {known.name}, not on {dataset.name} "
+                f"{recipe} was measured on {known.name}, not on {images.name} "
                 f"({other.filename}): keep other data apart with --results FOLDER"
             )
-        same_images = known.test_sha256 in (None, dataset.test_sha256)
-        if dataset.name == known.name and not same_images:
+        same_images = known.test_sha256 in (None, images.test_sha256)
+        if images.name == known.name and not same_images:
             raise UserError(
-                f"these test images of {dataset.name} are not those of {other.filename} "
+                f"these test images of {images.name} are not those of {other.filename} "
                 "(fetch.source): name that data, or keep the results apart with --results FOLDER"
             )
 

@@ -3,10 +3,10 @@
 import pytest
 
 from benchmarks import results
-from benchmarks.results import Dataset, Result
+from benchmarks.results import Images, Result
 from cifar import UserError
 
-IMAGES = Dataset(
+IMAGES = Images(
     name="cifar10",
     archive_sha256="a",
     test_sha256={"images": "b", "labels": "c"},

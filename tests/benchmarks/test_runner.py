@@ -23,7 +23,7 @@ TINY = """\
 fetch: {dataset: digits, source: null, sha256: null}
 preprocess: {image_size: 8, per_class: 20}
 train: {model: vgg, depth: 1, width: 4, epochs: 2, batch_size: 64, optimizer: sgd, lr: 0.05,
-  momentum: 0.9, schedule: constant, small_share: 0.0, device: cpu, threads: 1}
+  momentum: 0.9, schedule: constant, small_epochs: 0, device: cpu, threads: 1}
 evaluate: {device: cpu}
 """
 # Stages that note that they ran, and write what a result is made of.
@@ -47,7 +47,8 @@ for part in ("train", "val", "test"):
 write("data/processed/dataset.json", {})
 """,
     "train": """
-write("models/model.json", {"made_by": {"threads": 1, "device": "cpu", "versions": {"torch": "1"}}})
+origin = {"threads": 1, "device": "cpu", "versions": {"torch": "1"}}
+write("models/model.json", {"model": {"provenance": origin}, "code": {}})
 write("plots/history.csv", "network,epoch,val_loss\\n0,1,0.5\\n0,2,0.25\\n")
 write("metrics/train.json", {})
 """,
@@ -216,13 +217,23 @@ def finished(tmp_path, monkeypatch):
     for name in ("test.json", "history.csv", "train.json"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text(name)
-    (source / "model.json").write_text(json.dumps({"made_by": origin}))
+    write_model(source, origin)
     return source, work, origin
 
 
-def test_a_run_by_hand_is_taken(finished):
+def write_model(source, origin):
+    """model.json in its present layout."""
+    code = origin["code"]
+    model = {"provenance": {key: value for key, value in origin.items() if key != "code"}}
+    (source / "model.json").write_text(json.dumps({"model": model, "code": code}))
+
+
+@pytest.mark.parametrize("layout", ["present", "earlier"])
+def test_a_run_by_hand_is_taken(finished, layout):
     """If it is the run that is named, its outputs are put where the stages would have put them."""
-    source, work, _ = finished
+    source, work, origin = finished
+    if layout == "earlier":
+        (source / "model.json").write_text(json.dumps({"made_by": origin}))
     measure.take(source, work, job(), "c0")
     assert (work / "metrics/test.json").read_text() == "test.json"
     assert workplace.is_done(work, "train") and workplace.is_done(work, "evaluate")
@@ -244,7 +255,7 @@ def test_another_run_is_not_taken(finished, section, key, value, message):
     """Other parameters, data or code than named are refused, and nothing is copied."""
     source, work, origin = finished
     origin[section][key] = value
-    (source / "model.json").write_text(json.dumps({"made_by": origin}))
+    write_model(source, origin)
     with pytest.raises(UserError, match=message):
         measure.take(source, work, job(), "c0")
     assert not (work / "metrics").exists()
