@@ -17,6 +17,7 @@ code are those of the recipe, the seed, the changes and the commit that are name
 """
 
 import argparse
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,29 @@ def run(options: argparse.Namespace) -> None:
             raise UserError(f"{len(jobs)} runs to take (--take): name one recipe and one seed")
         if len(jobs) > 1:
             jobs = cheapest_first(options.work, jobs)
-        for number, job in enumerate(jobs, start=1):
-            print(f"{job.title} ({number} of {len(jobs)})", flush=True)
-            if not options.dry_run:
-                measure(job, settings)
-    if not jobs:
-        print("nothing is missing")
+        print(*[job.title for job in jobs] or ["nothing is missing"], sep="\n", flush=True)
+        if not options.dry_run:
+            measure_all(jobs, settings)
+
+
+def measure_all(jobs: list[Job], settings: Settings) -> None:
+    """Measure one after the other. One that fails, as without its data, does not stop the others.
+
+    Raises:
+        UserError: at the end, if any failed.
+    """
+    failed = []
+    for job in jobs:
+        try:
+            measure(job, settings)
+        except UserError as error:
+            print(f"{job.title}: {error}", file=sys.stderr, flush=True)
+            failed.append(job.title)
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} runs failed (messages above): "
+            "fix the causes and run the same command again"
+        )
 
 
 def lock(work: Path) -> AbstractContextManager[Any]:

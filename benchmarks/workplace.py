@@ -40,14 +40,19 @@ def git(*words: str, **environment: str) -> str:
     command, settings = ["git", *words], os.environ | environment
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     if done.returncode:
-        problem = (done.stderr.strip().splitlines() or ["it failed"])[-1]
-        raise UserError(f"{problem} (git {words[0]}): run this in the root of a Git repository")
+        problem = (done.stderr.strip().splitlines() or ["it failed"])[-1].removeprefix("fatal: ")
+        raise UserError(f"{problem} (git {words[0]}): run this in the root of the repository")
     return done.stdout.strip()
 
 
 def resolve(revision: str) -> str:
     """The full name of a commit."""
-    return git("rev-parse", "--verify", f"{revision}^{{commit}}")
+    try:
+        return git("rev-parse", "--verify", f"{revision}^{{commit}}")
+    except UserError:
+        raise UserError(
+            f"no commit {revision!r} (--commit): name one, in the root of a Git repository"
+        ) from None
 
 
 def check_out(folder: Path, commit: str) -> None:

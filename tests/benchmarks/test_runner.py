@@ -121,7 +121,7 @@ def test_a_stopped_run_resumes_with_what_is_missing(quick):
     """A stage that has its outputs is not run again, and the seconds of such a run are unknown."""
     workplace.check_out(Path("runs/recipes"), workplace.resolve("HEAD"))
     Path("runs/recipes/stop").touch()
-    with pytest.raises(UserError, match="the stage evaluate failed"):
+    with pytest.raises(UserError, match="1 of 1 runs failed"):
         recipes.run(parse("tiny"))
     Path("runs/recipes/stop").unlink()
     assert not results.read_all()
@@ -144,13 +144,29 @@ def test_other_code_is_told_apart(quick, capsys, monkeypatch):
     assert sorted(result.accuracy for result in results.read_all()) == [0.5, 0.55]
 
 
-def test_other_images_are_refused(quick):
+def test_other_images_are_refused(quick, capsys):
     """With results on other test images, nothing is trained."""
     other = RESULT.dataset.model_copy(update={"name": "digits"})
     results.write(RESULT.model_copy(update={"dataset": other}))
-    with pytest.raises(UserError, match="these test images of digits are not those of gap-seed0"):
+    with pytest.raises(UserError, match="1 of 1 runs failed"):
         recipes.run(parse("tiny"))
+    assert "these test images of digits are not those of gap-seed0" in capsys.readouterr().err
     assert ran() == ["fetch", "preprocess"]
+
+
+def test_a_failed_run_does_not_stop_the_others(monkeypatch, capsys):
+    """All runs are tried, and the end says how many failed."""
+    tried = []
+
+    def measure(job, settings):
+        tried.append(job.recipe)
+        if job.recipe == "gap":
+            raise UserError("no images")
+
+    monkeypatch.setattr(recipes, "measure", measure)
+    with pytest.raises(UserError, match="1 of 2 runs failed"):
+        recipes.measure_all([job("gap"), job("vgg1")], None)
+    assert tried == ["gap", "vgg1"] and "gap, seed 0: no images" in capsys.readouterr().err
 
 
 def test_two_runners_need_two_folders(tmp_path):
