@@ -35,7 +35,13 @@ def compare(rows: list[Row]) -> charts.Figure:
     figure, axis = plt.subplots(figsize=(7, 1.3 + 0.34 * len(rows)))
     for place, row in enumerate(rows):
         axis.plot(
-            row.published["accuracy"], place, "D", ms=7, mfc="none", mec=MARK, label="published"
+            100 * row.published["accuracy"],
+            place,
+            "D",
+            ms=7,
+            mfc="none",
+            mec=MARK,
+            label="published",
         )
         for number, run in enumerate(row.runs):
             height = place + 0.16 * (number - (len(row.runs) - 1) / 2)
@@ -64,7 +70,7 @@ def label(row: Row) -> str:
 def epochs(runs: list[Result], published: list[list[float]]) -> charts.Figure:
     """Accuracy after each epoch, of every run and as it was published."""
     figure, axis = plt.subplots(figsize=(6, 4))
-    stated = pd.DataFrame(published, columns=["training", "validation", "test"])
+    stated = 100 * pd.DataFrame(published, columns=["training", "validation", "test"])
     stated.index += 1
     for name, color in (("training", TRAIN), ("validation", VAL)):
         axis.plot(stated.index, stated[name], "--", color=color, label=f"{name}, published")

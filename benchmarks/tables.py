@@ -45,6 +45,11 @@ class Row:
         """Test accuracy in per cent."""
         return 100 * statistics.mean(run.accuracy for run in self.runs)
 
+    @property
+    def difference(self) -> float:
+        """Points above the published accuracy."""
+        return self.mean - 100 * float(self.published["accuracy"])
+
 
 def run(options: argparse.Namespace) -> None:
     """Write RESULTS.md, docs/results.md and their pictures anew from results/."""
@@ -81,7 +86,8 @@ def group(runs: list[Result], published: dict[str, Any]) -> list[Row]:
     whole = [run for run in runs if not run.is_beginning]
     rows = []
     for recipe, entry in published.items():
-        own = [run for run in whole if run.recipe == recipe]
+        name = entry["dataset"]  # runs on other data are not compared
+        own = [run for run in whole if (run.recipe, run.dataset.name) == (recipe, name)]
         known = [run.changes for run in own]
         expected = [{}, *(variant["changes"] for variant in entry.get("also", []))]
         for changes in unique([*expected, *known]):
@@ -110,7 +116,7 @@ def compare(rows: list[Row], letters: dict[str, str]) -> str:
     table = [[*header, "test loss", "epochs", "minutes", "run on"]]
     for row in rows:
         name = f"`{row.recipe}`" + "".join(f" `{k}={v}`" for k, v in row.changes.items())
-        stated = f"{row.published['accuracy']:g}" if row.published else ""
+        stated = f"{100 * row.published['accuracy']:.4g}" if row.published else ""
         cells = measured(row, letters) if row.runs else ["not measured yet", *[""] * 7]
         table.append([name, stated, *cells])
     return markdown(table) + commands(rows)
@@ -141,7 +147,7 @@ def measured(row: Row, letters: dict[str, str]) -> list[str]:
         f"{row.mean:.2f}",
         f"{low:.2f} to {high:.2f}",
         str(len(row.runs)),
-        f"{row.mean - row.published['accuracy']:+.2f}" if row.published else "",
+        f"{row.difference:+.2f}" if row.published else "",
         f"{statistics.mean(losses):.3f}{published_loss}" if losses else "",
         str(first.epochs),
         f"{statistics.median(seconds) / 60:.0f}" if seconds else "",

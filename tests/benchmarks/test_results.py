@@ -108,9 +108,9 @@ def test_a_beginning_is_a_recipe_cut_short():
 def test_published_numbers_belong_to_their_changes():
     """The published number and epochs of a changed recipe are its own, if it was published."""
     published = results.read_published()
-    assert results.published_for(published, "sgd-cnn", {})["accuracy"] == 77.37
+    assert results.published_for(published, "sgd-cnn", {})["accuracy"] == 0.7737
     longer = {"train.epochs": 150}
-    assert results.published_for(published, "sgd-cnn", longer)["accuracy"] == 78.22
+    assert results.published_for(published, "sgd-cnn", longer)["accuracy"] == 0.7822
     assert results.published_for(published, "sgd-cnn", {"train.lr": 0.1}) == {}
     assert results.published_epochs("sgd-cnn", longer) == 150
     assert results.published_epochs("sgd-cnn", {"train.lr": 0.1}) == 100
