@@ -11,6 +11,7 @@ benchmarks/RESULTS.md keeps the tables of the first three with what was learnt.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from benchmarks import machine, pipeline, recipes, tables
@@ -31,14 +32,14 @@ QUIET = [measure_speed, pipeline.stages, pipeline.accuracy]
 
 
 def main() -> None:
-    options = parse()
+    options = parse(sys.argv[1:])
     if options.run in QUIET or options.run is None:
         print(f"{machine.describe()}\n")
     for run in [options.run] if options.run else QUIET:
         run(options)
 
 
-def parse() -> argparse.Namespace:
+def parse(words: list[str]) -> argparse.Namespace:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         description=__doc__, prog="python -m benchmarks", formatter_class=style
@@ -60,7 +61,7 @@ def parse() -> argparse.Namespace:
     trained.add_argument("--seeds", type=int, default=3, help="trainings (%(default)s)")
     recipes.add_arguments(add("recipes", recipes.run, recipes.__doc__))
     add("tables", tables.run)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from benchmarks import machine, pipeline, speed
+from benchmarks import __main__ as program
+from benchmarks import machine, pipeline, recipes, speed, tables
 from cifar import UserError
 
 
@@ -51,3 +52,21 @@ def test_the_machine_is_named():
     """Processor, cores, instruction set and torch."""
     assert machine.processor() in machine.describe()
     assert machine.torch() in machine.describe()
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "values"),
+    [
+        ([], None, {"rounds": 5, "seconds": 6.0, "seeds": 3}),
+        (["speed", "--rounds", "2"], program.measure_speed, {"rounds": 2}),
+        (["stages"], pipeline.stages, {}),
+        (["accuracy", "--seeds", "1"], pipeline.accuracy, {"seeds": 1}),
+        (["recipes", "gap", "--seeds", "0", "1"], recipes.run, {"names": ["gap"], "seeds": [0, 1]}),
+        (["tables"], tables.run, {}),
+    ],
+)
+def test_a_command_names_its_benchmark(words, function, values):
+    """Each command runs its function with its options; without one, `make bench` has defaults."""
+    options = program.parse(words)
+    assert options.run == function
+    assert {key: getattr(options, key) for key in values} == values
