@@ -17,7 +17,7 @@ MODEL = "cifar/models/${train.model}.py"
 SOURCES = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
     for folder in sorted(ROOT.iterdir())
-    if folder.name[0] != "." and folder.name != "tests"
+    if folder.name[0] != "." and folder.name not in ("tests", "runs")  # runs: ignored by Git
     for path in sorted(folder.rglob("*.py"))
 }
 LIBRARY = [file for file in SOURCES if file.startswith("cifar/")]

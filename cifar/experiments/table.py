@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from cifar import UserError, yaml12
 
 TRAINED = ("fetch", "preprocess", "train")  # the stages behind train and validation numbers

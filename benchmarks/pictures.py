@@ -1,0 +1,102 @@
+"""The pictures of RESULTS.md and docs/results.md, from the files in results/."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks import tables
+from benchmarks.results import Result
+from benchmarks.tables import Row
+from cifar import files
+from cifar.evaluation import charts
+from cifar.evaluation.charts import MARK, TRAIN, VAL, plt
+
+DPI = 120
+
+
+def draw(runs: list[Result], published: dict[str, Any]) -> Iterator[Path]:
+    """Write every picture that the results support; yields their paths."""
+    rows = [row for row in tables.group(runs, published) if row.runs and row.published]
+    figures = {"docs/recipes.png": compare(rows)}
+    if own := [run for run in runs if run.recipe == "convpool" and not run.changes and run.history]:
+        figures["docs/convpool.png"] = epochs(own, published["convpool"]["history"])
+    if own := [run for run in runs if run.recipe == "dense-head" and not run.changes]:
+        figures["docs/dense-head.png"] = overfitting(own[0])
+    for path, figure in figures.items():
+        with files.atomic(path) as handle:
+            charts.save(figure, handle, DPI)
+        yield Path(path)
+
+
+def compare(rows: list[Row]) -> charts.Figure:
+    """A line for each recipe: the published accuracy and that of every run, with its interval."""
+    figure, axis = plt.subplots(figsize=(7, 1.3 + 0.34 * len(rows)))
+    for place, row in enumerate(rows):
+        axis.plot(
+            100 * row.published["accuracy"],
+            place,
+            "D",
+            ms=7,
+            mfc="none",
+            mec=MARK,
+            label="published",
+        )
+        for number, run in enumerate(row.runs):
+            height = place + 0.16 * (number - (len(row.runs) - 1) / 2)
+            ends = [100 * run.accuracy_low, 100 * run.accuracy_high]
+            axis.plot(ends, [height] * 2, color=TRAIN, lw=1.2)
+            axis.plot(
+                100 * run.accuracy, height, "o", ms=4, color=TRAIN, label="here, 95 % interval"
+            )
+    axis.set_yticks(range(len(rows)), [label(row) for row in rows])
+    axis.set(xlabel="test accuracy, %", ylim=(len(rows) - 0.4, -0.6))
+    axis.set_title("Published and measured accuracy")
+    axis.grid(axis="y", visible=False)
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(
+        handles.values(), handles.keys(), frameon=False, loc="outside lower center", ncols=2
+    )
+    return figure
+
+
+def label(row: Row) -> str:
+    """The recipe with what it changes, and the letter-free word for where: the instruction set."""
+    changed = "".join(f", {key.partition('.')[2]} {value}" for key, value in row.changes.items())
+    return f"{row.recipe}{changed} ({row.runs[0].device.split(', ')[-1]})"
+
+
+def epochs(runs: list[Result], published: list[list[float]]) -> charts.Figure:
+    """Accuracy after each epoch, of every run and as it was published."""
+    figure, axis = plt.subplots(figsize=(6, 4))
+    stated = 100 * pd.DataFrame(published, columns=["training", "validation", "test"])
+    stated.index += 1
+    for name, color in (("training", TRAIN), ("validation", VAL)):
+        axis.plot(stated.index, stated[name], "--", color=color, label=f"{name}, published")
+    for number, run in enumerate(runs):
+        history = pd.DataFrame(run.history)
+        for part, name, color in (("train", "training", TRAIN), ("val", "validation", VAL)):
+            text = None if number else f"{name}, here"
+            values = 100 * history[f"{part}_accuracy"]
+            axis.plot(history["epoch"], values, "o-", ms=3, lw=1, color=color, label=text)
+    axis.set(xlabel="epoch", ylabel="accuracy, %", title="convpool, epoch by epoch")
+    axis.legend(frameon=False)
+    return figure
+
+
+def overfitting(run: Result) -> charts.Figure:
+    """Loss and accuracy of both parts, with a line at the epoch of the lowest validation loss."""
+    history = pd.DataFrame(run.history)
+    best = history["epoch"].to_numpy()[history["val_loss"].to_numpy().argmin()]
+    figure, axes = plt.subplots(2, 1, sharex=True, figsize=(6, 5))
+    for axis, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
+        for part, text, color in (("train", "training", TRAIN), ("val", "validation", VAL)):
+            axis.plot(history["epoch"], scale * history[f"{part}_{name}"], color=color, label=text)
+        axis.axvline(
+            best, color=MARK, lw=1, ls="--", label=f"lowest validation loss: epoch {best:.0f}"
+        )
+    axes[0].set(ylabel="cross-entropy loss", title=f"{run.recipe}: where it starts to overfit")
+    axes[1].set(ylabel="accuracy, %", xlabel="epoch")
+    axes[0].legend(frameon=False)
+    return figure

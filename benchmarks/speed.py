@@ -1,0 +1,77 @@
+"""Speed of the training loop, beside a conventional loop and beside one without any loading."""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+from benchmarks.loops import CASES
+from benchmarks.pipeline import spread
+from cifar import hardware
+
+LOOPS = ["conventional", "ours", "limit"]
+MATRIX = 4096  # rows and columns of the product that stands for what the machine can do
+VGG = "vgg3-dropout, batch 512"
+Speeds = dict[tuple[str, str], list[float]]
+
+
+def run(options: argparse.Namespace) -> None:
+    """The three loops in turns, and how near training comes to the rate of a matrix product."""
+    speeds: Speeds = {(case, loop): [] for case in CASES for loop in LOOPS}
+    products: list[float] = []
+    flops: dict[str, float] = {}
+    for _ in range(options.rounds):
+        products.append(product())
+        for case, loop in speeds:
+            numbers = measure(loop, case, options.seconds)
+            speeds[case, loop].append(numbers["images_per_second"])
+            print(f"{case}, {loop}: {numbers['images_per_second']:,.0f} images/s", file=sys.stderr)
+            flops[case] = numbers["flops_per_image"]
+    print(table(speeds))
+    rate = statistics.median(speeds[VGG, "ours"]) * flops[VGG]
+    best = statistics.median(products)
+    print(
+        f"\n{VGG}: {rate / 1e9:,.0f} GFLOP/s, {rate / best:.2f} of the {best / 1e9:,.0f} "
+        f"of a {MATRIX}x{MATRIX} product\n"
+    )
+
+
+def measure(loop: str, case: str, seconds: float) -> dict[str, float]:
+    """One loop, once, in a process of its own."""
+    words = ["-m", "benchmarks.loops", loop, case, "--seconds", str(seconds)]
+    done = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def table(speeds: Speeds) -> str:
+    """A Markdown row for each case: the loops' speeds, and ours relative to the other two."""
+    lines = [
+        "| images/s | conventional | ours | limit | ours / conventional | ours / limit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in {case: None for case, _ in speeds}:
+        median = {loop: statistics.median(speeds[case, loop]) for loop in LOOPS}
+        cells = [spread(speeds[case, loop]) for loop in LOOPS]
+        ratios = [f"{median['ours'] / median[other]:.2f}" for other in ("conventional", "limit")]
+        lines.append("| " + " | ".join([case, *cells, *ratios]) + " |")
+    return "\n".join(lines)
+
+
+def product() -> float:
+    """Operations per second of a large matrix product: float32 on a CPU, bfloat16 on a GPU."""
+    device = hardware.pick("auto", "train.device")
+    hardware.set_threads(0)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a = torch.ones(MATRIX, MATRIX, dtype=dtype, device=device)
+
+    def timed() -> float:
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()
+        return time.perf_counter() - start
+
+    timed()
+    return 2 * MATRIX**3 / min(timed() for _ in range(3))

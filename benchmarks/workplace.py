@@ -1,0 +1,153 @@
+"""A folder with the code of one commit, in which the runner works and the user's files stay free.
+
+Only the code is checked out. What the stages write stays there between two starts: data,
+checkpoints, outputs.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cifar import UserError, files, params
+
+CODE = ["cifar", "stages", "recipes", "benchmarks", "params.yaml", "dvc.yaml"]
+OUTPUTS = {  # of each stage behind a result: what it writes last, and what the result is made of
+    "fetch": ["data/raw/dataset.json"],
+    "preprocess": ["data/processed/dataset.json"],
+    "train": ["models/model.json", "plots/history.csv", "metrics/train.json"],
+    "evaluate": ["metrics/test.json"],
+}
+# The floating-point operations of a training step, per image, by the code in this folder.
+FLOPS = """
+import json, sys
+from benchmarks.loops import flops
+from cifar.params.train import Train
+print(json.dumps([flops(Train(**section)) for section in json.load(sys.stdin)]))
+"""
+
+
+def git(*words: str, **environment: str) -> str:
+    """The output of a git command in the current folder.
+
+    Raises:
+        UserError: it failed, with its last line.
+    """
+    command, settings = ["git", *words], os.environ | environment
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    if done.returncode:
+        problem = (done.stderr.strip().splitlines() or ["it failed"])[-1].removeprefix("fatal: ")
+        raise UserError(f"{problem} (git {words[0]}): run this in the root of the repository")
+    return done.stdout.strip()
+
+
+def resolve(revision: str) -> str:
+    """The full name of a commit."""
+    try:
+        return git("rev-parse", "--verify", f"{revision}^{{commit}}")
+    except UserError:
+        raise UserError(
+            f"no commit {revision!r} (--commit): name one, in the root of a Git repository"
+        ) from None
+
+
+def check_out(folder: Path, commit: str) -> None:
+    """Put the code of `commit` into `folder`, and link the downloads of the current folder."""
+    noted = folder / "commit"
+    if noted.exists() and noted.read_text() == commit:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    noted.unlink(missing_ok=True)
+    for name in ("cifar", "stages", "recipes", "benchmarks"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    index = {"GIT_INDEX_FILE": str((folder / "index").resolve())}
+    git(f"--work-tree={folder.resolve()}", "checkout", commit, "--", *CODE, **index)
+    if not (folder / ".downloads").exists():
+        Path(".downloads").mkdir(exist_ok=True)
+        (folder / ".downloads").symlink_to(Path(".downloads").resolve())
+    files.write_bytes(noted, commit.encode())
+
+
+def apply(folder: Path, commit: str, recipe: str, overrides: list[str]) -> dict[str, Any]:
+    """The parameters of the commit's params.yaml with those of the recipe, then the overrides."""
+    files.write_bytes(
+        folder / "params.yaml", (git("show", f"{commit}:params.yaml") + "\n").encode()
+    )
+    sets = [word for item in overrides for word in ("-S", item)]
+    python(folder, "-m", "recipes", "apply", recipe, *sets)
+    return params.read(folder / "params.yaml")
+
+
+def flops(folder: Path, sections: list[dict[str, Any]]) -> list[float]:
+    """The operations of a training step, per image, for each of these sections `train`."""
+    return json.loads(python(folder, "-c", FLOPS, text=json.dumps(sections)))
+
+
+def begin(folder: Path, job: dict[str, Any]) -> bool:
+    """Make the folder ready for a job; whether it had been begun before, so that its outputs count.
+
+    Outputs of another job are removed first, so that what is there later belongs to this one.
+    """
+    noted = folder / "job.json"
+    begun = noted.exists() and files.read_json(noted) == job
+    if not begun:
+        noted.unlink(missing_ok=True)
+        for name in ("data", "models", "metrics", "plots"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    files.write_json(folder / "params.yaml", job["parameters"])  # JSON is YAML
+    files.write_json(noted, job)
+    return begun
+
+
+def is_done(folder: Path, stage: str) -> bool:
+    return all((folder / name).exists() for name in OUTPUTS[stage])
+
+
+def run_stage(folder: Path, stage: str) -> None:
+    """`python -m stages.STAGE` in the folder, unless its outputs are there.
+
+    Raises:
+        UserError: it failed; its own message stands above.
+    """
+    if is_done(folder, stage):
+        return
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    if subprocess.run(command, cwd=folder, env=environment(), check=False).returncode:
+        raise UserError(
+            f"the stage {stage} failed, its message is above ({folder}): "
+            "fix it and run the same command again"
+        )
+
+
+def python(folder: Path, *words: str, text: str | None = None) -> str:
+    """The output of a Python command in the folder.
+
+    Raises:
+        UserError: with the message of the command.
+    """
+    settings: dict[str, Any] = {"cwd": folder, "env": environment(), "input": text}
+    command = [sys.executable, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+    if done.returncode:
+        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(message.removeprefix("error: "))
+    return done.stdout
+
+
+def environment() -> dict[str, str]:
+    """That of the user, without what ties a command to another repository."""
+    foreign = ("GIT_", "DVC_", "PYTHONPATH")
+    return {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+
+
+def code(folder: Path, model: str) -> str:
+    """A hash of the Python files that dvc.yaml names for the stages behind a result."""
+    stages = params.read(folder / "dvc.yaml")["stages"]
+    names = {dep for stage in OUTPUTS for dep in stages[stage]["deps"] if dep.endswith(".py")}
+    paths = sorted(name.replace("${train.model}", model) for name in names)
+    text = "".join(f"{path} {files.sha256(folder / path)}\n" for path in paths)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
