@@ -235,7 +235,7 @@ def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
     reproduced.run("dvc", "exp", "run", "--queue", "--name", "later", *options)
     try:
         reproduced.run("dvc", "queue", "start")
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 1200
         while not (
             found := re.search(
                 r"refs/exps/\S+/later$", reproduced.run("git", "show-ref").stdout, re.MULTILINE
@@ -277,7 +277,7 @@ def test_a_killed_training_is_not_done(reproduced):
             if process.cmdline()[1:] == ["-m", "stages.train"]
         ]
         stage.terminate()
-        output, _ = running.communicate(timeout=120)
+        output, _ = running.communicate(timeout=1200)
     finally:
         reproduced.end()
         running.wait()

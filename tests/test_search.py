@@ -249,7 +249,7 @@ def test_ctrl_c_ends_a_search_and_its_training(reproduced):
     try:
         assert "epoch 1/" in next(iter(running.stdout))
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=120)
+        _, errors = running.communicate(timeout=1200)
         assert running.returncode == 130 and not alive(reproduced)
     finally:
         reproduced.end()

@@ -17,7 +17,7 @@ def work_off(project, experiments):
         project.run(
             "bash", "-c", "dvc queue start > /dev/null 2>&1"
         )  # the worker keeps what it could print to
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 6000
         while (
             len(
                 names := re.findall(
