@@ -28,7 +28,7 @@ def tree(project):
 
 
 def test_a_used_workspace_gives_the_project_of_a_fresh_clone(project, workspace, tmp_path):
-    """Results, a damaged dvc.lock, other parameters and stray files stay out of a test's project."""
+    """Results, a damaged dvc.lock, other parameters and stray files stay out of a project."""
     fresh = create(tmp_path / "fresh")
     assert tree(create(tmp_path / "copy", workspace.path)) == tree(fresh)
     assert "seed: 7" not in (tmp_path / "copy/params.yaml").read_text()
