@@ -62,9 +62,9 @@ lint: $(DEV_ENV)  ## ruff and mypy
 audit: $(DEV_ENV)  ## known vulnerabilities of the locked packages
 	pip-audit --require-hashes --disable-pip -r requirements-dev.lock
 
-COMPILE = uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
+COMPILE = uv pip compile --quiet $(UPGRADE) --universal --fork-strategy fewest --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
-lock: $(DEV_ENV)  ## resolve the lock files again from pyproject.toml, keeping versions that fit
+lock: $(DEV_ENV)  ## resolve the lock files again; UPGRADE=--upgrade takes the newest versions
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
