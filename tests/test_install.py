@@ -90,6 +90,15 @@ def test_a_file_with_another_hash_is_not_installed(lock):
     assert done.stderr.endswith("see above, then run make again\n")
 
 
+def test_an_older_python_is_refused(monkeypatch):
+    """A Python that is too old gives one line, which names the variable that takes another."""
+    monkeypatch.setattr(install, "OLDEST", (9, 0))
+    with pytest.raises(SystemExit) as ended:
+        install.main()
+    expected = "error: Python 9.0 or later is needed (python3): `make PYTHON=…` names one"
+    assert str(ended.value) == expected
+
+
 def test_every_requirement_of_the_locks_is_read():
     """Names, extras and markers of the lock files are understood, and no line is lost."""
     for name in ("requirements.lock", "requirements-dev.lock"):

@@ -16,13 +16,15 @@ from cifar import files, stage
 
 PAGE = "plots-page.html"  # in .dvc, to which DVC takes such names as relative
 VEGA_LITE = "5.21"  # of the schema that the charts of DVC 3 are written for
-# Charts become pictures of lines and text, as wide as they need; a heading shows their title.
+# Charts use the width of the page, two confusion matrices side by side; a heading shows the title.
 DRAW = """
 window.titles = {};
 window.vegaEmbed = (target, chart) => {
   const title = chart.title;
   titles[target.slice(1)] = (title && title.text) || title || target.slice(1);
   delete chart.title;
+  const view = chart.spec || chart;
+  if (view.width) [view.width, view.height] = chart.spec ? [400, 400] : [820, 320];
   const actions = {export: true, source: false, compiled: false, editor: false};
   return vegaEmbed(target, chart, {renderer: "svg", actions});
 };
