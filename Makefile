@@ -1,51 +1,85 @@
-# `make` makes .venv itself, from requirements.lock, and again only when that file changes.
+# `make` makes .venv itself, from a lock file, and again only when that file changes.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
-READY := .venv/.ready
+export TORCH_INDEX
+USER_ENV := .venv/.ready
+DEV_ENV := .venv/.ready-dev
+PLOTS_PAGE := .dvc/plots-page.html
+WORKERS ?= 2
 
-.PHONY: help install demo repro report test test-long bench lint lock show
+.PHONY: help install demo repro show report official check test test-long coverage lint audit lock \
+  bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): requirements.lock
-	@python3 -c 'import sys; sys.exit("error: Python 3.11 or later is needed (python3)" if sys.version_info < (3, 11) else 0)'
-	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@touch $@
+# Run it
 
-install: $(READY)  ## the environment, which every other target makes too
+install: $(PLOTS_PAGE)  ## the environment (.venv); TORCH_INDEX=<address> takes torch from there
 
-demo: $(READY)  ## a whole experiment on built-in data, no download, about a minute
+demo: $(PLOTS_PAGE)  ## a whole experiment on built-in data, without a download
 	@python -m recipes run digits --demo
 	@python -m tools.report
 
-repro: $(READY)  ## dvc repro: bring everything up to date with params.yaml
+repro: $(PLOTS_PAGE)  ## dvc repro: bring everything up to date with params.yaml
 	dvc repro
 
-report: $(READY)  ## the result as one page, report.html
-	python -m tools.report
-
-show: $(READY)  ## the experiments as a table: metrics and the parameters that differ
+show: $(USER_ENV)  ## all experiments, best first: accuracy, and the parameters that differ
 	python -m tools.show
 
-test: $(READY)  ## the tests, without the long ones: five minutes
-	python -m pytest -m "not long"
+report: $(USER_ENV)  ## the result as one page, report.html
+	python -m tools.report
 
-test-long: $(READY)  ## all tests, the long ones too
-	python -m pytest
+official: $(PLOTS_PAGE)  ## the default on the official archive, its results ready to commit
+	python -m tools.official
 
-bench: $(READY)  ## speed, accuracy against time, memory: about 40 minutes on a quiet machine
-	python -m benchmarks
+clean:  ## remove checkpoints, logs, pages and caches; data and models stay
+	@[ -x .venv/bin/python ] || { echo "error: no environment (.venv): make install" >&2; exit 1; }
+	@python -m tools.clean
 
-lint: $(READY)  ## ruff and mypy
+# Work on it
+
+check: $(DEV_ENV)  ## the unit tests: what to run while you edit
+	python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not pipeline"
+
+test: $(DEV_ENV)  ## the tests, without the long ones: about five minutes
+	python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
+
+test-long: $(DEV_ENV)  ## all tests, the long ones too
+	python -m pytest -n $(WORKERS) --dist worksteal
+
+coverage: $(DEV_ENV)  ## the tests, and the lines that none of them reaches
+	python -m pytest -n $(WORKERS) --dist worksteal -m "not long" --cov --cov-report=term-missing
+
+lint: $(DEV_ENV)  ## ruff and mypy
 	ruff check .
 	ruff format --check .
 	mypy
 
-lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
-	python -m pip install --quiet --target .venv/uv uv
-	.venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+audit: $(DEV_ENV)  ## known vulnerabilities of the locked packages
+	pip-audit --require-hashes --disable-pip -r requirements-dev.lock
+
+COMPILE = uv pip compile --quiet $(UPGRADE) --universal --fork-strategy fewest --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+lock: $(DEV_ENV)  ## resolve the lock files again; UPGRADE=--upgrade takes the newest versions
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+bench: $(USER_ENV)  ## speed, accuracy against time, memory: about 40 minutes on a quiet machine
+	python -m benchmarks
+
+# What the targets need
+
+$(USER_ENV): requirements.lock
+	@$(PYTHON) tools/install.py $<
+	@touch $@
+
+$(DEV_ENV): requirements-dev.lock
+	@$(PYTHON) tools/install.py $<
+	@touch $(USER_ENV) $@
+
+$(PLOTS_PAGE): $(USER_ENV) tools/plots_page.py tools/plots_page.html
+	@python -m tools.plots_page

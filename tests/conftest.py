@@ -12,18 +12,22 @@ from pathlib import Path
 import psutil
 import pytest
 from filelock import FileLock
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 ROOT = Path(__file__).parent.parent
 TINY = """\
 # Seconds on two cores: small digits, a small network, small pictures.
 fetch: {dataset: digits, source: null, sha256: null}
 preprocess: {image_size: 8, per_class: 20}
-train: {model: vgg, depth: 1, width: 4, batch_norm: false, epochs: 2, batch_size: 64, optimizer: sgd, lr: 0.05,
-  schedule: constant, keep: last, flip: none, shift: 1, small_epochs: 0, device: cpu, threads: 1}
+train: {model: vgg, depth: 1, width: 4, batch_norm: false, epochs: 2, batch_size: 64,
+  optimizer: sgd, lr: 0.05, schedule: constant, keep: last, flip: none, shift: 1,
+  small_epochs: 0, device: cpu, threads: 1}
 evaluate: {device: cpu}
 plot: {dpi: 50, samples_per_class: 1, mistakes: 6}
 """
-# Loaded by Python at its start: notes what a stage imports, opens and renames, and which file of the project did it.
+# Loaded by Python at its start: notes what a stage imports, opens and renames, and which file of
+# the project did it.
 AUDIT = """
 import os, sys
 if stage := os.environ.get("DVC_STAGE"):
@@ -31,7 +35,8 @@ if stage := os.environ.get("DVC_STAGE"):
     log = os.open(os.environ["AUDIT_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     def inside(path):
         full = os.path.abspath(os.fsdecode(path))
-        return full[len(root):] if full.startswith(root) and "<" not in full and "__pycache__" not in full else ""
+        ours = full.startswith(root) and "<" not in full and "__pycache__" not in full
+        return full[len(root):] if ours else ""
     def note(event, args):
         if event == "import":
             what, name = "import", args[0] if "." not in args[0] else ""
@@ -52,19 +57,18 @@ if stage := os.environ.get("DVC_STAGE"):
 """
 
 
-TRIED = pytest.StashKey[
-    dict[str, int]
-]()  # how many tests have each of these markers, where all files are collected
+CODE = ("benchmarks", "cifar", "recipes", "stages", "tests", "tools")
+RESULTS = ("data", "metrics", "models", "plots")
+PIPELINE_FIXTURES = {"project", "first_run", "dropout_run", "reproduced", "sweep"}
+HANG_SECONDS = 1800  # a command that takes longer hangs; no test depends on the machine's speed
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Count before -m and -k take tests away."""
-    if {item.path for item in items} == set((ROOT / "tests").rglob("test_*.py")):
-        marked = {
-            kind: sum(kind in item.keywords for item in items) for kind in ("fault", "hostile")
-        }
-        config.stash[TRIED] = marked
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that run commands in a project, by their fixtures, before -m selects."""
+    for item in items:
+        if PIPELINE_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("pipeline")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Project:
     path: Path
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """That of a user in a fresh shell with the environment of these tests, and nothing from outside."""
+        """A user's fresh shell with the packages of these tests and no settings from outside."""
         inherited = {
             k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PYTHON"))
         }
@@ -96,7 +100,7 @@ class Project:
             env=self.environment(**variables),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANG_SECONDS,
         )
         assert not ok or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
         return done
@@ -130,26 +134,65 @@ class Project:
 
 @dataclass(frozen=True)
 class Run:
-    """A project after a command, what the command printed, and the notes of its stages: (stage, what, name, by)."""
+    """A project after a command.
+
+    `output` is what the command printed, `notes` what its stages did: (stage, what, name, by).
+    """
 
     project: Project
     output: str
     notes: frozenset[tuple[str, ...]] = frozenset()
 
 
-def create(path: Path) -> Project:
-    """A repository of one commit from the files that Git tracks here or would, without results."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.split("\0"):
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, path / name)
+def git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def is_work(name: str) -> bool:
+    """Whether a tracked file is part of the work rather than a result of it."""
+    if name == "dvc.lock":
+        return False
+    return name.split("/")[0] not in RESULTS or name.endswith(".gitignore")
+
+
+def work_files(root: Path) -> list[str]:
+    """The tracked files as far as they are there, and new modules that are not yet tracked."""
+    tracked = git(root, "ls-files", "-z").split("\0")
+    new = git(root, "ls-files", "-oz", "--exclude-standard", *(f"{name}/*.py" for name in CODE))
+    names = [name for name in [*tracked, *new.split("\0")] if is_work(name)]
+    return [name for name in names if (root / name).is_file()]
+
+
+def layout(parameters: str) -> dict[str, set[str]] | None:
+    """The keys of a params.yaml by section; None where it cannot be read."""
+    try:
+        sections = YAML(typ="safe").load(parameters)
+        return {
+            name: set(keys) if isinstance(keys, dict) else set() for name, keys in sections.items()
+        }
+    except (YAMLError, AttributeError):
+        return None
+
+
+def work_parameters(root: Path) -> str:
+    """params.yaml with the committed values, or as edited while keys are added or removed."""
+    committed = git(root, "show", "HEAD:params.yaml")
+    edited = (root / "params.yaml").read_text() if (root / "params.yaml").is_file() else committed
+    return committed if layout(edited) in (layout(committed), None) else edited
+
+
+def create(path: Path, root: Path = ROOT) -> Project:
+    """A repository of one commit: the work in `root` as it is edited, and nothing else of it.
+
+    Left out: results, values in params.yaml, and untracked files other than new modules
+    (`git add` those that belong to the work).
+    """
+    for name in work_files(root):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, path / name)
+    (path / "params.yaml").write_text(work_parameters(root))
     project = Project(path)
     project.run("git", "init", "--quiet")
     project.run("git", "config", "user.name", "Test")
@@ -178,15 +221,14 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """`dvc repro` of the tiny recipe in a fresh clone, its results committed. Work in `reproduced` instead."""
+    """`dvc repro` of the tiny recipe in a fresh clone, committed. Change `reproduced` instead."""
 
     def make(folder: Path) -> None:
         (folder / "sitecustomize.py").write_text(AUDIT)
         project = create(folder / "project")
         (project.path / "recipes/tiny.yaml").write_text(TINY)
-        source = {
-            "PYTHONDONTWRITEBYTECODE": "1"
-        }  # every module is read from its source, which shows in the notes
+        # Without bytecode, every module is read from its source, which shows in the notes.
+        source = {"PYTHONDONTWRITEBYTECODE": "1"}
         project.run("python", "-m", "recipes", "apply", "tiny", **source)
         project.commit()
         watched = {"PYTHONPATH": str(folder), "AUDIT_LOG": str(folder / "log")}

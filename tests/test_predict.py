@@ -148,7 +148,7 @@ def test_bad_files_are_listed_and_the_others_are_classified(tmp_path):
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     found = json.loads(done.stdout)
     names = [Path(one["image"]).name for one in found["predictions"]]

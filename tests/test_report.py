@@ -160,7 +160,7 @@ def test_a_browser_shows_the_page(first_run, make, tmp_path):
     options += " --disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
     own = [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frames.html").as_uri()]
     done = subprocess.run(
-        [CHROMIUM, *options.split(), *own], capture_output=True, text=True, timeout=120
+        [CHROMIUM, *options.split(), *own], capture_output=True, text=True, timeout=1200
     )
     found = [
         json.loads(line) for line in re.findall(r"\{.*?\}", done.stdout.partition('id="found">')[2])

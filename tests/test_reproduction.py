@@ -118,7 +118,7 @@ def ended(process):
         return True
 
 
-def wait(condition, seconds=120):
+def wait(condition, seconds=1200):
     """What the condition gives, once it gives something."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

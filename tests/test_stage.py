@@ -113,7 +113,7 @@ def test_signals_end_a_stage_with_their_code(tmp_path, number, line):
     script = tmp_path / "script.py"
     script.write_text(
         "import pathlib, time\nfrom cifar import stage\n"
-        "def main():\n try:\n  print('ready', flush=True); time.sleep(60)\n"
+        "def main():\n try:\n  print('ready', flush=True); time.sleep(600)\n"
         " finally:\n  pathlib.Path('cleaned').touch()\n"
         "stage.run(main)\n"
     )
@@ -128,7 +128,7 @@ def test_signals_end_a_stage_with_their_code(tmp_path, number, line):
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert errors.startswith(line)
     assert errors.count("\n") == bool(line)

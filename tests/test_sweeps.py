@@ -18,7 +18,7 @@ def work_off(project, experiments):
     try:
         # The worker keeps what it could print to.
         project.run("bash", "-c", "dvc queue start > /dev/null 2>&1")
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 6000
         while len(names := finished(project)) < experiments:
             status = project.run("dvc", "queue", "status", ok=False).stdout
             assert time.monotonic() < deadline, status

@@ -53,7 +53,7 @@ def test_a_model_is_loaded_as_the_readme_says(channels, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", example("from pathlib")]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     assert re.fullmatch(r"(cat|dog) \d+\.\d%\n", done.stdout), done.stderr
 

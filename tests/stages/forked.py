@@ -39,7 +39,7 @@ def run(folder: Path, stage: str, fault: Fault | None = None, **environment: str
     logs = [folder.with_name(f"{folder.name}.{stream}") for stream in ("stdout", "stderr")]
     process = FORKS.Process(target=work, args=(folder, stage, logs, fault, environment))
     process.start()
-    process.join(60)
+    process.join(600)
     if process.exitcode is None:
         process.kill()
         raise AssertionError("it hangs")

@@ -39,7 +39,7 @@ def run_stage(
         else None,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -90,7 +90,7 @@ def start(folder, memory=None, **environment):
     )
 
 
-def finish(process, timeout=120):
+def finish(process, timeout=1200):
     """Its exit code and what it printed."""
     printed, errors = process.communicate(timeout=timeout)
     return process.returncode, printed, errors
