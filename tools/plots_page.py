@@ -23,8 +23,9 @@ window.vegaEmbed = (target, chart) => {
   const title = chart.title;
   titles[target.slice(1)] = (title && title.text) || title || target.slice(1);
   delete chart.title;
-  const view = chart.spec || chart;
-  if (view.width) [view.width, view.height] = chart.spec ? [400, 400] : [820, 320];
+  const size = chart.spec ? [400, 400] : [820, 320];
+  const layers = chart.spec ? chart.spec.layer : [];
+  for (const view of [chart, ...layers]) if (view.width) [view.width, view.height] = size;
   const actions = {export: true, source: false, compiled: false, editor: false};
   return vegaEmbed(target, chart, {renderer: "svg", actions});
 };
