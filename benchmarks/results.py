@@ -6,6 +6,7 @@ recipe, changes, seed, test images, code, torch, device and threads.
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cifar import UserError, files, params
 
 FOLDER = Path("results")
-PUBLISHED = FOLDER / "published.yaml"
+RECIPES = Path("recipes")
 Changes = dict[str, Any]
 
 
@@ -61,7 +62,8 @@ class Result(Record):
     @property
     def is_beginning(self) -> bool:
         """Whether this is the recipe cut short, and nothing else."""
-        return set(self.changes) == {"train.epochs"} and self.epochs < (self.epochs_published or 0)
+        whole = math.inf if self.epochs_published is None else self.epochs_published
+        return set(self.changes) == {"train.epochs"} and self.epochs < whole
 
     @property
     def origin(self) -> tuple[Any, ...]:
@@ -145,9 +147,15 @@ def check_images(results: list[Result], recipe: str, images: Images) -> None:
             )
 
 
-def read_published(path: Path = PUBLISHED) -> dict[str, Any]:
-    """What was published of each recipe, in the order of the tables."""
-    return params.read(path)
+def read_published(folder: Path = RECIPES) -> dict[str, Any]:
+    """What the recipes say was published of them, and on which data set."""
+    published = {}
+    for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem):
+        recipe = params.read(path)
+        if "published" in recipe:
+            dataset = recipe.get("fetch", {}).get("dataset", "cifar10")
+            published[path.stem] = recipe["published"] | {"dataset": dataset}
+    return published
 
 
 def published_for(published: dict[str, Any], recipe: str, changes: Changes) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def beginnings(runs: list[Result], letters: dict[str, str]) -> str:
     for run in runs:
         if run.is_beginning and run.recipe not in whole:
             interval = f"{100 * run.accuracy_low:.2f} to {100 * run.accuracy_high:.2f}"
-            cells = [f"`{run.recipe}`", f"{run.epochs} of {run.epochs_published}"]
+            cells = [f"`{run.recipe}`", f"{run.epochs} of {run.epochs_published or 'not stated'}"]
             cells += [f"{100 * run.accuracy:.2f}", interval, f"{run.loss:.3f}"]
             table.append([*cells, letters[machine_of(run)]])
     return markdown(table)

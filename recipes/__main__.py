@@ -87,8 +87,9 @@ def show(recipe: resolve.Recipe, values: dict[str, Any]) -> None:
     """The resolved recipe as YAML, with what it changes in params.yaml as comments."""
     print(f"# {recipe.name}: {recipe.about}")
     if recipe.published:
-        note = recipe.published.get("note")
-        print(f"# published: {published(recipe)}{f'; {note}' if note else ''}")
+        loss = recipe.published.get("loss")
+        remarks = [f"loss {loss}" if loss else "", recipe.published.get("note", "")]
+        print("# published:", "; ".join([published(recipe), *filter(None, remarks)]))
     if recipe.extends:
         print(f"# extends: {recipe.extends}")
     present = dict(flatten(params.read()))

@@ -25,7 +25,8 @@ class Recipe:
     """A recipe, resolved.
 
     `values` are like {"train.lr": 0.01}; `published` is empty or has the test `accuracy` that the
-    author stated, and perhaps `epochs` and a `note`.
+    author stated, and perhaps `loss`, `epochs`, a `note`, the `history` of the epochs and what was
+    `also` published, with other values.
     """
 
     name: str

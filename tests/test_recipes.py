@@ -515,7 +515,7 @@ def test_a_recipe_has_the_published_parameters(name):
     fraction, stated = PUBLISHED[name]
     recipe = resolve.resolve(name)
     assert 0.3 < recipe.published["accuracy"] < 0.9
-    assert recipe.published.keys() <= {"accuracy", "epochs", "note"}
+    assert recipe.published.keys() <= {"accuracy", "loss", "epochs", "note", "also", "history"}
     assert recipe.published.get("epochs", 100) == stated["epochs"]
     scaling = "standardize" if name == "gap" else "unit"  # gap does not state it
     data = {"image_size": 32, "val_fraction": fraction, "normalize": scaling}

@@ -99,7 +99,7 @@ def test_pictures_are_drawn_as_far_as_there_are_results(tmp_path, monkeypatch):
         {"epoch": epoch, "train_loss": 1, "train_accuracy": 0.5, "val_loss": 1, "val_accuracy": 0.5}
         for epoch in (1, 2)
     ]
-    published = results.read_published(ROOT / results.PUBLISHED)
+    published = results.read_published(ROOT / results.RECIPES)
     own = [
         RESULT.model_copy(update={"recipe": name, "history": history})
         for name in ("convpool", "dense-head")

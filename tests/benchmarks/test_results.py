@@ -100,6 +100,7 @@ def test_a_beginning_is_a_recipe_cut_short():
     """Fewer epochs than published and nothing else: a beginning. More, or other values too: not."""
     short = RESULT.model_copy(update={"changes": {"train.epochs": 3}, "epochs": 3})
     assert short.is_beginning and not RESULT.is_beginning
+    assert short.model_copy(update={"epochs_published": None}).is_beginning, "not stated"
     assert not short.model_copy(update={"epochs": 20}).is_beginning
     both = {"train.epochs": 3, "train.keep": "best"}
     assert not short.model_copy(update={"changes": both}).is_beginning
