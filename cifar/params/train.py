@@ -33,6 +33,7 @@ class Train(Section):
     drop: float = Field(gt=0, lt=1)
     drop_epochs: int = Field(ge=1, le=1_000_000)
     label_smoothing: float = Field(ge=0, lt=1)
+    class_weights: Literal["none", "balanced"]
     clip_norm: float = Field(ge=0)
     # the weights to keep
     keep: Literal["last", "best"]
@@ -44,6 +45,14 @@ class Train(Section):
     flip: Literal["none", "random", "alternating"]
     shift: int = Field(ge=0, le=1024)
     cutout: int = Field(ge=0, le=1024)
+    rotate: float = Field(ge=0, le=180)
+    zoom: float = Field(ge=0, lt=1)
+    flip_vertical: bool
+    brightness: float = Field(ge=0, lt=1)
+    contrast: float = Field(ge=0, lt=1)
+    saturation: float = Field(ge=0, lt=1)
+    mixup: float = Field(ge=0, le=100)
+    cutmix: float = Field(ge=0, le=100)
     small_epochs: int = Field(ge=0, le=1_000_000)
     small_scale: float = Field(gt=0, lt=1)
     # the hardware
@@ -105,6 +114,14 @@ class Train(Section):
             raise ConflictError(
                 f"train.small_epochs = {self.small_epochs} exceeds train.epochs = {self.epochs}",
                 f"set train.small_epochs to {self.epochs} or less (0: none)",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_mixing(self) -> Self:
+        if self.mixup and self.cutmix:
+            raise ConflictError(
+                "train.mixup and train.cutmix both mix two images", "set one of them to 0"
             )
         return self
 

@@ -5,11 +5,15 @@ network gets them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cifar.training import mix, photo, seeds
+from cifar.training.mix import MixDraws
+from cifar.training.photo import PhotoOptions
 
 CHUNK = 4096  # images at a time where a step works on floats, four times as large
 
@@ -129,6 +133,32 @@ def inside_hole(length: int, centre: Tensor, cutout: int) -> Tensor:
     return (positions - (centre * length).floor() + cutout // 2) // cutout == 0
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training image; with its defaults, nothing.
+
+    Attributes:
+        shift: pixels, at most, in each direction; 0: off.
+        flip: none, random or alternating.
+        cutout: pixels, side of a square hole; 0: off.
+        small_epochs: how many epochs, the first ones, show smaller images. A network learns as much
+            from them at first, in half the time (progressive resizing, Howard 2018).
+        small_size: pixels, height and width of the smaller images.
+        photo: rotation, zoom, colours, in one more step.
+        mixup: alpha of the beta distribution of blended images; 0: off.
+        cutmix: alpha of the beta distribution of pasted boxes; 0: off.
+    """
+
+    shift: int = 0
+    flip: str = "none"
+    cutout: int = 0
+    small_epochs: int = 0
+    small_size: int = 0
+    photo: PhotoOptions = field(default_factory=PhotoOptions)
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+
 class AugmentedImages:
     """The training images as each epoch shows them.
 
@@ -138,13 +168,8 @@ class AugmentedImages:
     Args:
         images: (N, H, W, C) uint8.
         labels: (N,), on the device.
-        normalize: from (B, H, W, C) uint8 to the network's input (B, C, H, W).
-        shift: pixels, at most; 0: off.
-        flip: none, random or alternating.
-        cutout: pixels; 0: off.
-        small_epochs: how many epochs, the first ones, show smaller images. A network learns as much
-            from them at first, in half the time (progressive resizing, Howard 2018).
-        small_size: pixels, height and width of the smaller images.
+        normalize: from (B, H, W, C) pixels to the network's input (B, C, H, W).
+        num_classes: of mixed labels.
         stream: whether `images` stay where they are, on disk perhaps.
     """
 
@@ -153,57 +178,70 @@ class AugmentedImages:
         images: Tensor,
         labels: Tensor,
         normalize: Callable[[Tensor], Tensor],
+        options: Augmentation,
         *,
-        shift: int,
-        flip: str,
-        cutout: int,
-        small_epochs: int,
-        small_size: int,
+        num_classes: int,
         stream: bool,
     ) -> None:
         self.labels = labels
         self.normalize = normalize
-        self.shift = shift
-        self.flip = flip
-        self.cutout = cutout
-        self.small_epochs = small_epochs
-        self.small_size = small_size
+        self.options = options
+        self.num_classes = num_classes
         self.stream = stream
-        self.images = images if stream else pad(images, shift)
+        self.images = images if stream else pad(images, options.shift)
         self.small_images: Tensor | None = None
-        if small_epochs and not stream:
-            self.small_images = pad(resize(images, small_size), shift)
+        if options.small_epochs and not stream:
+            self.small_images = pad(resize(images, options.small_size), options.shift)
 
     def epoch(
-        self,
-        epoch: int,
-        batches: Iterable[Tensor],
-        part: Callable[[Tensor], Tensor],
-        flip_generator: torch.Generator,
-        epoch_generator: torch.Generator,
+        self, epoch: int, seed: int, batches: Iterable[Tensor], part: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """For a part of each batch of indices its network input, its labels, the batch's size.
+        """For a part of each batch of indices its network input, its targets, the batch's size.
 
         Args:
             epoch: from 1; it chooses the size of the images.
+            seed: of the network.
             part: which of a batch's indices are this process's.
+
+        Yields:
+            (B, C, H, W) float; (B,) labels, or (B, classes) probabilities of mixed images; the
+            images of the batch over all processes.
         """
+        options = self.options
         count = len(self.labels)
-        draws = draw(count, self.shift, self.flip, epoch, flip_generator, epoch_generator)
-        draws = draws.to(self.labels.device)
+        device = self.labels.device
+        flip_generator = seeds.generator(seed, "flip")
+        epoch_generator = seeds.generator(seed, "augmentation", epoch)
+        draws = draw(count, options.shift, options.flip, epoch, flip_generator, epoch_generator)
+        draws = draws.to(device)
+        photo_draws = photo.draw(count, options.photo, seeds.generator(seed, "photo", epoch))
+        alpha = options.mixup or options.cutmix
+        mix_draws = mix.draw(count, alpha, seeds.derive(seed, "mix", epoch)) if alpha else None
         for batch in batches:
             index = part(batch)
             batch_draws = draws.take(index)
-            padded, rows = self.padded(index, epoch <= self.small_epochs)
-            x = self.normalize(apply(padded, rows, batch_draws, self.shift))
-            yield cut_out(x, batch_draws, self.cutout), self.labels[index], len(batch)
+            padded, rows = self.padded(index, epoch <= options.small_epochs)
+            images = apply(padded, rows, batch_draws, options.shift)
+            if options.photo.active:
+                images = photo.apply(images, photo_draws.take(index, device), options.photo)
+            x = cut_out(self.normalize(images), batch_draws, options.cutout)
+            targets = self.labels[index]
+            if mix_draws:
+                x, targets = self.mix(x, targets, mix_draws.take(index, device))
+            yield x, targets, len(batch)
+
+    def mix(self, x: Tensor, labels: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
+        """Each network input mixed with the next one, and the probabilities to train for."""
+        mixed, weight = (mix.mixup if self.options.mixup else mix.cutmix)(x, draws)
+        return mixed, mix.mix_labels(labels, weight, self.num_classes)
 
     def padded(self, index: Tensor, small: bool) -> tuple[Tensor, Tensor]:
         """Padded images, and which of them are those of `index`."""
         if self.stream:
             images = self.images[index.cpu()].to(self.labels.device)
-            images = resize(images, self.small_size) if small else images
-            return pad(images, self.shift), torch.arange(len(index), device=index.device)
+            images = resize(images, self.options.small_size) if small else images
+            rows = torch.arange(len(index), device=index.device)
+            return pad(images, self.options.shift), rows
         if small:
             assert self.small_images is not None
             return self.small_images, index

@@ -19,9 +19,10 @@ from cifar.dataset import Shape
 from cifar.model import NetworkOptions
 from cifar.params.train import Train
 from cifar.training import optim, seeds, trainer
-from cifar.training.augment import AugmentedImages
+from cifar.training.augment import Augmentation, AugmentedImages
 from cifar.training.checkpoint import Checkpoints
 from cifar.training.distributed import World
+from cifar.training.photo import PhotoOptions
 from cifar.training.progress import EpochLog, Progress
 from cifar.training.temperature import fit_temperature
 from cifar.training.trainer import Epoch, Trainer
@@ -48,6 +49,7 @@ class Splits:
     val_images: Tensor
     val_labels: Tensor
     normalize: Callable[[Tensor], Tensor]
+    class_counts: Tensor  # (classes,) training images of each class
     sample: Tensor  # (N, C, H, W) float, training images without augmentation, on the CPU
 
 
@@ -144,10 +146,11 @@ def load_splits(p: Train, arrays: Arrays, shape: Shape, device: torch.device) ->
     # From beginning to end, because images may come class by class.
     stride = max(1, len(images) * shape.image_size**2 // PREPARE_PIXELS)
     return Splits(
-        train=augment_images(p, images, labels, normalize, shape.image_size),
+        train=augment_images(p, images, labels, normalize, shape),
         val_images=load(arrays.val_images),
         val_labels=tensors.to_device(arrays.val_labels, device),
         normalize=normalize,
+        class_counts=torch.bincount(labels.cpu(), minlength=shape.num_classes),
         sample=normalize(images[::stride]).cpu(),
     )
 
@@ -157,18 +160,32 @@ def augment_images(
     images: Tensor,
     labels: Tensor,
     normalize: Callable[[Tensor], Tensor],
-    image_size: int,
+    shape: Shape,
 ) -> AugmentedImages:
     """The training images (N, H, W, C) with the augmentation of params.yaml."""
-    return AugmentedImages(
-        images,
-        labels,
-        normalize,
+    options = Augmentation(
         shift=p.shift,
         flip=p.flip,
         cutout=p.cutout,
         small_epochs=p.small_epochs,
-        small_size=small_size(p, image_size),
+        small_size=small_size(p, shape.image_size),
+        photo=PhotoOptions(
+            rotate=p.rotate,
+            zoom=p.zoom,
+            flip_vertical=p.flip_vertical,
+            brightness=p.brightness,
+            contrast=p.contrast,
+            saturation=p.saturation,
+        ),
+        mixup=p.mixup,
+        cutmix=p.cutmix,
+    )
+    return AugmentedImages(
+        images,
+        labels,
+        normalize,
+        options,
+        num_classes=shape.num_classes,
         stream=p.stream,
     )
 
@@ -200,7 +217,7 @@ def fit_member(
         history = [Epoch(**row) for row in state["history"]]
         member = Member(net, history, Epoch(**state["kept"]))
     else:
-        fitting = make_trainer(p, net, len(splits.train.labels), world)
+        fitting = make_trainer(p, net, splits.class_counts, world)
         if state:
             fitting.restore(state)
             print(f"resuming an interrupted run after epoch {len(fitting.history)}")
@@ -223,12 +240,13 @@ def finish(fitting: Trainer, save: Callable[[dict[str, Any]], None]) -> Member:
     return Member(fitting.net, fitting.history, kept)
 
 
-def make_trainer(p: Train, net: nn.Module, count: int, world: World) -> Trainer:
+def make_trainer(p: Train, net: nn.Module, class_counts: Tensor, world: World) -> Trainer:
     """The optimizer, schedule and options of params.yaml around a network.
 
     Args:
-        count: training images.
+        class_counts: (classes,) training images of each class.
     """
+    count = int(class_counts.sum())
     optimizer = optim.make_optimizer(
         net,
         optimizer=p.optimizer,
@@ -254,7 +272,7 @@ def make_trainer(p: Train, net: nn.Module, count: int, world: World) -> Trainer:
         forward,
         optimizer,
         schedule,
-        nn.CrossEntropyLoss(label_smoothing=p.label_smoothing),
+        make_loss(class_counts.to(device), p.class_weights, p.label_smoothing),
         processes=world.size,
         all_reduce=world.all_reduce,
         ema=p.ema,
@@ -263,6 +281,20 @@ def make_trainer(p: Train, net: nn.Module, count: int, world: World) -> Trainer:
         keep=p.keep,
         patience=p.patience,
     )
+
+
+def make_loss(class_counts: Tensor, class_weights: str, label_smoothing: float) -> nn.Module:
+    """Cross-entropy from logits and labels, or from logits and probabilities.
+
+    Args:
+        class_counts: (classes,) training images of each class, on the device.
+        class_weights: none, or balanced: inversely proportional to the counts, 1 on average over
+            the images.
+    """
+    weight = None
+    if class_weights == "balanced":
+        weight = class_counts.sum() / (len(class_counts) * class_counts.clamp(min=1).float())
+    return nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
 
 
 def run_epochs(
@@ -282,13 +314,8 @@ def run_epochs(
     while len(fitting.history) < p.epochs and not fitting.stopped():
         epoch = len(fitting.history) + 1
         order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch)).to(device)
-        batches = splits.train.epoch(
-            epoch,
-            trainer.split_order(order, p.batch_size, least=2 * world.size),
-            world.part,
-            flip_generator=seeds.generator(seed, "flip"),
-            epoch_generator=seeds.generator(seed, "augmentation", epoch),
-        )
+        indices = trainer.split_order(order, batch_size=p.batch_size, least=2 * world.size)
+        batches = splits.train.epoch(epoch, seed, indices, world.part)
         torch.manual_seed(seeds.derive(seed, "dropout", epoch) + world.rank)
         progress.start(epoch)
         row = fitting.epoch(batches, validate, progress.step)

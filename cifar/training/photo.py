@@ -35,6 +35,10 @@ class PhotoOptions:
     saturation: float = 0.0
 
     @property
+    def active(self) -> bool:
+        return self.geometric or self.colour
+
+    @property
     def geometric(self) -> bool:
         return bool(self.rotate or self.zoom or self.flip_vertical)
 

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifar import UserError
 
-Batch = tuple[Tensor, Tensor, int]  # network input, labels, images over all processes
+Batch = tuple[Tensor, Tensor, int]  # network input, targets, images over all processes
 AfterStep = Callable[[int, Tensor, Tensor], None]  # images so far, sums of losses and of hits
 
 
@@ -129,28 +129,28 @@ class Trainer:
         self.net.train()
         seen = 0
         sums: Tensor | None = None
-        for x, labels, count in batches:
-            logits = self.step(x, labels, count)
+        for x, targets, count in batches:
+            logits = self.step(x, targets, count)
             seen += count
-            batch = sums_of(logits, labels)
+            batch = sums_of(logits, targets)
             sums = batch if sums is None else sums + batch
             after_step(seen, *sums)
         assert sums is not None, "no images"
         loss_sum, hits = self.all_reduce(sums).tolist()
         return loss_sum / seen, hits / seen
 
-    def step(self, x: Tensor, labels: Tensor, count: int) -> Tensor:
+    def step(self, x: Tensor, targets: Tensor, count: int) -> Tensor:
         """One step of the optimizer; returns the logits.
 
         Args:
             x: (B, C, H, W) network input of this process.
-            labels: (B,).
+            targets: (B,) labels, or (B, classes) probabilities.
             count: images in the batch over all processes.
         """
         logits = self.forward(x)
-        loss = self.loss(logits, labels)
+        loss = self.loss(logits, targets)
         if self.processes > 1:  # gradients are averaged over processes of slightly unequal parts
-            loss = loss * (len(labels) * self.processes / count)
+            loss = loss * (len(targets) * self.processes / count)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_norm:
@@ -195,14 +195,16 @@ class Trainer:
 
 
 @torch.no_grad()
-def sums_of(logits: Tensor, labels: Tensor) -> Tensor:
+def sums_of(logits: Tensor, targets: Tensor) -> Tensor:
     """The sum of the losses and the number of right predictions, (2,) on the device.
 
-    The loss is without smoothing, so that it compares with that of the validation images.
+    The loss is without smoothing and without class weights, so that it compares with that of the
+    validation images. Of mixed images the class with the larger part counts as right.
     """
-    loss = F.cross_entropy(logits, labels)
+    loss = F.cross_entropy(logits, targets)
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
     hits = (logits.argmax(1) == labels).sum()
-    return torch.stack([loss * len(labels), hits.float()])
+    return torch.stack([loss * len(targets), hits.float()])
 
 
 def split_order(order: Tensor, batch_size: int, least: int = 2) -> Iterator[Tensor]:
