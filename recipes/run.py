@@ -73,7 +73,8 @@ def is_news(record: logging.LogRecord) -> bool:
 
 def identity() -> dict[str, str]:
     """A name for the commits of DVC's experiments, on a new machine where Git has none."""
-    if subprocess.run(["git", "config", "user.email"], capture_output=True).returncode == 0:
+    command = ["git", "config", "user.email"]
+    if subprocess.run(command, capture_output=True, check=False).returncode == 0:
         return {}
     roles = ("AUTHOR", "COMMITTER")
     names = {f"GIT_{role}_NAME": "nobody" for role in roles}
@@ -101,7 +102,8 @@ def move(name: str, to: str) -> None:
 
 
 def git(*arguments: str, text: str = "") -> str:
-    done = subprocess.run(["git", *arguments], input=text, capture_output=True, text=True)
+    command = ["git", *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         message = (done.stderr.strip() or "no message").splitlines()[-1]
         raise UserError(f"{message} (git {arguments[0]}): fix this and run again")
