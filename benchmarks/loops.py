@@ -1,8 +1,8 @@
-"""One loop, measured once, in a process of its own: `python -m benchmarks.loops LOOP CASE` prints its speed.
+"""One loop, measured once, in a process: `python -m benchmarks.loops LOOP CASE` prints its speed.
 
-The loops: `ours`, the project's; `conventional`, as in most tutorials (PIL, torchvision's transforms,
-DataLoader with two workers); and `limit`, our training step on one batch again and again. Images are noise:
-no loop is faster or slower for what they show.
+The loops: `ours`, the project's; `conventional`, as in most tutorials (PIL, torchvision's
+transforms, DataLoader with two workers); and `limit`, our training step on one batch again and
+again. Images are noise: no loop is faster or slower for what they show.
 """
 
 import argparse
@@ -20,19 +20,22 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar import hardware, networks, params, tensors
+from cifar.dataset import Shape
+from cifar.layers import Dropout
+from cifar.model import NetworkOptions
 from cifar.params.train import Train
-from cifar.training import seeds
-from cifar.training import trainer as training
+from cifar.training import seeds, trainer
 from cifar.training.distributed import World
-from stages import train
+from cifar.training.fit import augment_images, make_trainer
 
-CLASSES, SIDE, IMAGES = 10, 32, 50_000
-MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
+IMAGES = 50_000
+SHAPE = Shape(10, 3, 32, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 WARMUP = 3  # steps
 PLAIN: dict[str, Any] = {
-    "dropout": 0.0, "optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "schedule": "constant", "flip": "random",
-    "shift": 4, "cutout": 0, "label_smoothing": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0,
-    "small_epochs": 0, "stream": False, "processes": 1, "dropout_step": 0.0, "batch_norm": False, "backbone": None,
+    "dropout": 0.0, "dropout_step": 0.0, "batch_norm": False, "backbone": None,
+    "optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "schedule": "constant", "weight_decay": 0.0,
+    "label_smoothing": 0.0, "clip_norm": 0.0, "ema": 0.0, "flip": "random", "shift": 4,
+    "cutout": 0, "small_epochs": 0, "stream": False, "processes": 1,
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "vgg3-dropout, batch 64": PLAIN
@@ -51,23 +54,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="to measure, after a warm-up")
     options = parser.parse_args()
     p = Train(**params.read("params.yaml")["train"] | CASES[options.case])
-    place = hardware.pick(p.device, "train.device")
+    device = hardware.pick(p.device, "train.device")
     steps = (
-        conventional(p, place)
+        conventional(p, device)
         if options.loop == "conventional"
-        else ours(p, place, options.loop == "limit")
+        else ours(p, device, options.loop == "limit")
     )
-    speed = measure(steps, place, options.seconds) * p.batch_size
+    speed = measure(steps, device, options.seconds) * p.batch_size
     print(json.dumps({"images_per_second": speed, "flops_per_image": flops(p)}))
 
 
-def measure(steps: Callable[[int], None], place: torch.device, seconds: float) -> float:
+def measure(steps: Callable[[int], None], device: torch.device, seconds: float) -> float:
     """Steps per second; `steps(n)` takes n of them."""
 
     def timed(count: int) -> float:
         start = time.perf_counter()
         steps(count)
-        if place.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
@@ -76,28 +79,25 @@ def measure(steps: Callable[[int], None], place: torch.device, seconds: float) -
     return count / timed(count)
 
 
-def ours(p: Train, place: torch.device, fixed: bool) -> Callable[[int], None]:
+def ours(p: Train, device: torch.device, fixed: bool) -> Callable[[int], None]:
     """The loop of stages/train.py; `fixed`: on its first batch only."""
     hardware.set_threads(p.threads)
-    net = build(p).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer = train.make_trainer(net, p, IMAGES, World())
-    images, labels = (tensors.to_device(array, place) for array in noise())
-    shown = train.augmented(p, images, labels, tensors.normalizer(MEAN, STD, place))
+    net = build(p).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    training = make_trainer(p, net, IMAGES, World())
+    images, labels = (tensors.to_device(array, device) for array in noise())
+    normalize = tensors.normalizer(SHAPE.mean, SHAPE.std, device)
+    augmented = augment_images(p, images, labels, normalize, SHAPE.image_size)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
         for epoch in range(1, 10**6):
-            order = torch.randperm(IMAGES, generator=seeds.generator(0, "order", epoch)).to(place)
-            whole = (
-                index
-                for index in training.batches(order, p.batch_size)
-                if len(index) == p.batch_size
-            )
-            yield from shown.epoch(
+            order = torch.randperm(IMAGES, generator=seeds.generator(0, "order", epoch)).to(device)
+            parts = trainer.split_order(order, p.batch_size)
+            yield from augmented.epoch(
                 epoch,
-                whole,
+                (index for index in parts if len(index) == p.batch_size),
                 World().part,
-                seeds.generator(0, "flip"),
-                seeds.generator(0, "now", epoch),
+                flip_generator=seeds.generator(0, "flip"),
+                epoch_generator=seeds.generator(0, "augmentation", epoch),
             )
 
     source = batches()
@@ -105,22 +105,25 @@ def ours(p: Train, place: torch.device, fixed: bool) -> Callable[[int], None]:
         source = repeat(next(source))  # type: ignore[assignment]
 
     def steps(count: int) -> None:
-        trainer.steps(islice(source, count), lambda *_: None)
+        training.steps(islice(source, count), lambda *_: None)
 
     return steps
 
 
-def conventional(p: Train, place: torch.device) -> Callable[[int], None]:
+def conventional(p: Train, device: torch.device) -> Callable[[int], None]:
     """What most tutorials write, with the same network, optimizer and augmentation."""
     from torchvision import transforms  # slow to import, and nobody else here needs it
 
-    augment = [transforms.RandomCrop(SIDE, padding=p.shift), transforms.RandomHorizontalFlip()]
+    augment = [
+        transforms.RandomCrop(SHAPE.image_size, padding=p.shift),
+        transforms.RandomHorizontalFlip(),
+    ]
     transform = transforms.Compose(
-        [*augment, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+        [*augment, transforms.ToTensor(), transforms.Normalize(SHAPE.mean, SHAPE.std)]
     )
 
     class Pictures(Dataset):
-        """As torchvision.datasets.CIFAR10: an array, and a picture made of a row of it when it is asked for."""
+        """As torchvision.datasets.CIFAR10: a row of an array becomes an image when asked for."""
 
         images, labels = noise()
 
@@ -130,50 +133,65 @@ def conventional(p: Train, place: torch.device) -> Callable[[int], None]:
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
             return transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
-    net = build(p).to(place)
-    for layer in net.modules():
-        if isinstance(layer, networks.FastDropout):
-            layer.__class__ = nn.Dropout  # type: ignore[assignment]
-    trainer = train.make_trainer(net, p, IMAGES, World())  # for its optimizer and its loss
+    net = with_plain_dropout(build(p)).to(device)
+    training = make_trainer(p, net, IMAGES, World())  # for its optimizer and its loss
     loader = DataLoader(
         Pictures(),
         p.batch_size,
         shuffle=True,
         num_workers=2,
         drop_last=True,
-        pin_memory=place.type == "cuda",
+        pin_memory=device.type == "cuda",
     )
     source = (pair for _ in iter(int, 1) for pair in loader)
 
     def steps(count: int) -> None:
         net.train()
         for inputs, labels in islice(source, count):
-            x, y = inputs.to(place, non_blocking=True), labels.to(place, non_blocking=True)
-            trainer.optimizer.zero_grad()
+            x, y = inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            training.optimizer.zero_grad()
             logits = net(x)
-            loss = trainer.loss(logits, y)
+            loss = training.loss(logits, y)
             loss.backward()
-            trainer.optimizer.step()
+            training.optimizer.step()
             loss.item(), (logits.argmax(1) == y).sum().item()
 
     return steps
 
 
 def build(p: Train) -> nn.Module:
-    facts = {"num_classes": CLASSES, "in_channels": 3, "image_size": SIDE, "mean": MEAN, "std": STD}
-    return networks.build(p.model, networks.arguments(p.model, p, facts), seed=0)
+    options = NetworkOptions(
+        depth=p.depth,
+        width=p.width,
+        dropout=p.dropout,
+        dropout_step=p.dropout_step,
+        batch_norm=p.batch_norm,
+        backbone=p.backbone,
+        freeze=p.freeze,
+    )
+    return networks.build(network=p.model, shape=SHAPE, options=options, seed=0)
+
+
+def with_plain_dropout(net: nn.Module) -> nn.Module:
+    """The network with torch's own dropout layers in place of ours."""
+    for name, layer in list(net.named_modules()):
+        if isinstance(layer, Dropout):
+            parent, _, attribute = name.rpartition(".")
+            setattr(net.get_submodule(parent), attribute, nn.Dropout(layer.p))
+    return net
 
 
 def noise() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8), rng.integers(
-        0, CLASSES, IMAGES
-    )
+    pixels = (IMAGES, SHAPE.image_size, SHAPE.image_size, SHAPE.channels)
+    images = rng.integers(0, 256, pixels, dtype=np.uint8)
+    return images, rng.integers(0, SHAPE.num_classes, IMAGES)
 
 
 def flops(p: Train) -> float:
-    """Floating-point operations of a training step, per image: two for each multiplication with its addition."""
-    net, x = build(p), torch.zeros(8, 3, SIDE, SIDE)
+    """Floating-point operations of a training step, per image; a multiply-add is two."""
+    net = build(p)
+    x = torch.zeros(8, SHAPE.channels, SHAPE.image_size, SHAPE.image_size)
     with FlopCounterMode(display=False) as counter:
         net(x).sum().backward()
     return counter.get_total_flops() / len(x)

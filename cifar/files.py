@@ -66,7 +66,7 @@ def write_csv(path: Path | str, header: list[str], rows: Iterable[Iterable[Any]]
 
 
 def write_array(path: Path | str, array: np.ndarray) -> None:
-    """The bytes of np.save, through `handle`: NumPy misses a disk that fills up in the last 4 KB."""
+    """The bytes of np.save. NumPy itself misses a disk that fills up in the last 4 KB."""
     array = np.ascontiguousarray(array)
     if array.dtype.hasobject:
         raise ValueError("Python objects are no array")

@@ -14,12 +14,12 @@ M_TRIM_THRESHOLD = -1  # the numbers of these options in glibc's malloc.h
 M_MMAP_THRESHOLD = -3
 
 
-def pick(name: str, key: str, gpu: int = 0) -> torch.device:
+def pick(device: str, key: str, gpu: int = 0) -> torch.device:
     """The device of that name; auto is CUDA, else Apple's MPS, else the CPU.
 
     Args:
-        name: auto, cpu, cuda, cuda:N or mps.
-        key: the parameter or option that holds the name, for the message.
+        device: auto, cpu, cuda, cuda:N or mps.
+        key: the parameter or option that names it, for the message.
         gpu: which of several GPUs, for auto and cuda.
 
     Raises:
@@ -30,10 +30,10 @@ def pick(name: str, key: str, gpu: int = 0) -> torch.device:
     present = [f"cuda:{i}" for i in range(gpus)]
     present += ["mps"] if torch.backends.mps.is_available() else []
     present += ["cpu"]
-    wanted = name
-    if name == "cuda" or (name == "auto" and gpus):
+    wanted = device
+    if device == "cuda" or (device == "auto" and gpus):
         wanted = f"cuda:{gpu}"
-    elif name == "auto":
+    elif device == "auto":
         wanted = present[0]
     if wanted not in present:
         where = "command line" if key.startswith("-") else "params.yaml"
@@ -42,7 +42,7 @@ def pick(name: str, key: str, gpu: int = 0) -> torch.device:
             f"no device {wanted} here{cause}, only {', '.join(present)} ({where}, {key}): "
             "name one of them"
         )
-    if reason and name == "auto":
+    if reason and device == "auto":
         print(f"note: {reason}: computing on {wanted}", file=sys.stderr)
     make_deterministic(wanted)
     return torch.device(wanted)

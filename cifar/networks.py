@@ -14,6 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
 from cifar import UserError, files
@@ -35,8 +36,13 @@ def load_file(network: str) -> ModuleType:
     """The module with the network's `build`.
 
     Raises:
-        UserError: it cannot be imported.
+        UserError: its name is none for Python, or it cannot be imported.
     """
+    if not network.isidentifier():
+        raise UserError(
+            f"{network} is no name of a Python module ({path_of(network)}): "
+            "rename the file, with letters, digits and underscores"
+        )
     try:
         return importlib.import_module(f"cifar.models.{network}")
     except Exception as error:  # noqa: BLE001  somebody's own file may raise anything
@@ -98,6 +104,7 @@ def inspect(
         check_muon(network)
     net = build(network, shape, options, seed=0)
     check(network, net, shape)
+    check_training(network, net, shape)
     if small_size is not None:
         check_small(net, shape, small_size)
     return summarize(net, shape)
@@ -149,6 +156,27 @@ def check(network: str, net: nn.Module, shape: Shape) -> None:
         found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         problem = f"for two images it returns {found} instead of [2, {shape.num_classes}]"
         raise UserError(f"{problem} ({path_of(network)}): {contract}")
+
+
+def check_training(network: str, net: nn.Module, shape: Shape) -> None:
+    """Try one step: what a network returns while it trains may differ, and it must have gradients.
+
+    Its weights keep their values, its running statistics do not.
+
+    Raises:
+        UserError: there is no loss, or it has no gradient.
+    """
+    images = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            logits = net.train()(images)
+            F.cross_entropy(logits, torch.zeros(2, dtype=torch.int64)).backward()
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        contract = CONTRACT.format(shape.channels, shape.image_size, shape.num_classes)
+        problem = f"in training, {describe(error, network)}"
+        raise UserError(f"{problem} ({path_of(network)}): {contract}") from None
 
 
 def check_small(net: nn.Module, shape: Shape, size: int) -> None:

@@ -1,6 +1,7 @@
 """What every program here does around its work.
 
-It watches a stage's inputs, and ends with one line and a code that stops DVC.
+It watches a stage's inputs, and ends with one line and a code that stops DVC. A program imports
+this module first, so that errors of the imports that follow are one line too.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from cifar import UserError, yaml12
@@ -21,7 +22,34 @@ SMALL = 1 << 20  # bytes; a larger file is known by size and time of change, not
 # Files that systems leave in folders. They are no input, and .dvcignore keeps them from DVC.
 LEFT_OVERS = re.compile(r"(\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs.*|\.ipynb_checkpoints)$", re.I)
 KEPT_TIMES = 20  # notes per stage
-FULL_MEMORY = re.compile(r"out of memory|allocate memory")
+FULL_MEMORY = re.compile(r"out of memory|allocate memory|allocation failed|start new thread")
+KERNEL = re.compile(
+    r"\b(CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|HIP|MPS|NCCL)\b.*(error|failed)|kernel image", re.S
+)
+OUTPUTS = ("data", "metrics", "models", "plots")  # folders that stages fill
+
+
+def report_import_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say in one line what kept a program from loading its libraries."""
+    text = " ".join(str(error).split())[-200:]
+    if isinstance(error, ImportError) and not (error.name or "").startswith(("cifar", "stages")):
+        problem = f"a library cannot be loaded, {text}"
+    elif isinstance(error, MemoryError) or FULL_MEMORY.search(text):
+        problem = "too little memory to load the libraries"
+    elif isinstance(error, OSError):
+        problem = f"a library cannot be loaded, {text}"
+    elif isinstance(error, KeyboardInterrupt):  # some libraries raise SIGINT without memory
+        problem = "interrupted while the libraries were loaded"
+    else:
+        sys.__excepthook__(kind, error, trace)
+        return
+    advice = "free memory, or install the packages again with `make install`"
+    sys.stderr.write(f"error: {problem} (python): {advice}\n")
+
+
+sys.excepthook = report_import_error
 
 
 def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
@@ -34,6 +62,7 @@ def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
     signal.signal(signal.SIGTERM, terminate)
     if hasattr(signal, "SIGPIPE") and "DVC_STAGE" not in os.environ:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends a tool quietly
+    sys.excepthook = sys.__excepthook__  # all is loaded: an error from here on is not of an import
     replace_closed_streams()
     start = time.monotonic()
     try:
@@ -52,15 +81,35 @@ def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
         fail(str(error))
     except OSError as error:
         where = error.filename or "input or output"
-        fail(f"{error.strerror or error} ({where}): fix this and run again")
+        fail(f"{error.strerror or error} ({where}): {advice_for(error)}")
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not FULL_MEMORY.search(str(error)):
-            raise
-        fail("out of memory (params.yaml): lower train.batch_size or preprocess.image_size")
+        fail(explain(error))
     except KeyboardInterrupt:
         advice = "run the same command again; a training resumes after its last whole epoch"
         fail(f"interrupted (Ctrl-C): {advice}", 128 + signal.SIGINT)
     sys.exit(0)
+
+
+def explain(error: MemoryError | RuntimeError) -> str:
+    """What failed in the libraries or the hardware, as a message.
+
+    Raises:
+        RuntimeError: the error itself, if it is one of the code.
+    """
+    if isinstance(error, MemoryError) or FULL_MEMORY.search(str(error)):
+        return "out of memory (params.yaml): lower train.batch_size or preprocess.image_size"
+    if not type(error).__module__.startswith("torch.") and not KERNEL.search(str(error)):
+        raise error
+    problem = " ".join(str(error).split())[:200]
+    advice = "set train.compile to none, or the stage's device to cpu"
+    return f"PyTorch failed, {problem} (params.yaml): {advice}"
+
+
+def advice_for(error: OSError) -> str:
+    missing = isinstance(error, FileNotFoundError) and isinstance(error.filename, str)
+    if missing and Path(error.filename).parts[:1] in [(folder,) for folder in OUTPUTS]:
+        return "`dvc repro` makes it"
+    return "fix this and run again"
 
 
 def replace_closed_streams() -> None:

@@ -4,11 +4,13 @@ It writes the numbers to compare, the prediction for each image, the accuracy of
 pixels mattered in the most confident mistakes, and the model's card.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 from pathlib import Path
 
 import torch
 
-from cifar import files, hardware, inference, networks, params, stage, tensors
+from cifar import files, hardware, inference, networks, params, tensors
 from cifar.evaluation import calibration, card, metrics
 from cifar.evaluation.predictions import Predictions
 from cifar.params.evaluate import Evaluate
@@ -20,7 +22,7 @@ MISTAKES = 6  # for so many of them the pixels that mattered are found
 
 def main() -> None:
     p, _ = params.load(Evaluate)
-    device = hardware.pick(p.device, "evaluate.device")
+    device = hardware.pick(device=p.device, key="evaluate.device")
     nets, model = networks.load(WEIGHTS)
     for net in nets:
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -4,6 +4,8 @@ Either arrays (train_images.npy, train_labels.npy, test_…) or, for the user's 
 files as they are; and, last, dataset.json with the class names. Downloads stay in .downloads, outside DVC's outputs.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import os
 import shutil
 from pathlib import Path, PurePosixPath
@@ -11,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from filelock import FileLock
 
-from cifar import UserError, files, params, stage
+from cifar import UserError, files, params
 from cifar.data import archive, datasets, pictures, records
 from cifar.data import download as web
 from cifar.params.fetch import Fetch

@@ -1,5 +1,7 @@
 """Stage 5: the pictures, from what the other stages wrote; no training code."""
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load
 
-from cifar import files, params, stage
+from cifar import files, params
 from cifar.evaluation import calibration, charts, tiles
 from cifar.model import Model, read
 from cifar.params.plot import Plot

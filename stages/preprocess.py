@@ -4,13 +4,15 @@ data/processed/{train,val,test} hold images.npy (N, H, W, C) uint8, labels.npy a
 facts that training needs (class names, image shape, mean, std) are in dataset.json.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cifar import UserError, files, params, stage
+from cifar import UserError, files, params
 from cifar.data import normalize, pictures, split
 from cifar.dataset import Dataset
 from cifar.params.preprocess import Preprocess

@@ -4,12 +4,14 @@ It cannot see the test images: they are no dependency of it. It writes the model
 and the numbers of the epoch that was kept. An interrupted run resumes after its last whole epoch.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from cifar import files, networks, params, stage
+from cifar import files, networks, params
 from cifar.dataset import Dataset
 from cifar.model import FORMAT, Model, NetworkOptions
 from cifar.params.train import Train
@@ -35,7 +37,13 @@ def main() -> Callable[[], None] | None:
         freeze=p.freeze,
     )
     size = small_size(p, dataset.image_size) if p.small_epochs else None
-    layers = networks.inspect(p.model, dataset.shape, options, p.optimizer, size)
+    layers = networks.inspect(
+        network=p.model,
+        shape=dataset.shape,
+        options=options,
+        optimizer=p.optimizer,
+        small_size=size,
+    )
     started = distributed.start(
         "stages.train",
         device=p.device,
@@ -49,8 +57,9 @@ def main() -> Callable[[], None] | None:
 
     parameters = {"seed": seed, "train": p.model_dump(exclude={"processes", "threads", "stream"})}
     data = [*PARTS, DATA / "dataset.json"]
+    network_file = networks.path_of(network=p.model)
     made_by = provenance.record(
-        parameters, data, networks.path_of(p.model), device, threads * world.size, world.size
+        parameters, data, network_file, device, threads * world.size, world.size
     )
     code = provenance.code()
     checkpoints = Checkpoints(stage.root() / ".checkpoints", made_by, code)

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import resource
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +175,61 @@ def test_sha256_is_that_of_the_content(tmp_path):
     """The checksum of a file is hashlib's of its bytes."""
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_short_sums_are_the_start_of_the_long_ones():
+    """Metrics name a model by the first twelve digits of its sum."""
+    assert files.short_sha256(b"abc") == hashlib.sha256(b"abc").hexdigest()[:12]
+
+
+def test_a_content_is_named_as_git_names_it(tmp_path):
+    """The names of files are those that `git log --find-object` takes."""
+    for content in (b"", b"what is up, doc?", bytes(range(256)) * 500):
+        (tmp_path / "file").write_bytes(content)
+        command = ["git", "hash-object", tmp_path / "file"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert files.git_name(content) == done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Point:
+    """A record for these tests."""
+
+    __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}
+
+    x: int
+    y: tuple[float, ...]
+    name: str | None = None
+
+
+@pytest.mark.parametrize("point", [Point(1, (0.1, 1e-300)), Point(-2, (), "ä")])
+def test_a_record_comes_back(point, tmp_path):
+    """A dataclass is read as it was written, floats to the last bit, tuples as tuples."""
+    files.write_record(tmp_path / "p.json", point)
+    assert files.read_record(tmp_path / "p.json", Point) == point
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"x": 1}', "y: "),
+        ('{"x": "1", "y": []}', "x: "),
+        ('{"x": true, "y": []}', "x: "),
+        ('{"x": 1.5, "y": []}', "x: "),
+        ('{"x": 1, "y": [null]}', "y.0: "),
+        ('{"x": 1, "y": [NaN]}', "y.0: "),
+        ('{"x": 1, "y": [], "z": 2}', "z: "),
+        ("{}", "x: "),
+        ("[]", ""),
+        ("", ""),
+        ('{"x": 1, "y"', ""),
+    ],
+)
+def test_a_record_is_checked_when_it_is_read(text, problem, tmp_path):
+    """Wrong types, missing and unknown keys, NaN and damage are one line with key and file."""
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        files.read_record(tmp_path / "p.json", Point)
+    message = str(caught.value)
+    assert message.startswith(f"not a readable point record, {problem}")
+    assert str(tmp_path / "p.json") in message and "\n" not in message

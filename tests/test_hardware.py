@@ -1,6 +1,7 @@
 """The choice of the device, and of the number of threads."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,21 @@ from cifar import UserError, hardware
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A function that makes torch report so many CUDA devices, and MPS or not."""
+    """A function that makes torch report so many CUDA devices, and MPS or not.
 
-    def pretend(cuda, mps):
+    Args:
+        usable: whether the driver is new enough.
+        capability: of the card; PyTorch is built for 7.5 and newer here.
+    """
+    monkeypatch.setattr(hardware, "make_deterministic", lambda device: None)
+
+    def pretend(cuda, mps, usable=True, capability=(9, 0)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda) and usable)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old Card")
+        arches = ["sm_75", "sm_90a", "sm_120", "compute_120"]
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: arches)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
@@ -56,18 +69,78 @@ def test_an_absent_device_is_an_error_that_lists_what_there_is(machine, cuda, mp
         hardware.pick(name, "evaluate.device")
 
 
+OLD = [
+    ({"usable": False}, "the NVIDIA driver is too old for CUDA 13.0"),
+    ({"capability": (6, 1)}, "Old Card is too old for this build of PyTorch"),
+]
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(("state", "reason"), OLD)
+def test_auto_falls_back_from_a_gpu_that_cannot_be_used(machine, capsys, state, reason):
+    """With a driver or a card too old, auto computes elsewhere and one line says why."""
+    for mps, expected in ((False, "cpu"), (True, "mps")):
+        machine(1, mps, **state)
+        assert hardware.pick("auto", "train.device") == torch.device(expected)
+        assert capsys.readouterr().err == f"note: {reason}: computing on {expected}\n"
+    assert hardware.pick("cpu", "train.device") == torch.device("cpu")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+@pytest.mark.parametrize(("state", "reason"), OLD)
+def test_a_named_gpu_that_cannot_be_used_is_refused(machine, name, state, reason):
+    """Named, such a GPU is one line with the reason and what there is."""
+    machine(1, False, **state)
+    with pytest.raises(UserError) as caught:
+        hardware.pick(name, "train.device")
+    where = "only cpu (params.yaml, train.device): name one of them"
+    assert str(caught.value) == f"no device cuda:0 here ({reason}), {where}"
+
+
+def test_a_card_as_old_as_the_build_is_used(machine):
+    """The oldest card that PyTorch is built for, and one newer than all of these, are used."""
+    for capability in ((7, 5), (8, 0), (13, 0)):
+        machine(1, False, capability=capability)
+        assert hardware.pick("auto", "train.device") == torch.device("cuda:0")
+
+
+def test_a_gpu_computes_deterministically(monkeypatch):
+    """On a GPU torch is asked for repeatable algorithms and true fp32; on a CPU nothing changes."""
+    asked = []
+    for name in ("benchmark", "allow_tf32"):
+        monkeypatch.setattr(torch.backends.cudnn, name, True)
+    filled = torch.utils.deterministic
+    monkeypatch.setattr(filled, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(
+        torch,
+        "use_deterministic_algorithms",
+        lambda mode, warn_only: asked.append((mode, warn_only)),
+    )
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    hardware.make_deterministic("cpu")
+    assert not asked and torch.backends.cudnn.benchmark
+    hardware.make_deterministic("cuda:0")
+    assert asked == [(True, True)]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
+    assert not filled.fill_uninitialized_memory
+
+
 def test_threads():
     """So many threads as asked for are used, and for 0 as many as the process has cores."""
     before = torch.get_num_threads()
     try:
         assert hardware.set_threads(3) == torch.get_num_threads() == 3
-        assert hardware.set_threads(0) == torch.get_num_threads() == len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        assert hardware.set_threads(0) == torch.get_num_threads() == cores
     finally:
         torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
-    ("place", "precision", "mode", "cast"),
+    ("device", "precision", "mode", "cast"),
     [
         ("cpu", "auto", "none", False),
         ("cuda", "auto", "none", True),
@@ -77,18 +150,18 @@ def test_threads():
         ("cpu", "bf16", "reduce-overhead", True),
     ],
 )
-def test_how_training_calls_the_network(monkeypatch, place, precision, mode, cast):
+def test_how_training_calls_the_network(monkeypatch, device, precision, mode, cast):
     """auto is bf16 on CUDA only; a name is that, wherever; it is compiled in the mode asked for."""
     modes = []
     monkeypatch.setattr(torch, "compile", lambda net, mode, dynamic: modes.append(mode) or net)
     net = torch.nn.Linear(2, 2)
-    call = hardware.forward(net, torch.device(place), precision, mode)
+    call = hardware.forward(net, torch.device(device), precision, mode)
     assert modes == ([] if mode == "none" else [mode])
     assert (call is not net) == cast
 
 
 def test_bf16_gives_float32_logits_and_gradients():
-    """In bf16 the logits are rounded but come as float32, and the float32 weights get their gradients."""
+    """In bf16 the logits are rounded but come as float32, as do the gradients of the weights."""
     net = torch.nn.Linear(64, 3)
     x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     logits = hardware.forward(net, torch.device("cpu"), "bf16", "none")(x)
@@ -97,3 +170,44 @@ def test_bf16_gives_float32_logits_and_gradients():
     assert torch.allclose(logits, net(x), atol=0.05)
     logits.sum().backward()
     assert net.weight.grad.dtype == torch.float32
+
+
+def test_threads_without_affinity(monkeypatch):
+    """On a system that knows no affinity of processes, all cores count, divided by processes."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    before = torch.get_num_threads()
+    try:
+        assert hardware.set_threads(0) == 6
+        assert hardware.set_threads(0, processes=4) == 1
+        monkeypatch.setattr(os, "cpu_count", lambda: None)
+        assert hardware.set_threads(0) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])
+def test_another_c_library_is_no_error(monkeypatch, error):
+    """Windows and systems without glibc, where mallopt cannot be called, train all the same."""
+
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(hardware.ctypes, "CDLL", fail)
+    hardware.keep_memory()
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_freed_memory_is_kept(monkeypatch, accepted):
+    """glibc is asked for a high threshold, and for a lower one where it refuses."""
+    calls = []
+
+    def mallopt(option, value):
+        calls.append((option, value))
+        return accepted
+
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    hardware.keep_memory()
+    thresholds = [value for option, value in calls if option == hardware.M_MMAP_THRESHOLD]
+    assert thresholds == ([1 << 30] if accepted else [1 << 30, 1 << 25])
+    assert calls[-1] == (hardware.M_TRIM_THRESHOLD, (1 << 31) - 1)

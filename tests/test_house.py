@@ -19,11 +19,10 @@ SOURCES = {
     if folder.name[0] != "." and folder.name not in ("tests", "runs")  # runs: ignored by Git
     for path in sorted(folder.rglob("*.py"))
 }
+NETWORKS = [file for file in SOURCES if file.startswith("cifar/models/")]
 LIBRARY = [file for file in SOURCES if file.startswith("cifar/")]
-GUARDS = (
-    "cifar/stage.py",
-    "cifar/training/checkpoint.py",
-)  # they read a stage's inputs only to tell whether one has changed
+# They read a stage's inputs only to tell whether one has changed.
+GUARDS = ("cifar/stage.py", "cifar/training/provenance.py")
 STATE = (".checkpoints", ".downloads", "runs")  # ignored by Git, outside the pipeline
 
 
@@ -44,7 +43,7 @@ def calls(file):
 
 
 def imported(file):
-    """Every module or name of a module that the file imports, wherever in it: `a.b` for `from a import b` too."""
+    """Every module that the file imports, wherever in it; `a.b` for `from a import b` too."""
     names = {alias.name for node in nodes(file, ast.Import) for alias in node.names}
     for node in nodes(file, ast.ImportFrom):
         assert node.level == 0, f"{file}:{node.lineno}: a relative import"
@@ -116,10 +115,10 @@ def offences(bad):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dependencies_are_the_imports(stage):
-    """A stage's Python dependencies are exactly the files that its script imports, and the network that it builds."""
+    """A stage's Python dependencies are what its script imports, and the network that it builds."""
     needed = project_files(script(stage))
-    if any(name in ("networks.build", "networks.load") for name, *_ in calls(script(stage))):
-        needed.add(MODEL)
+    if "cifar/networks.py" in needed:
+        needed = (needed | set().union(*map(project_files, NETWORKS))) - set(NETWORKS) | {MODEL}
     declared = [path for path in paths(stage, "deps") if path.endswith(".py")]
     assert sorted(declared) == sorted(needed)
     assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
@@ -151,9 +150,11 @@ def test_imports_run_downwards():
 
 
 def test_nobody_imports_a_program():
-    """Stages, recipes and tools are programs: they are run, never imported (the benchmark of a stage's loop must), and
-    nothing imports by a computed name but the two modules that find networks and sections."""
-    for file in SOURCES.keys() - {"benchmarks/loops.py"}:
+    """Programs are run, never imported but by their own folder; two modules import by a name.
+
+    These two find networks and the sections of params.yaml.
+    """
+    for file in SOURCES:
         programs = {"stages", "recipes", "tools"} - {file.split("/")[0]}
         assert not [name for name in imported(file) if name.split(".")[0] in programs], file
     dynamic = offences(
@@ -164,7 +165,7 @@ def test_nobody_imports_a_program():
 
 
 def test_training_cannot_see_the_test_images():
-    """Nothing that train depends on holds test images, raw images or a stage that has met the test images."""
+    """Nothing that train depends on holds test images or raw images, or comes from them."""
     hidden = ["data/raw", "data/processed/test", "metrics/test.json"]
     for path in paths("train", "deps"):
         assert not within(path, hidden) and not within("data/processed/test", [path]), path
@@ -172,8 +173,82 @@ def test_training_cannot_see_the_test_images():
     assert ancestors("train") == {"fetch", "preprocess"}, "the walk over the graph works"
 
 
+def reads_of_parameters(file):
+    """(key, keyword, function, line) for each `p.KEY`; no keyword where it is no whole argument."""
+    words = {}
+    for call in nodes(file, ast.Call):
+        name = ast.unparse(call.func)
+        for argument in call.args:
+            words[argument] = ("", name)
+        for keyword in call.keywords:
+            words[keyword.value] = (keyword.arg, name)
+    for node in nodes(file, ast.Attribute):
+        if isinstance(node.value, ast.Name) and node.value.id == "p":
+            yield node.attr, *words.get(node, (None, "")), node.lineno
+
+
+READERS = [script("train"), script("evaluate"), "cifar/training/fit.py"]
+RENAMED = {("model", "network")}  # `train.model` names a network; a Model is a trained one
+BUILT_IN = {"range", "len", "round", "sum", "min", "max", "print", "Path", "str"}
+
+
+def test_every_parameter_is_read_by_its_name():
+    """Each key of params.yaml is read as `p.KEY`, in its stage or in fit, and there is no other."""
+    values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    for section in STAGES:
+        files = [script(section)] + (["cifar/training/fit.py"] if section == "train" else [])
+        read = {key for file in files for key, *_ in reads_of_parameters(file)}
+        assert read - {"model_dump"} == set(values[section]), section
+
+
+@pytest.mark.parametrize("file", READERS)
+def test_a_parameter_is_handed_on_under_its_name(file):
+    """Where `p.KEY` is an argument of a function of ours, it is the keyword KEY."""
+    for key, keyword, function, line in reads_of_parameters(file):
+        if keyword is not None and function not in BUILT_IN:
+            right = keyword == key or (key, keyword) in RENAMED
+            assert right, f"{file}:{line}: p.{key} in {function}"
+
+
+def test_nothing_travels_unseen():
+    """No reflection over signatures, no `**` from parameters, no class swapped on an object."""
+    for file in [*LIBRARY, *map(script, STAGES)]:
+        text = (ROOT / file).read_text()
+        assert "inspect.signature" not in text and "__class__ =" not in text, file
+        for node in nodes(file, ast.Call):
+            for keyword in node.keywords:
+                unpacked = "" if keyword.arg else ast.unparse(keyword.value)
+                assert not re.match(r"(p|params|options)\b", unpacked), f"{file}:{node.lineno}"
+
+
+def test_a_word_finds_the_life_of_a_parameter():
+    """`git grep -w dropout` shows where it is set, read, kept and used."""
+    command = [
+        "git",
+        "grep",
+        "--untracked",
+        "-lw",
+        "dropout",
+        "--",
+        "params.yaml",
+        "cifar",
+        "stages",
+    ]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    walk = {"params.yaml", "cifar/params/train.py", "stages/train.py", "cifar/model.py"}
+    assert set(found.split()) >= walk | {"cifar/models/vgg.py"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_first_imports_what_reports_errors(stage):
+    """The first import of a stage is cifar.stage, before any library."""
+    tree = SOURCES[script(stage)]
+    first = next(node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+    assert ast.unparse(first) == "from cifar import stage"
+
+
 def test_nothing_dangerous_is_called():
-    """No code from data: no eval, shell, extraction to disk, and arrays and weights are read without pickles."""
+    """No code from data: no eval, shell, extraction to disk, or pickled arrays and weights."""
     assert not offences(lambda name, _: name in ("eval", "exec", "compile"))
     assert not offences(
         lambda name, _: name.split(".")[-1] in ("extractall", "extract", "unpack_archive")
@@ -225,7 +300,7 @@ def test_no_parameter_enters_a_command():
 
 
 def test_results_are_in_git_or_in_the_cache():
-    """A metric or plot is cached by DVC and ignored by Git, or in Git and not cached; outputs are all cached."""
+    """A metric or plot is cached by DVC, or in Git and not cached; outputs are all cached."""
     for stage in STAGES:
         for kind in ("outs", "metrics", "plots"):
             for entry, path in zip(STAGES[stage].get(kind, []), paths(stage, kind), strict=True):
@@ -277,8 +352,10 @@ def test_the_lock_files_pin_every_requirement():
 
 
 def test_stages_open_what_they_declare(first_run):
-    """A stage reads all of its declared dependencies and nothing else, and writes its declared outputs and nothing
-    else; sections of params are read by all, because each stage checks the whole file."""
+    """A stage reads all of its declared dependencies, writes its declared outputs, nothing else.
+
+    Sections of params are read by all, because each stage checks the whole file.
+    """
     lock = YAML(typ="safe").load((first_run.project.path / "dvc.lock").read_text())
     empty = {f for f, tree in SOURCES.items() if f.endswith("__init__.py") and len(tree.body) <= 1}
     free = ["params.yaml", "dvc.yaml", "cifar/params", *empty, *STATE]

@@ -1,145 +1,306 @@
-"""Networks by name: options, weights as files, the table of layers, and dropout from random bytes."""
+"""Networks by name: built, checked before training, written, read, and listed by layer."""
 
 import copy
 import io
 import json
-from types import SimpleNamespace
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
+from sample import DATASET, OPTIONS, make, record, write
 from torch import nn
 
-from cifar import UserError, networks
+from cifar import UserError, files, networks
+from cifar.dataset import Shape
+from cifar.layers import Dropout
+from cifar.model import NetworkOptions
 
 torch.set_num_threads(1)
-FACTS = {"num_classes": 3, "in_channels": 1, "image_size": 8, "mean": [0.5], "std": [0.2]}
-VGG = {"num_classes": 3, "in_channels": 1, "image_size": 8, "depth": 1, "width": 2, "dropout": 0.0,
-       "dropout_step": 0.0, "batch_norm": True}  # fmt: skip
+FOLDER = Path(networks.__file__).parent / "models"
+NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+OFF = NetworkOptions()
+COLOUR = Shape(10, 3, 32, (0.5,) * 3, (0.2,) * 3)
 
 
-def describe(count=1, **changes):
-    return {
-        "model": "vgg",
-        "arguments": VGG,
-        "ensemble": count,
-        "classes": ["ä", "b", "c"],
-        "mean": [0.1 + 0.2],
-    } | changes
-
-
-def write(path, nets, **changes):
-    path.write_bytes(networks.weights(nets, describe(len(nets)) | changes))
-
-
-def refused(path, what):
+def refused(path, problem):
     """The file is refused with one line that says what is wrong and where."""
     with pytest.raises(UserError) as caught:
         networks.load(path)
     message = str(caught.value)
-    assert what in message and str(path) in message and "\n" not in message, message
+    assert problem in message and str(path) in message and "\n" not in message, message
 
 
-def make(*seeds):
-    return [networks.build("vgg", VGG, seed) for seed in seeds]
+def equal(net, other):
+    """Whether two networks hold the same bits."""
+    state = other.state_dict()
+    return all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
 
 
-def same(one, other):
-    return all(
-        torch.equal(a, b)
-        for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    )
+class Recorder:
+    """Options that note which of them are read."""
+
+    def __init__(self, **changes):
+        self.values = asdict(replace(OFF, **changes))
+        self.read = set()
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return self.values[name]
 
 
-def test_arguments_are_those_that_build_takes():
-    """A network gets the facts and options that it has parameters for, and nothing else."""
-    options = SimpleNamespace(**networks.OFF | {"depth": 2, "dropout": 0.3, "batch_norm": True})
-    expected = {"num_classes": 3, "in_channels": 1, "image_size": 8, "depth": 2, "width": 0, "dropout": 0.3,
-                "dropout_step": 0.0, "batch_norm": True}  # fmt: skip
-    assert networks.arguments("vgg", options, FACTS) == expected
-    off = SimpleNamespace(**networks.OFF)
-    assert networks.arguments("convpool", off, FACTS) == {
-        key: FACTS[key] for key in list(FACTS)[:3]
-    }
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_names_the_options_that_it_uses(name):
+    """USES is exactly what build reads of the options."""
+    options = Recorder(backbone="resnet18" if name == "pretrained" else None)
+    networks.build(name, COLOUR, options, seed=0)
+    assert options.read == set(networks.load_file(name).USES)
+    assert options.read <= {field.name for field in fields(NetworkOptions)}
 
 
-@pytest.mark.parametrize(
-    ("name", "option", "value"),
-    [
-        ("convpool", "dropout", 0.2),
-        ("convpool", "batch_norm", True),
-        ("gap", "depth", 2),
-        ("sgd_cnn", "width", 16),
-        ("resnet18", "dropout_step", 0.1),
-        ("vgg", "backbone", "resnet18"),
-        ("fast", "freeze", True),
-    ],
-)
-def test_an_option_that_a_network_does_not_have_is_refused(name, option, value):
-    """An option without effect is one line that names it and the value that means nothing."""
-    options = SimpleNamespace(**networks.OFF | {option: value})
+@pytest.mark.parametrize("name", NAMES)
+def test_an_option_without_effect_is_refused(name):
+    """An option that is set but not used is one line that names it and its off-value."""
+    values = NetworkOptions(2, 16, 0.2, 0.1, True, "resnet18", True)
+    used = networks.load_file(name).USES
+    for field in fields(NetworkOptions):
+        value = getattr(values, field.name)
+        options = replace(OFF, **{field.name: value})
+        if field.name in used:
+            networks.check_options(name, options)
+            continue
+        off = json.dumps(getattr(OFF, field.name))
+        with pytest.raises(UserError) as caught:
+            networks.check_options(name, options)
+        line = (
+            f"train.{field.name} = {value} has no effect in {name} (params.yaml): set it to {off}"
+        )
+        assert str(caught.value) == line
+
+
+def test_muon_is_for_networks_made_for_it():
+    """A network says in its own file whether Muon suits it; others are refused with values."""
+    suited = [name for name in NAMES if getattr(networks.load_file(name), "MUON", False)]
+    assert suited == ["fast"]
+    networks.check_muon("fast")
+    with pytest.raises(UserError, match=r"^train\.optimizer: muon .* not vgg .*optimizer=sgd"):
+        networks.check_muon("vgg")
+    with pytest.raises(UserError, match="muon"):
+        networks.inspect("vgg", COLOUR, OFF, optimizer="muon", small_size=None)
+
+
+def test_random_numbers_of_the_caller_stay(tmp_path):
+    """Building, checking and loading networks do not move the global generator."""
+    write(tmp_path / "w", make(0))
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    networks.inspect("fast", COLOUR, replace(OFF, dropout=0.5), "muon", small_size=24)
+    networks.build("vgg", COLOUR, OFF, seed=1)
+    networks.load(tmp_path / "w")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.fixture
+def add(tmp_path, monkeypatch):
+    """A function that adds a file of a network to cifar.models, in a folder of its own."""
+    import cifar.models
+
+    folder = tmp_path / "cifar/models"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(cifar.models, "__path__", [*cifar.models.__path__, str(folder)])
+    before = set(sys.modules)
+
+    def write(code, name="mine"):
+        (folder / f"{name}.py").write_text(code)
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("cifar.models."):
+            del sys.modules[name]
+
+
+def build(body, header="def build(shape, options):"):
+    return f"import torch\nfrom torch import nn\n{header}\n    {body}\n"
+
+
+FLAT = "nn.Flatten(), nn.Linear(192, shape.num_classes)"
+BROKEN = {
+    "three outputs too many": (
+        build("return nn.Sequential(nn.Flatten(), nn.Linear(192, shape.num_classes + 3))"),
+        "for two images it returns [2, 8] instead of [2, 5]",
+    ),
+    "an output too few": (
+        build("return nn.Sequential(nn.Flatten(), nn.Linear(192, shape.num_classes - 1))"),
+        "for two images it returns [2, 4] instead of [2, 5]",
+    ),
+    "a dimension too many": (
+        build(f"return nn.Sequential({FLAT}, nn.Unflatten(1, (5, 1)))"),
+        "for two images it returns [2, 5, 1] instead of [2, 5]",
+    ),
+    "no build": ("x = 1\n", "AttributeError: module 'cifar.models.mine' has no attribute 'build'"),
+    "an unknown argument": (
+        build(f"return nn.Sequential({FLAT})", "def build(shape, options, extra):"),
+        "TypeError: build() missing 1 required positional argument: 'extra'",
+    ),
+    "the arguments of version 0.1": (
+        build("pass", "def build(num_classes, in_channels, image_size, *, depth):"),
+        "TypeError: build()",
+    ),
+    "keywords only": (build("pass", "def build(**kw):"), "TypeError: build()"),
+    "nothing returned": (build("pass"), "build returned NoneType"),
+    "a class returned": (build("return nn.Linear"), "build returned type"),
+    "a lazy layer": (
+        build("return nn.Sequential(nn.Flatten(), nn.LazyLinear(shape.num_classes))"),
+        "a lazy layer does not know its number of inputs",
+    ),
+    "another number of channels": (
+        build("return nn.Sequential(nn.Conv2d(1, 5, 8), nn.Flatten())"),
+        "RuntimeError: Given groups=1",
+    ),
+    "an option that does not exist": (
+        build("return nn.Linear(options.layers, 2)"),
+        "AttributeError in line 4: 'NetworkOptions' object has no attribute 'layers'",
+    ),
+    "a syntax error": ("def build(shape, options)\n", "SyntaxError"),
+    "an import that fails": (
+        "import no_such_package\n",
+        "ModuleNotFoundError in line 1: No module",
+    ),
+    "other outputs in training": (
+        build(
+            "class Net(nn.Sequential):\n"
+            "        def forward(self, x):\n"
+            "            y = super().forward(x)\n"
+            "            return (y, y) if self.training else y\n"
+            f"    return Net({FLAT})"
+        ),
+        "in training, ",
+    ),
+    "no gradient": (
+        build(f"return nn.Sequential({FLAT}).requires_grad_(False)"),
+        "in training, RuntimeError",
+    ),
+}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_network_that_breaks_its_contract_is_one_line(case, add):
+    """Before the first epoch one line names the file, what it did, and what is expected."""
+    code, problem = BROKEN[case]
+    add(code)
+    shape = Shape(5, 3, 8, (0.5,) * 3, (0.2,) * 3)
+    with pytest.raises(UserError) as caught:
+        networks.inspect("mine", shape, OFF, optimizer="sgd", small_size=None)
+    message = str(caught.value)
+    assert message.startswith(problem) and "\n" not in message, message
+    assert "(cifar/models/mine.py): " in message
+    if "Error: module" not in problem and not any(word in case for word in ("syntax", "import")):
+        contract = (
+            "build(shape, options) returns a module from (N, 3, 8, 8) floats to (N, 5) logits"
+        )
+        assert message.endswith(contract) or "state it in the layer" in message
+
+
+@pytest.mark.hostile
+def test_a_colour_network_on_grey_images_is_one_line(add):
+    """Hard-coded channels are found by the forward on the real shape, with the line of the file."""
+    add(build(f"return nn.Sequential(nn.Conv2d(3, 4, 1), {FLAT})"))
     with pytest.raises(
-        UserError,
-        match=rf"^train\.{option} = {value} has no effect in {name} .*{networks.OFF[option]}$",
+        UserError, match=r"^RuntimeError: .*\(N, 1, 8, 8\) floats to \(N, 3\) logits"
     ):
-        networks.arguments(name, options, FACTS)
+        networks.inspect("mine", DATASET.shape, OFF, optimizer="sgd", small_size=None)
+
+
+@pytest.mark.hostile
+def test_a_file_name_that_python_cannot_import_is_one_line():
+    """A name such as resnet.v2 is refused with the advice to rename the file."""
+    with pytest.raises(UserError, match=r"^resnet\.v2 is no name .*resnet\.v2\.py\): rename"):
+        networks.load_file("resnet.v2")
+
+
+PUBLIC = """
+class BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, in_planes, planes, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(planes)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_planes != planes:
+            self.shortcut = nn.Sequential(nn.Conv2d(in_planes, planes, 1, stride=stride))
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)) + self.shortcut(x))
+
+
+class Net(nn.Module):
+    def __init__(self, block, num_blocks, num_classes=10):
+        super().__init__()
+        self.in_planes = 8
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.layer1 = self._make_layer(block, 8, num_blocks[0], stride=1)
+        self.layer2 = self._make_layer(block, 16, num_blocks[1], stride=2)
+        self.linear = nn.Linear(16 * block.expansion, num_classes)
+
+    def _make_layer(self, block, planes, num_blocks, stride):
+        layers = []
+        for stride in [stride] + [1] * (num_blocks - 1):
+            layers.append(block(self.in_planes, planes, stride))
+            self.in_planes = planes * block.expansion
+        return nn.Sequential(*layers)
+
+    def forward(self, x):
+        out = self.layer2(self.layer1(F.relu(self.conv1(x))))
+        out = F.avg_pool2d(out, out.shape[2])
+        return self.linear(out.view(out.size(0), -1))
+
+
+def Net2():
+    return Net(BasicBlock, [2, 2])
+"""
+
+
+def test_a_network_in_the_usual_public_style_needs_one_function(add):
+    """Classes as public repositories have them work with `build` below them, and nothing else."""
+    imports = "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
+    function = (
+        "\n\ndef build(shape, options):\n"
+        "    return Net(BasicBlock, [2, 2], num_classes=shape.num_classes)\n"
+    )
+    add(imports + PUBLIC + function)
+    layers = networks.inspect("mine", COLOUR, OFF, optimizer="sgd", small_size=16)
+    assert layers[0].kind == "Conv2d" and layers[-1].shape == (10,)
 
 
 def test_a_model_file_is_the_same_bytes_twice():
-    """The same weights and description give the same file, without times in it and in any process; networks and
-    ensembles keep every tensor, and there is one key of metadata."""
-    one, again = (
-        networks.weights(nets, describe()) for nets in (make(0), [copy.deepcopy(make(0)[0])])
-    )
-    assert one == again == networks.weights(make(0), dict(reversed(describe().items())))
+    """The same weights and record give the same file, with one key of metadata."""
+    first = networks.dump(make(0), record())
+    again = networks.dump([copy.deepcopy(make(0)[0])], record())
+    assert first == again
     names = set(make(0)[0].state_dict())
-    for nets, expected in (
-        (make(0), names),
-        (make(0, 1), {f"{i}.{name}" for i in (0, 1) for name in names}),
-    ):
-        content = networks.weights(nets, describe())
+    pairs = {f"{i}.{name}" for i in (0, 1) for name in names}
+    for nets, expected in ((make(0), names), (make(0, 1), pairs)):
+        content = networks.dump(nets, record(len(nets)))
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         assert header.keys() == {"__metadata__", *expected}
-        assert list(header["__metadata__"]) == ["description"]
+        assert list(header["__metadata__"]) == ["model"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 11])
 def test_a_model_comes_back_from_its_file_alone(tmp_path, count):
-    """Weights, running statistics and description are read back to the bit, each member its own, ready to predict."""
+    """Weights, running statistics and record are read to the bit, each member its own."""
     nets = make(*range(count))
     for number, net in enumerate(nets):
         net.train()(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(number)))
     write(tmp_path / "w", [net.to(memory_format=torch.channels_last) for net in nets])
-    others, description = networks.load(tmp_path / "w")
-    assert all(same(one, other) for one, other in zip(nets, others, strict=True))
-    assert count == 1 or not same(others[0], others[1])
+    others, model = networks.load(tmp_path / "w")
+    assert all(equal(net, other) for net, other in zip(nets, others, strict=True))
+    assert count == 1 or not equal(others[0], others[1])
     assert not any(net.training for net in others)
-    assert description == describe(count)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"garbage", b"\xff" * 100, "longer"),
-        pytest.param(b"", marks=pytest.mark.hostile, id="nothing"),
-        pytest.param("cut", marks=pytest.mark.hostile),
-        pytest.param("pickle", marks=pytest.mark.hostile),
-    ],
-)
-def test_what_is_no_model_file_is_refused(tmp_path, content):
-    """Garbage, an empty, a cut and a longer file, and a pickle, whose code does not run, are one line with the path."""
-    path = tmp_path / "w"
-    refused(path, "no model file")
-    write(path, make(0))
-    whole, pickled = path.read_bytes(), io.BytesIO()
-    torch.save(Code(tmp_path / "ran"), pickled)
-    path.write_bytes(
-        {"cut": whole[:-1], "longer": whole + b"\0", "pickle": pickled.getvalue()}.get(
-            content, content
-        )
-    )
-    refused(path, "no safetensors file")
-    assert not (tmp_path / "ran").exists()
+    assert model == record(count)
 
 
 class Code:
@@ -153,21 +314,33 @@ class Code:
 
 
 @pytest.mark.parametrize(
-    "metadata", [None, {"author": "me"}, *({"description": text} for text in ("[]", "{}", "1"))]
+    "content",
+    [
+        b"garbage",
+        b"\xff" * 100,
+        "longer",
+        pytest.param(b"", marks=pytest.mark.hostile, id="nothing"),
+        pytest.param("cut", marks=pytest.mark.hostile),
+        pytest.param("pickle", marks=pytest.mark.hostile),
+    ],
 )
-def test_weights_without_a_description_are_refused(tmp_path, metadata):
-    """A safetensors file of somebody else, or one whose description is none, is one line with the path."""
+def test_what_is_no_model_file_is_refused(tmp_path, content):
+    """Garbage, cut and longer files, and a pickle, whose code does not run, are one line."""
     path = tmp_path / "w"
-    path.write_bytes(safetensors.torch.save(make(0)[0].state_dict(), metadata))
-    refused(path, "weights without a description")
-    path.write_bytes(safetensors.torch.save(make(0)[0].state_dict(), {"description": "{"}))
+    write(path, make(0))
+    whole = path.read_bytes()
+    pickled = io.BytesIO()
+    torch.save(Code(tmp_path / "ran"), pickled)
+    contents = {"cut": whole[:-1], "longer": whole + b"\0", "pickle": pickled.getvalue()}
+    path.write_bytes(contents.get(content, content))
     refused(path, "no safetensors file")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.hostile), 3])
 def test_an_ensemble_of_another_size_is_refused(tmp_path, count):
-    """Weights of more or of fewer networks than described are those of another network."""
-    write(tmp_path / "w", make(*range(count)), ensemble=2)
+    """Weights of more or fewer networks than the record says are those of another network."""
+    (tmp_path / "w").write_bytes(networks.dump(make(*range(count)), record(2)))
     refused(tmp_path / "w", "weights of another network")
 
 
@@ -175,39 +348,62 @@ def test_an_ensemble_of_another_size_is_refused(tmp_path, count):
     "change",
     [
         pytest.param({"width": 3}, marks=pytest.mark.hostile, id="another width"),
-        *({"depth": 2}, {"batch_norm": False}, {"num_classes": 4}, {"another": 1}),
+        {"depth": 2},
+        {"batch_norm": False},
     ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, change):
-    """Where the code builds another network than the one that was trained, or none, one line says so."""
-    write(tmp_path / "w", make(0), arguments=VGG | change)
+    """Where the options build another network than the one that was trained, one line says so."""
+    write(tmp_path / "w", make(0), options=replace(OPTIONS, **change))
     refused(tmp_path / "w", "weights of another network")
-    write(tmp_path / "w", make(0), model="of_tomorrow")
-    refused(
-        tmp_path / "w", "weights of another network, No module named 'cifar.models.of_tomorrow'"
-    )
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("count", [2, 50])
+def test_weights_of_other_classes_are_refused(tmp_path, count):
+    """A record with more or fewer classes than the weights have outputs is refused."""
+    classes = tuple(map(str, range(count)))
+    write(tmp_path / "w", make(0), dataset=replace(DATASET, classes=classes))
+    refused(tmp_path / "w", "weights of another network")
+
+
+def test_a_network_that_is_not_here_is_named(tmp_path):
+    """A model of a network without a file here names the file to add."""
+    write(tmp_path / "w", make(0), network="of_tomorrow")
+    refused(tmp_path / "w", "no network of_tomorrow here")
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    """One NaN or infinity in the weights is refused before anything is computed with it."""
+    (net,) = make(0)
+    with torch.no_grad():
+        net[0].weight[0, 0, 0, 0] = value
+    write(tmp_path / "w", [net])
+    refused(tmp_path / "w", "weights that are not finite")
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):
-    """Whichever bit of the header changes, and in the weights too, the file is refused or means the very same."""
-    path, (original,), noticed = tmp_path / "w", make(0), 0
+    """Whichever bit of the header or the weights changes, the file is refused or means the same."""
+    path = tmp_path / "w"
+    (original,) = make(0)
     write(path, [original])
     content = path.read_bytes()
-    places = [
-        *range(8 + int.from_bytes(content[:8], "little")),
-        *range(len(content) - 50, len(content)),
-    ]
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = [*range(0, header, 3), *range(len(content) - 50, len(content))]
+    noticed = 0
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
         try:
-            (net,), description = networks.load(path)
+            (net,), model = networks.load(path)
         except UserError as error:
             assert "\n" not in str(error)
             noticed += 1
         else:
-            assert same(net, original) and description == describe()
+            assert equal(net, original) and model == record()
     assert noticed > 0.95 * len(places)
 
 
@@ -220,142 +416,77 @@ def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         (tmp_path / "w").write_bytes(damaged)
-        refused(tmp_path / "w", "damaged, its checksum is another")
+        refused(tmp_path / "w", "damaged, its checksum differs")
 
 
-def test_the_table_names_every_layer():
-    """The table has a line for each layer with its shape and parameters, and the sum of them."""
+def test_a_changed_network_file_is_noted(tmp_path, capsys):
+    """A model whose network's file has changed since is used with a note; otherwise without."""
+    name = files.git_name((FOLDER / "vgg.py").read_bytes())
+    provenance = record().provenance
+    write(tmp_path / "w", make(0), provenance=replace(provenance, network_file=name))
+    networks.load(tmp_path / "w")
+    assert capsys.readouterr().err == ""
+    write(tmp_path / "w", make(0))
+    networks.load(tmp_path / "w")
+    note = f"note: {tmp_path / 'w'} was trained with another cifar/models/vgg.py "
+    assert capsys.readouterr().err == f"{note}(Git's object 000000000000)\n"
+
+
+def test_the_summary_names_every_layer():
+    """Each layer has a row with its shape and parameters; the network is left as it was."""
     (net,) = make(0)
-    layers = networks.summary(net.train(), 1, 8)
-    assert layers[0] == ("0", "Conv2d", "2x8x8", 2 * 10)
-    assert [row[0] for row in layers] == [str(i) for i in range(len(net))]
-    lines = networks.table(layers).splitlines()
-    assert lines[0].split() == ["0", "Conv2d", "2x8x8", "20"]
-    assert lines[-1].split() == [f"{sum(p.numel() for p in net.parameters()):,}", "parameters"]
+    layers = networks.summarize(net.train(), DATASET.shape)
+    first = layers[0]
+    assert (first.name, first.kind, first.shape, first.parameters) == ("0", "Conv2d", (2, 8, 8), 20)
+    assert [layer.name for layer in layers] == [str(i) for i in range(len(net))]
+    assert networks.table(layers).splitlines()[0].split() == ["0", "Conv2d", "2x8x8", "20"]
     assert net.training
     assert not net[0]._forward_hooks
 
 
-def test_the_table_counts_parameters_outside_of_layers():
-    """Parameters that belong to no layer, as those of an attention, come in a last row."""
+class Scaled(nn.Sequential):
+    """Parameters outside of layers, and one layer used twice."""
 
-    class Scaled(nn.Sequential):
-        def __init__(self):
-            super().__init__(nn.Flatten(), nn.Linear(4, 2))
-            self.scale = nn.Parameter(torch.ones(7))
-
-    assert networks.summary(Scaled(), 1, 2)[-2:] == [
-        ("1", "Linear", "2", 10),
-        ("(others)", "", "", 7),
-    ]
+    def __init__(self):
+        layer = nn.Linear(4, 4)
+        super().__init__(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(4, 4))
+        self[4].weight = layer.weight
+        self.scale = nn.Parameter(torch.ones(7))
 
 
-def dropped(p, shape=(1000, 1000), seed=0, **options):
-    """Ones after dropout."""
-    torch.manual_seed(seed)
-    return networks.FastDropout(p).train()(torch.ones(shape, **options))
-
-
-@pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
-def test_dropout_keeps_its_share_and_the_mean(p):
-    """A share p of a million elements becomes zero, the others 1 / (1 - p), so that the mean stays."""
-    y = dropped(p)
-    zeros = (y == 0).double().mean().item()
-    assert abs(zeros - p) < 5 * (p * (1 - p) / 1e6) ** 0.5
-    kept = y[y != 0].unique()
-    assert len(kept) == 1
-    assert kept.item() == pytest.approx(1 / (1 - p), rel=1e-4)
-    assert y.double().mean().item() == pytest.approx(1, abs=5 * (p / (1 - p) / 1e6) ** 0.5)
-
-
-def test_dropout_equals_torchs_in_distribution():
-    """Zeros per row, per column and in neighbouring places are as frequent as with torch's dropout."""
-    ours = dropped(0.3) == 0
-    torch.manual_seed(1)
-    torchs = nn.Dropout(0.3)(torch.ones(1000, 1000)) == 0
-    for zeros in (ours, torchs):
-        for dim in (0, 1):  # binomial: 300, give or take 14.5
-            counts = zeros.sum(dim).double()
-            assert 295 < counts.mean() < 305
-            assert 13 < counts.std() < 16
-        for step in (
-            1,
-            2,
-            3,
-            4,
-        ):  # independent neighbours, within a draw of four elements and across
-            pairs = (zeros[:, :-step] & zeros[:, step:]).double().mean()
-            assert 0.088 < pairs < 0.092
-
-
-def test_dropout_draws_anew_and_repeats_with_the_seed():
-    """Two calls drop different elements, and the same seed the same ones."""
-    torch.manual_seed(0)
-    layer = networks.FastDropout(0.5)
-    first, second = layer(torch.ones(1000)), layer(torch.ones(1000))
-    assert 400 < (first != second).sum() < 600
-    assert torch.equal(first, dropped(0.5, 1000))
-
-
-@pytest.mark.parametrize("shape", [(1,), (3,), (5, 7), (2, 3, 5, 5), (1, 1, 1, 1), (4, 6), (0, 3)])
-def test_dropout_takes_any_number_of_elements(shape):
-    """Sizes that are no multiple of four work, and every element is dropped at some time and kept at another."""
-    zeros = torch.stack([dropped(0.5, shape, seed=seed) == 0 for seed in range(40)])
-    assert zeros.shape[1:] == shape
-    assert zeros.any(0).all()
-    assert not zeros.all(0).any()
-
-
-def test_dropout_keeps_the_memory_format():
-    """Channels-last tensors stay so; slices, transposes and expanded tensors are dropped element by element."""
-    last = dropped(0.5, (4, 8, 5, 5)).to(memory_format=torch.channels_last)
-    assert networks.FastDropout(0.5)(last).is_contiguous(memory_format=torch.channels_last)
-    whole = torch.ones(64, 64)
-    for x in (whole[:, ::2], whole[::2, 1:], whole.T, whole[:1].expand(64, 64), whole[5]):
-        y = networks.FastDropout(0.5)(x)
-        assert y.shape == x.shape
-        assert 0.25 < (y == 0).double().mean() < 0.75
-        assert set(y.unique().tolist()) == {0, 2}
-    columns = networks.FastDropout(0.5)(whole[:1].expand(64, 64)).sum(0)
-    assert (
-        0 < columns.min() < columns.max() < 128
-    )  # each element for itself, though they share one place in memory
-
-
-def test_dropout_passes_the_gradient_through_what_it_keeps():
-    """The gradient is the mask: zero where dropped, the scale elsewhere."""
-    x = torch.ones(100, requires_grad=True)
-    y = networks.FastDropout(0.5)(x)
-    y.sum().backward()
-    assert torch.equal(x.grad, y.detach())
-
-
-def test_dropout_off_is_the_identity():
-    """With probability zero, and in evaluation with any, every bit passes; almost one drops almost all."""
-    x = torch.randn(1000)
-    assert networks.FastDropout(0.0).train()(x) is x
-    assert torch.equal(networks.FastDropout(0.7).eval()(x), x)
-    assert dropped(1 - 1e-9).count_nonzero() < 60  # one of 65536 is kept
+def test_each_tensor_counts_once():
+    """A shared layer and a shared tensor count once; what belongs to no layer comes last."""
+    layers = networks.summarize(Scaled(), Shape(4, 1, 2, (0.5,), (0.5,)))
+    counts = [(layer.kind, layer.parameters) for layer in layers]
+    linear = "Linear"
+    expected = [("Flatten", 0), (linear, 20), ("ReLU", 0), (linear, 0), (linear, 4), ("", 7)]
+    assert counts == expected
+    assert sum(layer.parameters for layer in layers) == sum(
+        p.numel() for p in Scaled().parameters()
+    )
 
 
 def test_every_dropout_of_a_network_is_the_fast_one():
-    """A network that is built by name has no dropout layer of torch's left, and each keeps its probability."""
-    net = networks.build("vgg", VGG | {"dropout": 0.2, "dropout_step": 0.1}, 0)
-    found = [(type(layer), layer.p) for layer in net.modules() if isinstance(layer, nn.Dropout)]
-    assert found == [(networks.FastDropout, 0.2), (networks.FastDropout, pytest.approx(0.3))]
+    """No network has a dropout layer of torch's own, and each keeps its probability."""
+    for name in NAMES:
+        if "dropout" in networks.load_file(name).USES:
+            net = networks.build(name, COLOUR, replace(OFF, dropout=0.2), seed=0)
+            layers = [layer for layer in net.modules() if isinstance(layer, nn.Dropout)]
+            assert layers and {type(layer) for layer in layers} == {Dropout}
+            assert {layer.p for layer in layers} == {0.2}
 
 
-def test_a_network_that_takes_no_smaller_pictures_is_refused():
-    """Where a dense layer wants a fixed number of inputs, or the pools leave nothing, one line names the parameter."""
+def test_a_network_that_takes_no_smaller_images_is_refused():
+    """Where a dense layer or the pools need the full size, one line names the parameter."""
     pooled = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
     dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
-    networks.check_small(pooled, 3, 6)
-    networks.check_small(dense, 3, 8)
+    networks.check_small(pooled, COLOUR, 6)
+    networks.check_small(dense, COLOUR, 8)
     for net, size in ((pooled, 5), (dense, 6)):
-        with pytest.raises(
-            UserError,
-            match=rf"no pictures of {size}x{size} pixels \(params.yaml, train.small_epochs\)",
-        ):
-            networks.check_small(net, 3, size)
+        message = (
+            rf"no images of {size}x{size} pixels \(params.yaml, train.small_epochs\): set it to 0"
+        )
+        with pytest.raises(UserError, match=message):
+            networks.check_small(net, COLOUR, size)

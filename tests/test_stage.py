@@ -1,4 +1,4 @@
-"""What every stage does around its work: one line on an error, a code that stops DVC, inputs that stay as they were."""
+"""Around each stage: one line on an error, a code that stops DVC, inputs that stay as they were."""
 
 import os
 import signal
@@ -26,10 +26,14 @@ PARAMS = "seed: 0\nwork: {model: small, lr: 0.1}\nother: {dpi: 100}\n"
 
 @pytest.fixture(autouse=True)
 def signals():
-    """The handler that a stage installs is taken away again."""
-    before = signal.getsignal(signal.SIGTERM)
+    """The handlers that a stage installs are taken away again."""
+    numbers = (signal.SIGTERM, signal.SIGPIPE)
+    before = [signal.getsignal(number) for number in numbers]
+    hook = sys.excepthook
     yield
-    signal.signal(signal.SIGTERM, before)
+    sys.excepthook = hook
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -37,8 +41,9 @@ def running(tmp_path, monkeypatch):
     """A small pipeline whose stage `work` is running under DVC."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_STAGE", "work")
-    files = {"dvc.yaml": PIPELINE, "params.yaml": PARAMS, "script.py": "", "models/small.py": "", "models/large.py": "",
-             "data/images.npy": "1", "data/sub/labels.npy": "2", "unrelated": ""}  # fmt: skip
+    files = {"dvc.yaml": PIPELINE, "params.yaml": PARAMS, "script.py": "", "unrelated": ""}
+    files |= {"models/small.py": "", "models/large.py": ""}
+    files |= {"data/images.npy": "1", "data/sub/labels.npy": "2"}
     for name, content in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(content)
@@ -76,10 +81,12 @@ def test_a_stage_that_returns_ends_with_zero(capsys):
     [
         (UserError("what (where): how"), "error: what (where): how\n"),
         (FileNotFoundError(2, "No such file or directory", "data/x"),
-         "error: No such file or directory (data/x): mend this and run again\n"),
+         "error: No such file or directory (data/x): `dvc repro` makes it\n"),
+        (FileNotFoundError(2, "No such file or directory", "/home/x"),
+         "error: No such file or directory (/home/x): fix this and run again\n"),
         (OSError(28, "No space left on device"),
-         "error: No space left on device (input or output): mend this and run again\n"),
-        (OSError("odd"), "error: odd (input or output): mend this and run again\n"),
+         "error: No space left on device (input or output): fix this and run again\n"),
+        (OSError("odd"), "error: odd (input or output): fix this and run again\n"),
     ],
 )  # fmt: skip
 def test_an_error_of_the_user_is_one_line(error, line, capsys):
@@ -88,8 +95,14 @@ def test_an_error_of_the_user_is_one_line(error, line, capsys):
     assert capsys.readouterr() == ("", line)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you ..."),
-                                   RuntimeError("CUDA out of memory. Tried ...")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you ..."),
+        RuntimeError("CUDA out of memory. Tried ..."),
+    ],
+)
 def test_too_little_memory_is_one_line(error, capsys):
     """Python's and torch's ways to run out of memory name the parameters that take less of it."""
     assert end(failing(error)) == 1
@@ -109,7 +122,7 @@ def test_an_error_of_the_code_keeps_its_traceback(error):
     ("number", "line"), [(signal.SIGINT, "error: interrupted (Ctrl-C)"), (signal.SIGTERM, "")]
 )
 def test_signals_end_a_stage_with_their_code(tmp_path, number, line):
-    """Ctrl-C and SIGTERM end a stage with 128 + their number, and what it cleans up is cleaned up."""
+    """Ctrl-C and SIGTERM end a stage with 128 + their number, after it cleans up."""
     script = tmp_path / "script.py"
     script.write_text(
         "import pathlib, time\nfrom cifar import stage\n"
@@ -151,14 +164,14 @@ def test_signals_end_a_stage_with_their_code(tmp_path, number, line):
     ],
 )
 def test_an_input_that_is_edited_meanwhile_fails_the_stage(running, capsys, name, content, named):
-    """A declared file or section that changes or appears during the run is named, and the code is 1."""
+    """A declared file or section that changes or appears meanwhile is named; the code is 1."""
     assert end(lambda: Path(name).write_text(content) and None) == 1
     error = f"error: {named} changed while this stage ran (dvc.yaml): run `dvc repro` again\n"
     assert capsys.readouterr().err == error
 
 
 def test_a_stage_may_be_named_with_its_file(running, capsys, monkeypatch):
-    """DVC names a stage by its file too, as in `dvc.yaml:work`; its inputs are then watched as well."""
+    """Where DVC names a stage as `dvc.yaml:work`, its inputs are watched as well."""
     monkeypatch.setenv("DVC_STAGE", "dvc.yaml:work")
     assert end(lambda: Path("script.py").write_text("changed") and None) == 1
     assert capsys.readouterr().err.startswith("error: script.py changed")
@@ -188,7 +201,7 @@ def test_what_a_stage_does_not_depend_on_may_change(running, capsys, name, conte
 
 
 def test_a_large_file_is_known_by_size_and_time(running):
-    """A file above a megabyte is not read twice; writing it again or with another size is a change."""
+    """A file above a megabyte is known by size and time; another of these is a change."""
     large = Path("data/images.npy")
     large.write_bytes(bytes(stage.SMALL + 1))
     assert end(lambda: None) == 0
@@ -211,24 +224,163 @@ def test_a_broken_params_file_is_left_to_the_stage(running, capsys, content):
 
 
 def test_the_checkpoint_goes_when_all_is_well(running):
-    """The file that a stage returns is deleted at its end, and kept when an input has changed."""
-    left = Path("checkpoint")
-    left.touch()
+    """What a stage returns is called at its end, and not when an input has changed."""
+    called = []
 
     def edits():
         Path("script.py").write_text("changed")
-        return left
+        return lambda: called.append("after an edit")
 
     assert end(edits) == 1
-    assert left.exists()
-    assert end(lambda: left) == 0
-    assert not left.exists()
-    assert end(lambda: left) == 0
+    assert called == []
+    assert end(lambda: lambda: called.append("well")) == 0
+    assert called == ["well"]
 
 
 def test_the_root_is_the_users_repository(monkeypatch):
-    """In DVC's temporary copies lasting state goes to the original folder, otherwise to the current one."""
+    """In DVC's temporary copies lasting state goes to the original folder."""
     monkeypatch.setenv("DVC_ROOT", "/original")
     assert stage.root() == Path("/original")
     monkeypatch.delenv("DVC_ROOT")
     assert stage.root() == Path()
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "Thumbs.db", "desktop.ini", ".nfs0001", ".ipynb_checkpoints/x.ipynb"]
+)
+def test_files_that_systems_leave_are_no_input(running, name):
+    """What a file manager or a network drive drops into a folder of data does not end a stage."""
+    path = Path("data") / name
+
+    def drop():
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    assert end(drop) == 0
+
+
+def test_git_sees_what_dvc_edits(running):
+    """params.yaml and the metrics get a new time at a stage's start under DVC, and only there."""
+    names = ["params.yaml", "metrics/test.json", "script.py"]
+    Path("metrics").mkdir()
+    Path("metrics/test.json").touch()
+    for name in names:
+        os.utime(name, (0, 0))
+    assert end(lambda: None) == 0
+    assert [Path(name).stat().st_mtime > 0 for name in names] == [True, True, False]
+
+
+def test_the_times_of_stages_are_bounded(running):
+    """Of each stage the latest notes stay; another stage's are not counted."""
+    folder = running / "runs/times"
+    folder.mkdir(parents=True)
+    for number in range(stage.KEPT_TIMES + 5):
+        (folder / f"work-{number:04}").touch()
+        os.utime(folder / f"work-{number:04}", (number, number))
+    (folder / "other-0").touch()
+    Path("dvc.yaml").write_text(PIPELINE + "    outs: [unrelated]\n")
+    assert end(lambda: None) == 0
+    notes = sorted(path.name for path in folder.glob("work-*"))
+    assert len(notes) == stage.KEPT_TIMES
+    assert stage.time_file("work").name in notes and "work-0000" not in notes
+    assert (folder / "other-0").exists()
+
+
+class CompilerError(RuntimeError):
+    """As torch.compile raises them."""
+
+
+CompilerError.__module__ = "torch._inductor.exc"
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "error",
+    [
+        CompilerError("InvalidCxxCompiler: No working C++ compiler found\nin cc"),
+        RuntimeError("CUDA error: no kernel image is available for execution on the device"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_compiler_or_kernel_that_fails_is_one_line(error, capsys):
+    """Errors of torch.compile and of kernels name the parameters that avoid them."""
+    assert end(failing(error)) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: PyTorch failed, ") and line.count("\n") == 1
+    assert "set train.compile to none" in line
+
+
+def script(code, command="{python} script.py", **environment):
+    """The outcome of a program in a shell."""
+    folder = environment.pop("folder")
+    (folder / "script.py").write_text(code)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    return subprocess.run(
+        ["bash", "-c", command.format(python=sys.executable)],
+        cwd=folder,
+        env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+TALKS = "from cifar import stage\nstage.run(lambda: print(*['line'] * 100_000, sep='\\n'))\n"
+
+
+@pytest.mark.fault
+def test_a_reader_that_leaves_ends_a_program_quietly(tmp_path):
+    """`| head -1` gets its line, and there is no message about a pipe."""
+    done = script(TALKS, "{python} script.py | head -1", folder=tmp_path)
+    assert (done.stdout, done.stderr) == ("line\n", "")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(tmp_path, streams):
+    """A program that has nowhere to write does its work."""
+    code = (
+        "import sys\nfrom cifar import stage\n"
+        "def main():\n print('x'); sys.stderr.write('y'); open('done', 'w').close()\n"
+        "stage.run(main)\n"
+    )
+    done = script(code, "{python} script.py " + streams, folder=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "done").exists()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("raise MemoryError", "too little memory to load the libraries"),
+        ("import no_such_library", "a library cannot be loaded, No module named 'no_such_library'"),
+        ("raise OSError('libtorch.so: failed to map')", "a library cannot be loaded, libtorch.so"),
+        ("raise RuntimeError('can\\'t start new thread')", "too little memory to load"),
+        ("import signal; signal.raise_signal(signal.SIGINT)", "interrupted while the libraries"),
+        ("raise ImportError('nine\\nlines')", "a library cannot be loaded, nine lines"),
+    ],
+)
+def test_an_error_before_the_stage_is_one_line(tmp_path, code, line):
+    """What keeps a library from loading is one line, without a word of Ctrl-C."""
+    done = script(f"from cifar import stage\n{code}\n", folder=tmp_path)
+    assert done.returncode
+    assert done.stderr.startswith(f"error: {line}") and done.stderr.count("\n") == 1
+    assert "Ctrl-C" not in done.stderr
+
+
+def test_an_error_of_the_code_itself_keeps_its_traceback(tmp_path):
+    """A mistake at the top of a program is shown as Python shows it."""
+    done = script("from cifar import stage\n1 / 0\n", folder=tmp_path)
+    assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("kilobytes", [300_000, 1_800_000])
+def test_little_memory_before_a_stage_is_one_line(tmp_path, kilobytes):
+    """Where torch's libraries do not fit into memory, a stage says so in one line."""
+    command = f"ulimit -v {kilobytes}; {{python}} -m stages.train"
+    done = script("", command, folder=tmp_path)
+    assert done.returncode
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -1,5 +1,7 @@
 """Arrays on disk to network inputs."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_normalizer_is_the_formula(channels):
-    """Every one of the 256 values of each channel becomes (x / 255 - mean) / std to float precision."""
+    """Each of the 256 values becomes (x / 255 - mean) / std to float precision."""
     mean, std = [0.4914, 0.1, 0.9][:channels], [0.2470, 1.0, 0.01][:channels]
     images = torch.arange(256, dtype=torch.uint8).reshape(4, 8, 8, 1).repeat(1, 1, 1, channels)
     x = tensors.normalizer(mean, std, CPU)(images)
@@ -21,7 +23,7 @@ def test_the_normalizer_is_the_formula(channels):
 
 
 def test_the_input_is_channels_last_in_memory():
-    """(N, H, W, C) pixels become an (N, C, H, W) tensor in channels-last memory, and stay as they were."""
+    """(N, H, W, C) pixels become (N, C, H, W) in channels-last memory, and stay as they were."""
     images = torch.randint(256, (5, 6, 7, 3), dtype=torch.uint8)
     before = images.clone()
     x = tensors.normalizer([0.5] * 3, [0.5] * 3, CPU)(images)
@@ -39,3 +41,23 @@ def test_a_tensor_is_a_copy(tmp_path):
     assert tensor.tolist() == mapped.tolist()
     tensor.zero_()
     assert mapped[2, 3] == 11
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_the_caller_keeps_the_images(dtype):
+    """Images of any type, floats too, are unchanged by the normalizer."""
+    images = torch.arange(12).reshape(1, 2, 2, 3).to(dtype)
+    before = images.clone()
+    tensors.normalizer([0.5] * 3, [0.5] * 3, CPU)(images)
+    assert torch.equal(images, before)
+
+
+def test_an_array_on_disk_is_not_copied(tmp_path):
+    """Images stay where they are, read-only, without a warning."""
+    np.save(tmp_path / "a.npy", np.arange(12, dtype=np.uint8).reshape(3, 4))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tensor = tensors.from_disk(mapped)
+    assert tensor.tolist() == mapped.tolist()
+    assert tensor.data_ptr() == mapped.ctypes.data

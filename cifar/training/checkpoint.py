@@ -4,6 +4,7 @@ A run is a folder, `.checkpoints/<key>/`, with one file per network of its ensem
 everything that the result depends on, so that no other run takes it up. Damage is noticed.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -12,7 +13,6 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,21 @@ class Checkpoints:
         """The state of one network; nothing if there is none or it is damaged."""
         return load(self.folder / f"{member}.pt")
 
-    @contextmanager
+    @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the locks of the current folder and of the run; see `exclusive`."""
-        with exclusive(Path(".checkpoints/folder.lock")), exclusive(self.lock):
+        """Hold the locks of the run and of the current folder; see `exclusive`.
+
+        That of the run comes first, so that a second training of it is known to wait for it.
+        """
+        with exclusive(self.lock), exclusive(Path(".checkpoints/folder.lock")):
             prune(self.root, keep=self.key)
             yield
 
     def delete(self) -> None:
-        """Remove the run's checkpoints, unless another process waits for them."""
-        if not waited_for(self.lock):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the run's checkpoints, unless another process waits for them or uses them."""
+        with contextlib.suppress(Timeout), FileLock(self.lock).acquire(timeout=0):
+            if not waited_for(self.lock):
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def key(facts: dict[str, Any]) -> str:
@@ -89,7 +93,7 @@ def load(path: Path) -> dict[str, Any] | None:
     return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
 
 
-@contextmanager
+@contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock at `path`, once no other process holds it.
 
@@ -115,7 +119,7 @@ def wait_for(lock: FileLock, path: Path, owner: Path) -> None:
     """Wait for a lock, and let its holder know."""
     holder = owner.read_text() if owner.exists() else "another process"
     print(
-        f"waiting for the same training by {holder} ({path}); Ctrl-C gives up. "
+        f"waiting for the training by {holder} ({path}); Ctrl-C gives up. "
         "If that process is gone, delete the lock",
         flush=True,
     )
@@ -151,10 +155,5 @@ def prune(root: Path, keep: str) -> None:
         if number < KEPT_RUNS and age < KEPT_DAYS * 86400:
             continue
         lock = FileLock(root / f"{folder.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:  # it is in use
-            continue
-        with lock:
+        with contextlib.suppress(Timeout), lock.acquire(timeout=0):  # otherwise it is in use
             shutil.rmtree(folder, ignore_errors=True)
-        lock.release()

@@ -102,7 +102,7 @@ def fit(
         checkpoints: resumed from, and written after each epoch, by the first process.
     """
     splits = load_splits(p, arrays, shape, device)
-    log = None if world.rank else EpochLog(stage.root(), p.epochs)
+    log = None if world.rank else EpochLog(stage.root(), epochs=p.epochs)
     members = []
     for number in range(p.ensemble):
         member_seed = seeds.derive(seed, "network", number) if number else seed
@@ -132,8 +132,10 @@ def build(
     device: torch.device,
 ) -> nn.Module:
     """One network on the device, with its first weights."""
-    net = networks.build(p.model, shape, options, seeds.derive(seed, "weights"))
-    networks.prepare(p.model, net, sample)
+    net = networks.build(
+        network=p.model, shape=shape, options=options, seed=seeds.derive(seed, "weights")
+    )
+    networks.prepare(network=p.model, net=net, images=sample)
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -216,6 +218,7 @@ def fit_member(
         net.load_state_dict(state["net"])
         history = [Epoch(**row) for row in state["history"]]
         member = Member(net, history, Epoch(**state["kept"]))
+        print(f"trained already, {stage.plural(len(history), 'epoch')}")
     else:
         fitting = make_trainer(p, net, splits.class_counts, world)
         if state:
@@ -262,7 +265,7 @@ def make_trainer(p: Train, net: nn.Module, class_counts: Tensor, world: World) -
         optimizer,
         schedule=p.schedule,
         epochs=p.epochs,
-        steps=trainer.steps_per_epoch(count, p.batch_size, least=2 * world.size),
+        steps=trainer.steps_per_epoch(count, batch_size=p.batch_size, least=2 * world.size),
         warmup=p.warmup,
         drop=p.drop,
         drop_epochs=p.drop_epochs,
@@ -310,7 +313,7 @@ def run_epochs(
         logits = inference.predict(net, splits.val_images, splits.normalize)
         return world.broadcast(inference.loss_and_accuracy(logits, splits.val_labels), device)
 
-    progress = Progress(p.epochs, count, len(fitting.history))
+    progress = Progress(epochs=p.epochs, images=count, done=len(fitting.history))
     while len(fitting.history) < p.epochs and not fitting.stopped():
         epoch = len(fitting.history) + 1
         order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch)).to(device)

@@ -1,7 +1,7 @@
-"""A stage in a fork of a process that has loaded the libraries: the run of a user without its seconds of start-up.
+"""A stage in a fork of a process that has loaded the libraries: no seconds of start-up.
 
-Nothing of the project is loaded before the fork. A fault is a function that is called in the new process before the
-stage starts.
+Nothing of the project is loaded before the fork. A fault is a function that is called in the new
+process before the stage starts.
 """
 
 import multiprocessing

@@ -19,7 +19,7 @@ def run_stage(
     disk: int | None = None,
     **overrides: dict[str, Any],
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m stages.<name>` in `folder`, with the repository's params.yaml and e.g. fetch={"dataset": "digits"}.
+    """`python -m stages.<name>` in `folder`, with params.yaml and e.g. fetch={"dataset": "digits"}.
 
     With `disk`, a file may have so many bytes at most: what then fails, fails as on a full disk.
     """

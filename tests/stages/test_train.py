@@ -1,4 +1,4 @@
-"""Stage train as a process of its own: interrupted in any way, it ends with the bytes of an undisturbed run."""
+"""Stage train as a process: interrupted in any way, it ends with the bytes of one whole run."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,26 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from cifar import networks
+from cifar import files, networks
+from cifar.dataset import Dataset
+from cifar.training.temperature import HIGHEST, LOWEST
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {
-    "model": "vgg", "depth": 1, "width": 4, "dropout": 0.1, "dropout_step": 0.1, "batch_norm": True,
-    "backbone": None, "freeze": False, "epochs": 6, "batch_size": 8, "optimizer": "sgd", "lr": 0.02,
-    "momentum": 0.9, "nesterov": False, "weight_decay": 0.001, "schedule": "onecycle", "warmup": 1, "drop": 0.5,
-    "drop_epochs": 1, "label_smoothing": 0.1, "clip_norm": 1.0, "keep": "last", "monitor": "accuracy",
-    "patience": 0, "ema": 0.0, "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2,
-    "small_epochs": 0, "small_scale": 0.75, "device": "cpu", "threads": 1,
-    "processes": 1, "stream": False, "precision": "fp32", "compile": "none",
+    "model": "vgg", "depth": 1, "width": 4, "dropout": 0.1, "dropout_step": 0.1,
+    "batch_norm": True, "backbone": None, "freeze": False, "epochs": 6, "batch_size": 8,
+    "optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": False, "weight_decay": 0.001,
+    "schedule": "onecycle", "warmup": 1, "drop": 0.5, "drop_epochs": 1, "label_smoothing": 0.1,
+    "clip_norm": 1.0, "keep": "last", "monitor": "accuracy", "patience": 0, "ema": 0.0,
+    "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2, "small_epochs": 0,
+    "small_scale": 0.75, "device": "cpu", "threads": 1, "processes": 1, "stream": False,
+    "precision": "fp32", "compile": "none",
 }  # fmt: skip
-# Two networks, averaged weights, a rate that follows the validation, early stopping, and smaller pictures at first.
+# Two networks, averaged weights, a rate that follows the validation, early stopping, small images.
 PAIR = {
-    "model": "fast", "depth": 1, "width": 2, "dropout_step": 0.0, "batch_norm": False, "small_epochs": 1,
-    "ensemble": 2, "ema": 0.9, "schedule": "plateau", "warmup": 0, "keep": "best", "patience": 3, "epochs": 10,
+    "model": "fast", "depth": 1, "width": 2, "dropout_step": 0.0, "batch_norm": False,
+    "small_epochs": 3, "ensemble": 2, "ema": 0.9, "schedule": "plateau", "warmup": 0,
+    "keep": "best", "patience": 3, "epochs": 10,
 }  # fmt: skip
 OUTPUTS = [
     "metrics/train.json",
@@ -50,16 +55,14 @@ def scratch(folder, images=200, **changes):
         (folder / "data/processed" / split).mkdir(parents=True)
         np.save(folder / f"data/processed/{split}/images.npy", pixels.astype(np.uint8))
         np.save(folder / f"data/processed/{split}/labels.npy", labels)
-    facts = {
-        "classes": ["a", "b", "c"],
-        "channels": 1,
-        "image_size": 12,
-        "mean": [0.3],
-        "std": [0.2],
-    }
-    (folder / "data/processed/dataset.json").write_text(json.dumps(facts))
+    write_dataset(folder, image_size=12)
     write_parameters(folder, **changes)
     return folder
+
+
+def write_dataset(folder, image_size):
+    dataset = Dataset("images", ("a", "b", "c"), image_size, 1, "standardize", (0.3,), (0.2,))
+    files.write_record(folder / "data/processed/dataset.json", dataset)
 
 
 def write_parameters(folder, seed=0, **changes):
@@ -71,7 +74,7 @@ def write_parameters(folder, seed=0, **changes):
 
 
 def start(folder, memory=None, **environment):
-    """The stage as DVC starts it from a terminal, without DVC; with at most so many bytes of `memory` of its own."""
+    """The stage as a person starts it; with at most so many bytes of `memory` of its own."""
 
     def prepare():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run may ignore it
@@ -125,22 +128,20 @@ def kill(folder, number, lines, delay=0.0):
 
 
 def resumed(printed):
-    """For each network that a run has gone on with, after which epoch."""
-    return {
-        int(n): int(epoch)
-        for n, epoch in re.findall(r"network (\d+): going on after epoch (\d+)", printed)
-    }
+    """How many epochs of each network a run has taken up, in their order."""
+    pattern = r"resuming an interrupted run after epoch (\d+)|trained already, (\d+) epochs?"
+    return [int(epoch or epochs) for epoch, epochs in re.findall(pattern, printed)]
 
 
 def interrupt(folder, plan):
-    """Kill runs as planned, then let one end; each has to go on where the one before it was, and the last is done."""
+    """Kill runs as planned, then let one end: each resumes where the one before it was."""
     done = 0
     for number, lines, delay in plan:
         printed = kill(folder, number, lines, delay)
-        assert sum(resumed(printed).values()) >= done - 1  # an epoch is reported, then stored
-        done = sum(resumed(printed).values()) + lines
+        assert sum(resumed(printed)) >= done - 1  # an epoch is reported, then stored
+        done = sum(resumed(printed)) + lines
     printed = run(folder)
-    assert sum(resumed(printed).values()) >= done - 1
+    assert sum(resumed(printed)) >= done - 1
     assert not checkpoints(folder)
     return printed
 
@@ -150,12 +151,14 @@ def outputs(folder):
 
 
 def checkpoints(folder):
-    """Whole ones, without locks and without what a kill in the middle of writing leaves behind."""
-    return [
-        path
-        for path in (folder / ".checkpoints").iterdir()
-        if re.fullmatch(r"[0-9a-f]{32}", path.name)
-    ]
+    """The folders of runs."""
+    return [path for path in (folder / ".checkpoints").iterdir() if path.is_dir()]
+
+
+def epochs_logged(folder):
+    """(network, epoch) of each line of the run's log."""
+    lines = (folder / "runs/workspace/epochs.jsonl").read_text().splitlines()
+    return [(row["network"], row["epoch"]) for row in map(json.loads, lines)]
 
 
 @pytest.fixture(scope="module")
@@ -168,38 +171,51 @@ def undisturbed(tmp_path_factory):
 
 
 def test_the_pair_exercises_what_it_is_for(undisturbed):
-    """The options of these tests do stop a network early and drop a rate, and the two networks differ."""
+    """The options of these tests stop a network early and drop a rate; the networks differ."""
     rows = [line.split(",") for line in undisturbed["plots/history.csv"].decode().splitlines()[1:]]
-    networks = [[row[1:] for row in rows if row[0] == number] for number in "01"]
-    assert 4 < min(map(len, networks)) < 10
-    assert len({row[1] for row in networks[0]} | {row[1] for row in networks[1]}) > 1
-    assert networks[0][0] != networks[1][0]
-    kept = json.loads(undisturbed["models/model.json"])["epochs"]
-    assert kept != [len(networks[0]), len(networks[1])]
+    members = [[row[1:] for row in rows if row[0] == number] for number in "01"]
+    assert 4 < min(map(len, members)) < 10
+    assert len({row[1] for row in members[0]} | {row[1] for row in members[1]}) > 1
+    assert members[0][0] != members[1][0]
+    kept = json.loads(undisturbed["models/model.json"])["model"]["epochs"]
+    assert kept != [len(members[0]), len(members[1])]
 
 
-def test_the_readable_copy_of_the_description_is_the_one_in_the_model(undisturbed, tmp_path):
-    """models/model.json says what the model file says of itself, and the model file alone gives both networks."""
+def test_the_readable_copy_of_the_record_is_the_one_in_the_model(undisturbed, tmp_path):
+    """models/model.json has the model file's record; that file alone gives both networks."""
     (tmp_path / "model").write_bytes(undisturbed["models/model.safetensors"])
-    nets, description = networks.load(tmp_path / "model")
-    assert len(nets) == 2 and description == json.loads(undisturbed["models/model.json"])
+    nets, model = networks.load(tmp_path / "model")
+    readable = json.loads(undisturbed["models/model.json"])
+    assert len(nets) == 2 and json.loads(json.dumps(asdict(model))) == readable["model"]
+    assert model.temperature not in (LOWEST, HIGHEST, 1.0)
+
+
+def test_the_metrics_name_their_model(undisturbed):
+    """metrics/train.json holds the sum of the weights that its numbers are of."""
+    numbers = json.loads(undisturbed["metrics/train.json"])
+    assert numbers["model"] == files.short_sha256(undisturbed["models/model.safetensors"])
 
 
 @pytest.mark.fault
 def test_killed_three_times_it_ends_with_the_same_bytes(undisturbed, tmp_path):
-    """SIGKILL, SIGTERM and SIGINT, in the first network and in the second one, leave no trace in the outputs."""
+    """SIGKILL, SIGTERM and SIGINT, in either network, leave no trace in the outputs.
+
+    The network that was finished is not trained again, and the log has all epochs.
+    """
     folder = scratch(tmp_path, **PAIR)
     first = sum(line.startswith(b"0,") for line in undisturbed["plots/history.csv"].splitlines())
     plan = [(signal.SIGKILL, 3, 0.0), (signal.SIGTERM, 3, 0.0), (signal.SIGINT, first - 2, 0.0)]
     printed = interrupt(folder, plan)
-    assert resumed(printed).keys() == {0, 1}
+    assert re.search(rf"trained already, {first} epochs\nresuming an interrupted run", printed)
     assert outputs(folder) == undisturbed
+    rows = undisturbed["plots/history.csv"].decode().splitlines()[1:]
+    assert epochs_logged(folder) == [tuple(map(int, row.split(",")[:2])) for row in rows]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("turn", range(3))
 def test_killed_a_dozen_times_it_ends_with_the_same_bytes(tmp_path, turn):
-    """Twelve kills spread over four networks, at the end of an epoch and within one, leave no trace in the outputs."""
+    """Twelve kills over four networks, at an epoch's end and within one, leave no trace."""
     whole, folder = (
         scratch(tmp_path / name, **PAIR | {"ensemble": 4}) for name in ("whole", "parts")
     )
@@ -210,7 +226,7 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(tmp_path, turn):
 
 
 def test_the_environment_leaves_no_trace(undisturbed, tmp_path):
-    """Another folder, hash seed, time zone, language and root for checkpoints give the same bytes."""
+    """Another folder, hash seed, time zone, language and root give the same bytes."""
     folder = scratch(tmp_path / "else where", **PAIR)
     root = tmp_path / "root"
     run(folder, PYTHONHASHSEED="123", TZ="Asia/Tokyo", LC_ALL="C", DVC_ROOT=str(root))
@@ -219,18 +235,19 @@ def test_the_environment_leaves_no_trace(undisturbed, tmp_path):
 
 
 def test_a_stranger_or_damaged_checkpoint_is_not_used(undisturbed, tmp_path):
-    """A checkpoint of other parameters is left alone, one with a flipped bit is reported, and neither is used."""
+    """A checkpoint of other parameters is left alone, a damaged one reported; neither is used."""
     folder = scratch(tmp_path, **PAIR | {"lr": 0.03})
     kill(folder, signal.SIGKILL, 2)
     (stranger,) = checkpoints(folder)
     write_parameters(folder, **PAIR)
     assert not resumed(kill(folder, signal.SIGTERM, 2))
-    (saved,) = set(checkpoints(folder)) - {stranger}
+    (run_folder,) = set(checkpoints(folder)) - {stranger}
+    saved = run_folder / "0.pt"
     content = bytearray(saved.read_bytes())
     content[len(content) // 2] ^= 1
     saved.write_bytes(content)
     printed = run(folder)
-    assert f"note: .checkpoints/{saved.name} is damaged and is not used" in printed
+    assert f"note: .checkpoints/{run_folder.name}/0.pt is damaged and is not used" in printed
     assert not resumed(printed)
     assert outputs(folder) == undisturbed
     assert checkpoints(folder) == [stranger]
@@ -248,19 +265,22 @@ def test_a_diverging_training_is_one_line(tmp_path):
 
 
 @pytest.mark.fault
-@pytest.mark.long
-def test_two_trainings_in_one_folder_are_refused(tmp_path):
-    """While a training runs, a second one in the same folder ends with one line, and the first goes on."""
+def test_a_second_training_waits_and_takes_up_the_first(tmp_path):
+    """While a training runs, the same one started again waits, trains nothing, and ends well."""
     folder = scratch(tmp_path)
     with start(folder) as first:
         next(line for line in first.stdout if line.startswith("epoch 1/"))
         first.send_signal(signal.SIGSTOP)
-        code, _, errors = finish(start(folder))
-        first.send_signal(signal.SIGCONT)
-        assert finish(first)[0] == 0
-    assert code == 1
-    assert re.fullmatch(r"error: another training .*\n", errors)
-    assert len(outputs(folder)) == 4
+        with start(folder) as second:
+            next(line for line in second.stdout if line.startswith("waiting for the training"))
+            first.send_signal(signal.SIGCONT)
+            assert finish(first)[0] == 0
+            whole = outputs(folder)
+            code, printed, errors = finish(second)
+    assert (code, errors) == (0, "")
+    assert "trained already, 6 epochs" in printed and "epoch 2/6" not in printed
+    assert outputs(folder) == whole
+    assert not checkpoints(folder)
 
 
 @pytest.mark.long
@@ -284,7 +304,7 @@ SHARED = {"batch_norm": False, "dropout": 0.0, "dropout_step": 0.0, "batch_size"
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """Two processes that share each batch, of odd size, have the losses of one, and one of them writes the outputs."""
+    """Two processes that share each batch, of odd size, have the losses of one; one writes."""
     histories = []
     for processes in (1, 2):
         folder = scratch(tmp_path / str(processes), processes=processes, **SHARED)
@@ -292,7 +312,9 @@ def test_two_processes_train_as_one(tmp_path):
         assert len(re.findall("^epoch 1/2", printed, re.MULTILINE)) == 1
         histories.append(np.loadtxt(folder / "plots/history.csv", delimiter=",", skiprows=1))
         assert (
-            json.loads((folder / "models/model.json").read_text())["made_by"]["processes"]
+            json.loads((folder / "models/model.json").read_text())["model"]["provenance"][
+                "processes"
+            ]
             == processes
         )
     assert histories[0] == pytest.approx(histories[1], rel=1e-4)
@@ -300,7 +322,7 @@ def test_two_processes_train_as_one(tmp_path):
 
 @pytest.mark.long
 def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
-    """When one of two processes is killed, both end, with one line, and a single process takes up their checkpoint."""
+    """When one of two processes is killed, both end in one line; a single one can resume."""
     options = SHARED | {"epochs": 12}
     folder = scratch(tmp_path, images=500, processes=2, threads=1, **options)
     with start(folder) as stage:
@@ -318,7 +340,7 @@ def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
     assert not any(worker.is_running() for worker in workers)
     assert not any((folder / name).exists() for name in OUTPUTS)
     write_parameters(folder, processes=1, threads=2, **options)
-    assert "network 0: going on after epoch" in run(folder)
+    assert "resuming an interrupted run after epoch" in run(folder)
 
 
 def test_streamed_from_disk_it_has_the_same_bytes(undisturbed, tmp_path):
@@ -331,7 +353,7 @@ def test_streamed_from_disk_it_has_the_same_bytes(undisturbed, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("stream", [True, False])
 def test_streaming_needs_no_memory_for_the_images(tmp_path, stream):
-    """0.6 GB of images and 1.2 of memory: streamed it trains; else it says in one line that this is not enough."""
+    """With 0.6 GB of images and 1.2 of memory it trains streamed, else one line says why not."""
     folder = scratch(
         tmp_path, stream=stream, epochs=1, warmup=0, batch_size=100, shift=0, cutout=0, width=1
     )
@@ -341,8 +363,7 @@ def test_streaming_needs_no_memory_for_the_images(tmp_path, stream):
     )  # zeros that take no disk
     np.save(data / "train/labels.npy", np.arange(count) % 3)
     np.save(data / "val/images.npy", np.zeros((30, *shape), np.uint8))
-    facts = json.loads((data / "dataset.json").read_text())
-    (data / "dataset.json").write_text(json.dumps(facts | {"image_size": 100}))
+    write_dataset(folder, image_size=100)
     code, _, errors = finish(start(folder, memory=1_200_000_000), 600)
     assert (code, bool(re.match("error: out of memory", errors))) == (
         (0, False) if stream else (1, True)

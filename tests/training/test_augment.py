@@ -201,8 +201,16 @@ def test_an_epoch_shows_each_image_by_its_own_draw(stream):
     """The first epochs are of smaller images, the others of whole ones; each is cropped, mirrored and cut as drawn,
     whether all are kept in memory or each batch is read."""
     originals, labels = images(11, 8, 8), torch.arange(11)
-    shown = augment.Augmented(
-        originals, labels, lambda x: x.float().permute(0, 3, 1, 2), 1, "random", 3, 2, 6, stream
+    shown = augment.AugmentedImages(
+        originals,
+        labels,
+        lambda x: x.float().permute(0, 3, 1, 2),
+        shift=1,
+        flip="random",
+        cutout=3,
+        small_epochs=2,
+        small_size=6,
+        stream=stream,
     )
     order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
     for epoch, of in (

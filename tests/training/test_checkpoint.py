@@ -2,17 +2,24 @@
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from sample import PROVENANCE
 
-from cifar import UserError
 from cifar.training import checkpoint
+from cifar.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[2]
+CODE = {"cifar/training/trainer.py": "1" * 40}
 STATE = {
     "weights": torch.arange(6.0).reshape(2, 3),
     "epoch": 3,
@@ -26,6 +33,12 @@ def saved(tmp_path):
     path = tmp_path / "state"
     path.write_bytes(checkpoint.dump(STATE))
     return path
+
+
+@pytest.fixture
+def checkpoints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Checkpoints(tmp_path / ".checkpoints", PROVENANCE, CODE)
 
 
 def test_a_state_comes_back(saved):
@@ -44,16 +57,14 @@ def test_the_same_state_gives_the_same_bytes(saved):
 def test_any_flipped_bit_is_noticed(saved, capsys):
     """A single changed bit, in the sum or in the content, makes a state unusable, and says so."""
     content = saved.read_bytes()
+    note = f"note: {saved} is damaged and is not used: this training starts again\n"
     for place in [0, 31, 32, *range(33, len(content), 97), len(content) - 1]:
         for bit in (1, 128):
             damaged = bytearray(content)
             damaged[place] ^= bit
             saved.write_bytes(damaged)
             assert checkpoint.load(saved) is None
-            assert (
-                capsys.readouterr().out
-                == f"note: {saved} is damaged and is not used: training starts anew\n"
-            )
+            assert capsys.readouterr().out == note
 
 
 @pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 500, -1])
@@ -79,41 +90,93 @@ def test_a_state_is_data_only(saved):
         checkpoint.load(saved)
 
 
-def test_the_key_changes_with_every_fact():
-    """Another value or another name of a fact gives another key; their order does not."""
-    facts = {"lr": 0.1, "code": {"a.py": "1"}}
-    key = checkpoint.key(facts)
-    assert key == checkpoint.key(dict(reversed(facts.items())))
-    others = [
-        checkpoint.key({"lr": 0.2, "code": {"a.py": "1"}}),
-        checkpoint.key({"rate": 0.1, "code": {"a.py": "1"}}),
-        checkpoint.key({"lr": 0.1, "code": {"a.py": "2"}}),
-        checkpoint.key({"lr": 0.1}),
+def test_each_network_has_its_own_file(checkpoints):
+    """Saving one network of an ensemble writes one file and leaves the others alone."""
+    for member in range(3):
+        checkpoints.save(member, STATE | {"epoch": member})
+    before = (checkpoints.folder / "0.pt").stat().st_mtime_ns
+    checkpoints.save(2, STATE | {"epoch": 9})
+    names = sorted(path.name for path in checkpoints.folder.iterdir())
+    assert names == ["0.pt", "1.pt", "2.pt"]
+    assert [checkpoints.load(member)["epoch"] for member in range(3)] == [0, 1, 9]
+    assert (checkpoints.folder / "0.pt").stat().st_mtime_ns == before
+    assert checkpoints.load(3) is None
+
+
+def test_the_key_changes_with_everything(tmp_path):
+    """Another parameter, data, device, number of threads, version or code is another run."""
+    changes = [
+        {"parameters": {"seed": 1}},
+        {"data": {}},
+        {"network_file": "2" * 40},
+        {"device": "cuda"},
+        {"threads": 2},
+        {"versions": {}},
     ]
-    assert len({key, *others}) == 5
-    assert all(len(text) == 32 and set(text) <= set("0123456789abcdef") for text in [key, *others])
+    keys = [Checkpoints(tmp_path, replace(PROVENANCE, **change), CODE).key for change in changes]
+    keys += [Checkpoints(tmp_path, PROVENANCE, code).key for code in (CODE, {}, {"a.py": "1"})]
+    assert len(set(keys)) == len(changes) + 3
+    assert all(len(key) == 32 and set(key) <= set("0123456789abcdef") for key in keys)
 
 
-def test_a_second_process_is_refused(tmp_path):
-    """While one process holds the lock another is told so at once; when it is killed the lock is free."""
-    path = tmp_path / "folder/lock"
-    hold = f"from pathlib import Path\nfrom cifar import checkpoint\nwith checkpoint.exclusive(Path({str(path)!r})):"
-    first = subprocess.Popen(
-        [sys.executable, "-c", f"{hold}\n print('held', flush=True)\n input()"],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with first:
-        assert first.stdout.readline() == "held\n"
-        with (
-            pytest.raises(UserError, match=r"^another training .*\(.*folder/lock\)"),
-            checkpoint.exclusive(path),
-        ):
-            pass
+def test_a_run_may_be_divided_among_processes(tmp_path):
+    """With as many threads in all, another number of processes takes up the same run."""
+    two = Checkpoints(tmp_path, replace(PROVENANCE, processes=2), CODE)
+    assert two.key == Checkpoints(tmp_path, PROVENANCE, CODE).key
+
+
+def test_the_order_of_facts_does_not_matter():
+    """The key is that of the content."""
+    facts = {"lr": 0.1, "code": {"a.py": "1"}}
+    assert checkpoint.key(facts) == checkpoint.key(dict(reversed(facts.items())))
+
+
+def hold(path, then="input()"):
+    """A process that holds the lock at `path`."""
+    code = (
+        "from pathlib import Path\nfrom cifar.training import checkpoint\n"
+        f"with checkpoint.exclusive(Path({str(path)!r})):\n print('held', flush=True)\n {then}"
+    )
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, **pipes)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_waits(tmp_path, capsys):
+    """While one process holds the lock another waits, says for whom, and is known to wait."""
+    path = tmp_path / "folder/run.lock"
+    with hold(path) as first:
+        waiting = threading.Event()
+
+        def release():
+            while not checkpoint.waited_for(path):
+                time.sleep(0.01)
+            waiting.set()
+            first.communicate("\n")
+
+        thread = threading.Thread(target=release)
+        thread.start()
+        with checkpoint.exclusive(path):
+            assert waiting.is_set()
+            assert not checkpoint.waited_for(path)
+        thread.join()
+    said = capsys.readouterr().out
+    assert said.startswith(f"waiting for the training by process {first.pid} on ")
+    assert said.count("\n") == 1 and "Ctrl-C gives up" in said
+
+
+@pytest.mark.fault
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    """A process that is killed holds nothing back; what it left does not make others wait."""
+    path = tmp_path / "run.lock"
+    with hold(path) as first:
         first.kill()
-    with checkpoint.exclusive(path):
-        pass
-    with checkpoint.exclusive(path):
-        pass
+    for _ in range(2):
+        with checkpoint.exclusive(path):
+            pass
+    assert not path.with_suffix(".owner").exists()
 
 
 def test_the_lock_is_released_after_an_error(tmp_path):
@@ -122,3 +185,94 @@ def test_the_lock_is_released_after_an_error(tmp_path):
         raise ValueError("inside")
     with checkpoint.exclusive(tmp_path / "lock"):
         pass
+
+
+def test_a_mark_of_waiting_grows_old(tmp_path):
+    """A process that gave up is not waited on: its mark counts for some seconds only."""
+    path = tmp_path / "run.lock"
+    mark = path.with_suffix(".waiting")
+    mark.touch()
+    assert checkpoint.waited_for(path)
+    past = time.time() - checkpoint.WAITING - 1
+    os.utime(mark, (past, past))
+    assert not checkpoint.waited_for(path)
+
+
+def test_a_finished_run_is_deleted(checkpoints):
+    """When all outputs are in place the checkpoints go, the folder of other runs stays."""
+    checkpoints.save(0, STATE)
+    other = checkpoints.root / ("f" * 32)
+    other.mkdir()
+    checkpoints.delete()
+    assert not checkpoints.folder.exists() and other.exists()
+    checkpoints.delete()
+
+
+def test_a_finished_run_stays_for_one_that_waits(checkpoints):
+    """Where another process waits for the run, or has taken it up, its checkpoints stay."""
+    checkpoints.save(0, STATE)
+    checkpoints.lock.with_suffix(".waiting").touch()
+    checkpoints.delete()
+    assert checkpoints.folder.exists()
+    checkpoints.lock.with_suffix(".waiting").unlink()
+    with hold(checkpoints.lock) as other:
+        checkpoints.delete()
+        assert checkpoints.folder.exists()
+        other.communicate("\n")
+    checkpoints.delete()
+    assert not checkpoints.folder.exists()
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A function that makes a checkpoint folder of that age in days."""
+    root = tmp_path / ".checkpoints"
+
+    def make(name, days):
+        (root / name).mkdir(parents=True)
+        (root / name / "0.pt").write_bytes(b"state")
+        past = time.time() - days * 86400
+        os.utime(root / name, (past, past))
+        return root
+
+    return make
+
+
+def left(root):
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
+
+
+def test_abandoned_runs_are_bounded_by_number(runs):
+    """Of the interrupted runs the latest stay; the current one is not counted."""
+    for number in range(checkpoint.KEPT_RUNS + 3):
+        root = runs(f"run{number}", days=number)
+    checkpoint.prune(root, keep="run7")
+    expected = [f"run{number}" for number in range(checkpoint.KEPT_RUNS)]
+    assert left(root) == sorted([*expected, "run7"])
+
+
+def test_abandoned_runs_are_bounded_by_age(runs):
+    """An interrupted run that is too old goes, even if it is the only one."""
+    root = runs("new", days=checkpoint.KEPT_DAYS - 1)
+    runs("old", days=checkpoint.KEPT_DAYS + 1)
+    runs("current", days=checkpoint.KEPT_DAYS + 1)
+    checkpoint.prune(root, keep="current")
+    assert left(root) == ["current", "new"]
+
+
+def test_a_run_in_use_is_never_pruned(runs):
+    """A run whose lock is held stays, however old; once it is free it goes."""
+    root = runs("old", days=1000)
+    lock = FileLock(root / "old.lock")
+    with lock:
+        checkpoint.prune(root, keep="")
+        assert left(root) == ["old"]
+    checkpoint.prune(root, keep="")
+    assert left(root) == []
+
+
+def test_taking_the_lock_prunes(checkpoints, runs):
+    """A run that starts removes what was abandoned long ago."""
+    runs("old", days=1000)
+    with checkpoints.exclusive():
+        assert left(checkpoints.root) == []

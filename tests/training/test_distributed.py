@@ -1,16 +1,16 @@
-"""Shares of a batch; several processes are tried in tests/stages/test_train.py."""
+"""Parts of a batch, and who is who; tests/stages/test_train.py runs several processes."""
 
 import pytest
 import torch
 
-from cifar import UserError
+from cifar import UserError, hardware
 from cifar.training import distributed
 from cifar.training.distributed import World
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 1), (10, 2), (11, 2), (500, 3), (4, 4)])
 def test_the_parts_are_the_batch(count, size):
-    """All processes together see each image once, in its order, and none has more than one image more than another."""
+    """All parts together are the batch in its order, and their sizes differ by at most one."""
     batch = torch.randperm(count)
     parts = [World(rank, size, rank).part(batch) for rank in range(size)]
     assert torch.equal(torch.cat(parts), batch)
@@ -21,9 +21,9 @@ def test_alone_nothing_is_shared():
     """One process passes everything through as it is, and joins nobody."""
     world, net, numbers = World(), torch.nn.Linear(1, 1), torch.ones(2)
     assert world.wrap(net) is net
-    assert world.total(numbers) is numbers
-    assert world.first((0.1, 0.2), torch.device("cpu")) == (0.1, 0.2)
-    assert world.same(numbers) is numbers
+    assert world.all_reduce(numbers) is numbers
+    assert world.broadcast((0.1, 0.2), torch.device("cpu")) == (0.1, 0.2)
+    assert world.broadcast_object(numbers) is numbers
     distributed.join(world, torch.device("cpu"))
     assert not torch.distributed.is_initialized()
 
@@ -42,14 +42,14 @@ def test_who_started_this_process(monkeypatch):
     assert distributed.started() == World(5, 8, 1, 4)
 
 
-def test_what_a_process_said_is_passed_on(tmp_path, monkeypatch, capsys):
-    """The launcher's pages about a failed process become the one line that it said, or one on how it ended."""
+def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
+    """The launcher's pages about a failed process become its own line, or one on how it ended."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (tmp_path / "said.py").write_text(
+    (tmp_path / "refused.py").write_text(
         "import sys\nsys.stderr.write('error: no luck (here): try\\n')\nsys.exit(1)"
     )
     with pytest.raises(UserError, match=r"^no luck \(here\): try$"):
-        distributed.launch("said", 2)
+        distributed.launch("refused", 2)
     (tmp_path / "died.py").write_text("import os\nos.kill(os.getpid(), 9)")
     with pytest.raises(
         UserError, match=r"^a training process ended by SIGKILL \(train.processes\): run the same"
@@ -59,3 +59,49 @@ def test_what_a_process_said_is_passed_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         distributed.launch("broken", 1)
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A function that makes torch report so many GPUs."""
+    monkeypatch.setattr(hardware, "make_deterministic", lambda device: None)
+
+    def pretend(count, mps=False):
+        monkeypatch.setattr(hardware, "why_no_cuda", lambda: "")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_more_processes_than_gpus_are_refused(gpus, device):
+    """One GPU and two processes: the error says how many GPUs there are, and two ways out."""
+    gpus(1)
+    with pytest.raises(UserError) as caught:
+        distributed.check_devices(device, processes=2)
+    advice = "(params.yaml, train.processes): lower it, or set train.device to cpu"
+    assert str(caught.value) == f"2 processes need as many GPUs, and 1 is here {advice}"
+    gpus(2)
+    distributed.check_devices(device, processes=2)
+
+
+def test_several_processes_share_a_cpu_but_not_apples_gpu(gpus):
+    """Without a GPU the processes share the CPU; Apple's serves one process."""
+    gpus(0)
+    distributed.check_devices("auto", processes=2)
+    gpus(0, mps=True)
+    with pytest.raises(UserError, match=r"Apple's .* set it to 1, or train\.device to cpu$"):
+        distributed.check_devices("auto", processes=2)
+    distributed.check_devices("cpu", processes=2)
+
+
+def test_a_batch_too_small_for_the_processes_is_refused(monkeypatch):
+    """Each process needs two images of every batch."""
+    values = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    options = {"device": "cpu", "processes": 4, "threads": 1, "batch_size": 7}
+    with pytest.raises(UserError, match=r"^7 images are too few for 4 processes"):
+        distributed.start("stages.train", **options)

@@ -27,7 +27,7 @@ def small_net():
 
 def make(name, net, **changes):
     options = {"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "batch_size": 10}
-    return optim.make_optimizer(name, net, **options | changes)
+    return optim.make_optimizer(net, optimizer=name, **options | changes)
 
 
 def set_gradients(net, seed):
@@ -44,7 +44,7 @@ def rates(name, epochs=6, steps=4, warmup=0, validation=(), **changes):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         schedule = optim.make_schedule(
-            name, optimizer, epochs=epochs, steps=steps, warmup=warmup, **options
+            optimizer, schedule=name, epochs=epochs, steps=steps, warmup=warmup, **options
         )
         for epoch in range(epochs):
             for _ in range(steps):
@@ -93,7 +93,13 @@ def test_linear_and_cosine_end_at_zero():
         for epochs, steps in ((1, 1), (3, 5)):
             optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)
             schedule = optim.make_schedule(
-                name, optimizer, epochs=epochs, steps=steps, warmup=0, drop=0.5, drop_epochs=1
+                optimizer,
+                schedule=name,
+                epochs=epochs,
+                steps=steps,
+                warmup=0,
+                drop=0.5,
+                drop_epochs=1,
             )
             for _ in range(epochs * steps):
                 assert optimizer.param_groups[0]["lr"] > 0
@@ -126,7 +132,7 @@ def test_groups_of_different_rates_keep_their_ratios(name):
     optimizer = make("muon", small_net())
     before = [group["lr"] for group in optimizer.param_groups]
     schedule = optim.make_schedule(
-        name, optimizer, epochs=3, steps=2, warmup=0, drop=0.5, drop_epochs=1
+        optimizer, schedule=name, epochs=3, steps=2, warmup=0, drop=0.5, drop_epochs=1
     )
     shares = set()
     for _ in range(6):
@@ -152,7 +158,7 @@ def test_a_restored_schedule_gives_the_same_rates(optimizer_name, name, warmup):
     def start():
         optimizer = make(optimizer_name, small_net(), weight_decay=0.1)
         options = {"epochs": 4, "steps": 3, "warmup": warmup, "drop": 0.5, "drop_epochs": 1}
-        return optimizer, optim.make_schedule(name, optimizer, **options)
+        return optimizer, optim.make_schedule(optimizer, schedule=name, **options)
 
     def advance(optimizer, schedule):
         optimizer.step()

@@ -1,14 +1,17 @@
-"""What made a model: all that its bytes depend on, and nothing that differs between two equal runs."""
+"""What made a model: all that its bytes depend on, and nothing that differs between equal runs."""
 
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from ruamel.yaml import YAML
 
+from cifar import files
+from cifar.model import Provenance
 from cifar.training import provenance
 
 ROOT = Path(__file__).parents[2]
@@ -22,85 +25,71 @@ def data(tmp_path):
     return path
 
 
-def test_a_blob_is_named_as_git_names_it(tmp_path):
-    """The names of files are those that `git log --find-object` takes."""
-    for content in (b"", b"what is up, doc?", bytes(range(256)) * 500):
-        path = tmp_path / "file"
-        path.write_bytes(content)
-        done = subprocess.run(
-            ["git", "hash-object", path], capture_output=True, text=True, check=True
-        )
-        assert provenance.blob(content) == done.stdout.strip()
+def record(data, parameters=None):
+    options = {"threads": 2, "processes": 1}
+    return provenance.record(parameters or {}, [data], "cifar/models/vgg.py", CPU, **options)
 
 
-def test_the_facts_are_complete(data):
-    """Parameters, device with its instruction set, threads, versions, code and data are there, as plain JSON."""
-    facts = provenance.facts({"seed": 3}, CPU, 2, [data])
-    assert json.loads(json.dumps(facts)) == facts
-    assert facts["parameters"] == {"seed": 3}
-    assert (facts["device"], facts["threads"]) == (
-        f"cpu, {torch.backends.cpu.get_cpu_capability()}",
-        2,
-    )
-    assert facts["versions"].keys() == {"python", "numpy", "torch", "torchvision"}
-    assert torch.__version__.startswith(facts["versions"]["torch"])
-    assert facts["code"]["cifar/training/provenance.py"] == provenance.blob(
-        (ROOT / "cifar/training/provenance.py").read_bytes()
-    )
-    assert facts["data"] == {
-        str(data): "6ec9c2b0eb14010746c8bce8939303b382344b296206612eb8a907a37b2b2f37"
-    }
+def test_the_record_is_complete(data):
+    """Parameters, data, network file, device, threads and versions are there, as plain JSON."""
+    found = record(data, {"seed": 3})
+    assert files.parse_record(json.dumps(asdict(found)), Provenance, "x") == found
+    assert found.parameters == {"seed": 3}
+    assert found.device == f"cpu, {torch.backends.cpu.get_cpu_capability()}"
+    assert (found.threads, found.processes) == (2, 1)
+    assert found.versions.keys() == {"python", "numpy", "torch", "torchvision"}
+    assert torch.__version__.startswith(found.versions["torch"])
+    assert found.network_file == files.git_name((ROOT / "cifar/models/vgg.py").read_bytes())
+    pixels = "6ec9c2b0eb14010746c8bce8939303b382344b296206612eb8a907a37b2b2f37"
+    assert found.data == {str(data): pixels}
 
 
-def test_a_changed_network_is_said(capsys):
-    """A model whose network file has changed since, to other layers of the same shapes perhaps, is used with a note;
-    one with the same file, or without such facts, is used without."""
-    same = provenance.blob((ROOT / "cifar/models/fast.py").read_bytes())
-    for code in ({}, {"cifar/models/fast.py": same}, None, 3):
-        provenance.check_network(Path("m"), {"model": "fast", "made_by": {"code": code}})
-    provenance.check_network(Path("m"), {"model": "fast"})
-    assert capsys.readouterr().err == ""
-    provenance.check_network(
-        Path("m"), {"model": "fast", "made_by": {"code": {"cifar/models/fast.py": "0" * 40}}}
-    )
-    said = "note: m was trained with another cifar/models/fast.py (Git's object 000000000000)\n"
-    assert capsys.readouterr().err == said
-
-
-def test_other_data_is_another_fact(data):
+def test_other_data_is_another_record(data):
     """A changed byte of the data changes its sum."""
-    before = provenance.facts({}, CPU, 1, [data])["data"]
+    before = record(data)
     data.write_bytes(b"Pixels")
-    assert provenance.facts({}, CPU, 1, [data])["data"] != before
+    assert record(data).data != before.data
+
+
+def test_no_code_is_in_the_record(data):
+    """The record in the weights' file knows no other code than the network's own file."""
+    text = json.dumps(asdict(record(data)))
+    names = [files.git_name(path.read_bytes()) for path in ROOT.glob("cifar/**/*.py")]
+    assert [name for name in names if name in text] == [record(data).network_file]
 
 
 def test_the_loaded_code_is_the_stage_and_the_library(tmp_path):
-    """The files that count are the stage and every module of the library that it has loaded, by their place here."""
-    for folder, names in (("cifar", ["__init__", "provenance", "seeds", "files"]), ("stages", [])):
-        (tmp_path / folder).mkdir()
-        for name in names:
-            (tmp_path / folder / f"{name}.py").write_bytes(
-                (ROOT / folder / f"{name}.py").read_bytes()
-            )
-    script = "import math\nfrom cifar import provenance, seeds\nprint(*provenance.loaded_code())"
-    (tmp_path / "stages/own.py").write_text(script)
-    command = [sys.executable, "-m", "stages.own"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [
+    """The files that count are the stage and every module of the library that it has loaded."""
+    modules = [
         "cifar/__init__.py",
+        "cifar/dataset.py",
+        "cifar/files.py",
+        "cifar/model.py",
+        "cifar/training/__init__.py",
         "cifar/training/provenance.py",
         "cifar/training/seeds.py",
-        "stages/own.py",
     ]
+    for name in modules:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "stages").mkdir()
+    imports = "import math\nfrom cifar.training import provenance, seeds"
+    (tmp_path / "stages/own.py").write_text(f"{imports}\nprint(*provenance.code())")
+    command = [sys.executable, "-m", "stages.own"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*modules, "stages/own.py"]
 
 
 def test_the_code_of_a_model_is_what_training_depends_on(first_run):
-    """A model names the code that dvc.yaml has as the dependencies of train, but for the check of its parameters."""
+    """model.json names the code that dvc.yaml has as dependencies of train, and the network's own.
+
+    The sections of params.yaml are left out: what they say is in the parameters.
+    """
     stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["train"]
-    model = json.loads((first_run.project.path / "models/model.json").read_text())
+    made = json.loads((first_run.project.path / "models/model.json").read_text())
     declared = {
-        name.replace("${train.model}", model["model"])
+        name.replace("${train.model}", made["model"]["network"])
         for name in stage["deps"]
         if name.endswith(".py")
     }
-    assert model["made_by"]["code"].keys() == declared - {"cifar/params/train.py"}
+    assert made["code"].keys() == declared - {"cifar/params/train.py"}

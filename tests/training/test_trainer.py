@@ -1,4 +1,4 @@
-"""The training loop against one written by hand, what it keeps, when it stops, and how it goes on."""
+"""The training loop: against one written by hand, what it keeps, when it stops, how it resumes."""
 
 import copy
 import math
@@ -8,13 +8,22 @@ import torch
 from torch import nn
 
 from cifar import UserError
-from cifar.training import checkpoint, optim
-from cifar.training import trainer as training
+from cifar.training import checkpoint, optim, trainer
+from cifar.training.trainer import Trainer
 
 torch.set_num_threads(1)
 X = torch.randn(11, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(11) % 3
 LOSS = nn.CrossEntropyLoss()
+OFF = {
+    "processes": 1,
+    "all_reduce": lambda sums: sums,
+    "ema": 0.0,
+    "clip_norm": 0.0,
+    "monitor": "accuracy",
+    "keep": "last",
+    "patience": 0,
+}
 
 
 def make_net(seed=0):
@@ -33,36 +42,26 @@ def make_net(seed=0):
 def make_trainer(net=None, *, optimizer="sgd", schedule="constant", lr=0.05, epochs=4, **changes):
     """A trainer of steps of four, four and three images."""
     net = net or make_net()
-    made = optim.make_optimizer(
-        optimizer, net, lr=lr, momentum=0.9, nesterov=False, weight_decay=0.01, batch_size=4
-    )
-    planned = optim.make_schedule(
-        schedule, made, epochs=epochs, steps=3, warmup=0, drop=0.5, drop_epochs=1
-    )
-    options = {
-        "ema": 0.0,
-        "clip_norm": 0.0,
-        "monitor": "accuracy",
-        "keep": "last",
-        "patience": 0,
-    } | changes
-    return training.Trainer(net, net, made, planned, LOSS, 1, lambda sums: sums, **options)
+    options = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.01, "batch_size": 4}
+    made = optim.make_optimizer(net, optimizer=optimizer, lr=lr, **options)
+    plan = {"epochs": epochs, "steps": 3, "warmup": 0, "drop": 0.5, "drop_epochs": 1}
+    rates = optim.make_schedule(made, schedule=schedule, **plan)
+    return Trainer(net, net, made, rates, LOSS, **OFF | changes)
 
 
-def run(trainer, numbers=None, after_step=lambda *_: None):
-    """One epoch in an order and with dropout of its own; `numbers` stand for the validation's loss and accuracy."""
-    epoch = len(trainer.history) + 1
+def run(training, numbers=None, after_step=lambda *_: None):
+    """One epoch with its own order and dropout; `numbers` replace the validation's results."""
+    epoch = len(training.history) + 1
     torch.manual_seed(epoch)
-    batches = training.batches(
-        torch.randperm(11, generator=torch.Generator().manual_seed(epoch)), 4
-    )
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(epoch))
+    batches = trainer.split_order(order, 4)
 
     def validate(net):
         with torch.inference_mode():
             logits = net.eval()(X)
         return numbers or (LOSS(logits, Y).item(), (logits.argmax(1) == Y).double().mean().item())
 
-    return trainer.epoch(((X[i], Y[i], len(i)) for i in batches), validate, after_step)
+    return training.epoch(((X[i], Y[i], len(i)) for i in batches), validate, after_step)
 
 
 def same(one, other):
@@ -73,7 +72,7 @@ def same(one, other):
 @pytest.mark.parametrize("clip_norm", [0.0, 0.1])
 def test_an_epoch_is_that_of_a_loop_written_by_hand(clip_norm):
     """Weights and buffers after two epochs are those of a plain loop, bit for bit."""
-    trainer, net = make_trainer(schedule="onecycle", clip_norm=clip_norm), make_net()
+    training, net = make_trainer(schedule="onecycle", clip_norm=clip_norm), make_net()
     optimizer = torch.optim.SGD(
         [
             {"params": [net[0].weight, net[5].weight], "weight_decay": 0.01},
@@ -97,15 +96,15 @@ def test_an_epoch_is_that_of_a_loop_written_by_hand(clip_norm):
             optimizer.step()
             schedule.step()
         rate = optimizer.param_groups[0]["lr"]
-        assert run(trainer).lr != rate == trainer.optimizer.param_groups[0]["lr"]
-    assert same(trainer.net.state_dict(), net.state_dict())
+        assert run(training).lr != rate == training.optimizer.param_groups[0]["lr"]
+    assert same(training.net.state_dict(), net.state_dict())
 
 
 def test_no_steps_move_nothing():
     """A trainer that was made, and asked for its state, has left the network as it was."""
-    trainer = make_trainer(ema=0.5)
-    trainer.state()
-    assert same(trainer.net.state_dict(), make_net().state_dict())
+    training = make_trainer(ema=0.5)
+    training.state()
+    assert same(training.net.state_dict(), make_net().state_dict())
 
 
 def test_clipping_limits_the_gradient():
@@ -114,10 +113,8 @@ def test_clipping_limits_the_gradient():
         net = make_net()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        trainer = training.Trainer(
-            net, net, optimizer, schedule, LOSS, 1, torch.clone, 0.0, limit, "loss", "last", 0
-        )
-        trainer.steps([(X[:4], Y[:4], 4)], lambda *_: None)
+        training = Trainer(net, net, optimizer, schedule, LOSS, **OFF | {"clip_norm": limit})
+        training.steps([(X[:4], Y[:4], 4)], lambda *_: None)
         moves = [p - q for p, q in zip(net.parameters(), make_net().parameters(), strict=True)]
         length = math.sqrt(sum(move.square().sum().item() for move in moves))
         assert math.isclose(length, 0.5 * 0.01, rel_tol=1e-3) == clipped
@@ -127,10 +124,10 @@ def test_clipping_limits_the_gradient():
 def test_running_numbers_are_those_computed_afterwards(smoothing):
     """Loss, without smoothing, and accuracy are means over images, not batches, and so are a progress bar's numbers."""
     net, seen = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), []
-    trainer = make_trainer(net, lr=0.0)
-    trainer.loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
+    training = make_trainer(net, lr=0.0)
+    training.loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
     row = run(
-        trainer,
+        training,
         after_step=lambda count, *sums: seen.append((count, *(value.item() for value in sums))),
     )
     logits = net(X)
@@ -143,10 +140,10 @@ def test_running_numbers_are_those_computed_afterwards(smoothing):
 
 def test_averaged_weights_follow_the_formula():
     """Averaged weights start at those of the first step and then keep `ema` of themselves, buffers included."""
-    trainer, steps = make_trainer(ema=0.75), []
-    run(trainer, after_step=lambda *_: steps.append(copy.deepcopy(trainer.net.state_dict())))
-    average = trainer.current.state_dict()
-    assert same(trainer.net.state_dict(), steps[-1])
+    training, steps = make_trainer(ema=0.75), []
+    run(training, after_step=lambda *_: steps.append(copy.deepcopy(training.net.state_dict())))
+    average = training.current.state_dict()
+    assert same(training.net.state_dict(), steps[-1])
     for key, value in average.items():
         if value.is_floating_point():
             first, second, third = (step[key] for step in steps)
@@ -154,8 +151,8 @@ def test_averaged_weights_follow_the_formula():
                 value, 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third, atol=1e-7
             ), key
     assert not torch.equal(average["1.running_mean"], steps[-1]["1.running_mean"])
-    trainer.finish()
-    assert same(trainer.net.state_dict(), average)
+    training.finish()
+    assert same(training.net.state_dict(), average)
 
 
 @pytest.mark.parametrize(
@@ -166,32 +163,33 @@ def test_averaged_weights_follow_the_formula():
 def test_the_weights_of_the_right_epoch_are_kept(monitor, keep, kept, ema):
     """`best` gives the weights of the first epoch with the best watched number, `last` those of the last one."""
     numbers = [(0.9, 0.5), (0.8, 0.7), (0.7, 0.7), (0.5, 0.6), (0.6, 0.6)]  # loss and accuracy
-    trainer, states = make_trainer(monitor=monitor, keep=keep, ema=ema), []
+    training, states = make_trainer(monitor=monitor, keep=keep, ema=ema), []
     for row in numbers:
-        run(trainer, row)
-        states.append(copy.deepcopy(trainer.current.state_dict()))
-    assert trainer.finish().epoch == kept
-    assert same(trainer.net.state_dict(), states[kept - 1])
-    assert [(row.val_loss, row.val_accuracy) for row in trainer.history] == numbers
+        run(training, row)
+        states.append(copy.deepcopy(training.current.state_dict()))
+    assert training.finish().epoch == kept
+    assert same(training.net.state_dict(), states[kept - 1])
+    assert [(row.val_loss, row.val_accuracy) for row in training.history] == numbers
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 7), (1, 3), (2, 6), (3, 7)])
 def test_patience_counts_epochs_without_a_better_one(patience, epochs):
     """Training stops when the last `patience` epochs were no better than the best before; equal is not better."""
-    trainer = make_trainer(patience=patience, monitor="loss")
+    training = make_trainer(patience=patience, monitor="loss")
     for loss in (0.9, 0.8, 0.8, 0.7, 0.9, 0.8, 0.6):
-        if trainer.stopped():
+        if training.stopped():
             break
-        run(trainer, (loss, 0.5))
-    assert len(trainer.history) == epochs
-    assert trainer.stopped() == (epochs < 7)
+        run(training, (loss, 0.5))
+    assert len(training.history) == epochs
+    assert training.stopped() == (epochs < 7)
 
 
 def test_the_plateau_schedule_looks_at_validation():
     """The rate falls after an epoch without a better watched number, and a row tells the rate of its own epoch."""
-    trainer = make_trainer(schedule="plateau", monitor="accuracy")
+    training = make_trainer(schedule="plateau", monitor="accuracy")
     rates = [
-        run(trainer, row).lr for row in ((0.9, 0.5), (0.8, 0.5), (0.7, 0.6), (0.6, 0.6), (0.5, 0.7))
+        run(training, row).lr
+        for row in ((0.9, 0.5), (0.8, 0.5), (0.7, 0.6), (0.6, 0.6), (0.5, 0.7))
     ]
     assert rates == [0.05, 0.05, 0.025, 0.025, 0.0125]
 
@@ -199,11 +197,11 @@ def test_the_plateau_schedule_looks_at_validation():
 def test_a_loss_that_is_not_finite_is_an_error():
     """A training or validation loss of NaN or infinity is one line that names epoch and parameter."""
     for numbers in ((math.nan, 0.1), (math.inf, 0.1)):
-        trainer = make_trainer()
-        run(trainer)
+        training = make_trainer()
+        run(training)
         with pytest.raises(UserError, match=r"not finite in epoch 2 \(params\.yaml, train\.lr\)"):
-            run(trainer, numbers)
-        assert len(trainer.history) == 1
+            run(training, numbers)
+        assert len(training.history) == 1
     with pytest.raises(UserError, match="not finite in epoch 1"):
         run(make_trainer(lr=1e30), (1.0, 0.1))
 
@@ -244,35 +242,40 @@ def test_a_training_goes_on_with_the_same_bits(optimizer, schedule, ema, keep, t
 def test_batches_hold_every_image_once(count, size, sizes):
     """Every image comes once, in the order given, and a last batch of one joins the one before it."""
     order = torch.randperm(count)
-    batches = list(training.batches(order, size))
+    batches = list(trainer.split_order(order, size))
     assert [len(batch) for batch in batches] == sizes
-    assert len(sizes) == training.steps_per_epoch(count, size)
+    assert len(sizes) == trainer.steps_per_epoch(count, size)
     assert torch.equal(torch.cat(batches), order)
 
 
 def test_several_processes_have_two_images_each():
     """A last batch with fewer than two images for each process joins the one before it too."""
-    assert [len(batch) for batch in training.batches(torch.arange(25), 8, least=4)] == [8, 8, 9]
-    assert [len(batch) for batch in training.batches(torch.arange(27), 8, least=4)] == [8, 8, 11]
-    assert [len(batch) for batch in training.batches(torch.arange(28), 8, least=4)] == [8, 8, 8, 4]
-    assert training.steps_per_epoch(27, 8, least=4) == 3
+    assert [len(batch) for batch in trainer.split_order(torch.arange(25), 8, least=4)] == [8, 8, 9]
+    assert [len(batch) for batch in trainer.split_order(torch.arange(27), 8, least=4)] == [8, 8, 11]
+    assert [len(batch) for batch in trainer.split_order(torch.arange(28), 8, least=4)] == [
+        8,
+        8,
+        8,
+        4,
+    ]
+    assert trainer.steps_per_epoch(27, 8, least=4) == 3
 
 
 def test_no_batch_of_one():
     """Whatever the numbers of images and of images per step, above one of each, no batch has one image."""
     for count in range(2, 40):
         for size in range(2, 45):
-            lengths = [len(batch) for batch in training.batches(torch.arange(count), size)]
+            lengths = [len(batch) for batch in trainer.split_order(torch.arange(count), size)]
             assert min(lengths) > 1
             assert sum(lengths) == count
-            assert len(lengths) == training.steps_per_epoch(count, size)
+            assert len(lengths) == trainer.steps_per_epoch(count, size)
 
 
 def test_metrics_of_an_ensemble_are_means():
     """The numbers of one network are those of its kept epoch, those of several their means, rounded to five places."""
-    first = training.Epoch(3, 0.1, 0.5, 0.25, 1.0, 0.123456789)
-    second = training.Epoch(4, 0.1, 0.75, 0.5, 1.5, 0.5)
-    one, two = training.metrics([first]), training.metrics([first, second])
+    first = trainer.Epoch(3, 0.1, 0.5, 0.25, 1.0, 0.123456789)
+    second = trainer.Epoch(4, 0.1, 0.75, 0.5, 1.5, 0.5)
+    one, two = trainer.metrics([first]), trainer.metrics([first, second])
     assert one == {
         "epoch": 3,
         "train": {"loss": 0.5, "accuracy": 0.25},
@@ -284,14 +287,3 @@ def test_metrics_of_an_ensemble_are_means():
         "val": {"loss": 1.25, "accuracy": 0.31173},
     }
     assert isinstance(one["epoch"], int)
-
-
-def test_metrics_may_hold_the_top5_accuracy():
-    """Top-5 accuracies of the networks come in as one more number of the validation part, their mean."""
-    row = training.Epoch(1, 0.1, 0.5, 0.25, 1.0, 0.5)
-    assert training.metrics([row, row], [0.5, 0.75])["val"] == {
-        "loss": 1.0,
-        "accuracy": 0.5,
-        "top5_accuracy": 0.625,
-    }
-    assert "top5_accuracy" not in training.metrics([row])["val"]

@@ -1,0 +1,54 @@
+"""A valid record of a small model, for tests that need one."""
+
+from dataclasses import replace
+
+from cifar import networks
+from cifar.dataset import Dataset
+from cifar.model import FORMAT, Model, NetworkOptions, Provenance
+
+DATASET = Dataset(
+    name="images",
+    classes=("ä", "b", "c"),
+    image_size=8,
+    channels=1,
+    normalize="standardize",
+    mean=(0.1 + 0.2,),
+    std=(0.2,),
+)
+OPTIONS = NetworkOptions(depth=1, width=2, batch_norm=True)
+PROVENANCE = Provenance(
+    parameters={"seed": 0, "train": {"model": "vgg"}},
+    data={"data/processed/train/images.npy": "0" * 64},
+    network_file="0" * 40,
+    device="cpu, DEFAULT",
+    threads=1,
+    processes=1,
+    versions={"python": "3.11.0"},
+)
+
+
+def make(*seeds, **options):
+    """Small networks of these seeds."""
+    chosen = replace(OPTIONS, **options)
+    return [networks.build("vgg", DATASET.shape, chosen, seed) for seed in seeds]
+
+
+def record(ensemble=1, **changes):
+    """What a model file says of so many of these networks."""
+    fields = {
+        "format": FORMAT,
+        "network": "vgg",
+        "dataset": DATASET,
+        "options": OPTIONS,
+        "layers": networks.summarize(*make(0), DATASET.shape),
+        "ensemble": ensemble,
+        "epochs": (1,) * ensemble,
+        "temperature": 1.5,
+        "provenance": PROVENANCE,
+    }
+    return Model(**fields | changes)
+
+
+def write(path, nets, **changes):
+    """A model file of these networks."""
+    path.write_bytes(networks.dump(nets, record(len(nets), **changes)))
