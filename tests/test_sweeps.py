@@ -18,7 +18,7 @@ def work_off(project, experiments):
     try:
         # The worker keeps what it could print to.
         project.run("bash", "-c", "dvc queue start > /dev/null 2>&1")
-        deadline = time.monotonic() + 6000
+        deadline = time.monotonic() + 3600  # however busy the machine is0
         while len(names := finished(project)) < experiments:
             status = project.run("dvc", "queue", "status", ok=False).stdout
             assert time.monotonic() < deadline, status
@@ -142,6 +142,7 @@ def test_nothing_to_compare(project):
     """Before the first run there is one line that says how to make one."""
     for path in (project.path / "metrics").glob("*.json"):
         path.unlink()
+    (project.path / "note").write_text("without the committed result\n")
     project.commit()
     done = project.run("python", "-m", "tools.compare", ok=False)
     assert done.returncode == 1 and not done.stdout
