@@ -54,7 +54,8 @@ class Classifier:
             UserError: no such file, a damaged one, or no such device.
         """
         self.device = hardware.pick(device, "--device")
-        self.nets, self.model = networks.load(Path(path))
+        self.path = Path(path)
+        self.nets, self.model = networks.load(self.path)
         for net in self.nets:
             net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dataset = self.model.dataset
@@ -97,10 +98,15 @@ class Classifier:
             yield Prediction(label, ranked[label], ranked)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (N, classes), in the order of the labels."""
+        """Calibrated probabilities (N, classes), in the order of the labels.
+
+        Raises:
+            UserError: the networks overflow on these images.
+        """
         images = torch.from_numpy(pixels)
         logits = [inference.predict(net, images, self.normalize) for net in self.nets]
         average = inference.average(logits)
+        inference.check_finite(average, self.path)
         return inference.probabilities(average, self.model.temperature).cpu().numpy()
 
     def decode(self, image: Picture) -> np.ndarray:
@@ -110,7 +116,7 @@ class Classifier:
             pixels = pictures.decode(content_of(image), dataset.image_size)
         except (ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            kind = type(image).__name__
+            kind = "an array" if isinstance(image, np.ndarray) else "a Pillow image"
             name = kind if isinstance(image, Image.Image | np.ndarray) else os.fspath(image)
             raise UserError(f"{reason} ({name}): fix or omit this image") from None
         return pixels if dataset.channels == 3 else pictures.grey(pixels)

@@ -39,6 +39,7 @@ def main() -> None:
     if p.tta == "flip":
         mirrored = [inference.predict(net, images, mirror) for net in nets]
     logits = inference.average(members)
+    inference.check_finite(logits, WEIGHTS)
     predictions = Predictions.of(names, logits, labels, model.temperature)
 
     numbers = metrics.summarize(logits, labels)

@@ -76,12 +76,17 @@ def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
 def pixels(predictions: pd.DataFrame) -> Figure:
     maps = files.read_array(PLOTS / "gradients.npy")
     images, captions = most_confident(predictions, len(maps))
+    if maps.shape != images.shape[:3] or maps.dtype != np.uint8:
+        raise tables.damaged(PLOTS / "gradients.npy", "not of these mistakes", "evaluate")
     return tiles.sensitivity(images, maps, captions)
 
 
 def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, list[str]]:
     """The images and captions of the most confident wrong predictions."""
     images = files.read_array(DATA / "test" / "images.npy")
+    if len(images) != len(predictions):
+        problem = f"{len(predictions)} rows for {len(images)} test images"
+        raise tables.damaged(PLOTS / "predictions.csv", problem, "evaluate")
     right = tables.right(predictions)
     worst = calibration.confident_mistakes(predictions["confidence"].to_numpy(), right, count)
     rows = predictions.iloc[worst]

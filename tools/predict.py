@@ -138,7 +138,7 @@ def write_lines(predictions: Iterator[tuple[Path, Prediction]], files: Files, to
 def write_csv(predictions: Iterator[tuple[Path, Prediction]], files: Files, top: int) -> None:
     """One row a picture: image, predicted, confidence, predicted_2, confidence_2 and so on."""
     ranks = [f"{part}_{rank}" for rank in range(2, top + 1) for part in ("predicted", "confidence")]
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     sys.stdout.write("\ufeff")  # without it Excel takes UTF-8 for another encoding
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "predicted", "confidence", *ranks])

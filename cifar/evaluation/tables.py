@@ -77,8 +77,10 @@ def read_result(path: Path) -> Evaluation:
     """The test numbers.
 
     Raises:
-        UserError: damaged, or not such a record.
+        UserError: there are none, or damaged ones.
     """
+    if not path.exists():
+        raise UserError(f"no test numbers ({path}): `dvc repro evaluate` makes them")
     return files.read_record(path, Evaluation)
 
 

@@ -18,7 +18,7 @@ def samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], colu
     """The first training images of each class, one row a class, in blocks of 25 rows."""
     rows = min(ROWS, len(classes))
     blocks = -(-len(classes) // rows)
-    size = max(3.2, blocks * (0.62 * columns + 1.3)), 0.62 * rows + 0.4
+    size = max(3.2, blocks * (0.62 * columns + 1.4)), 0.62 * rows + 0.4
     figure, axes = plt.subplots(1, blocks, figsize=size, squeeze=False)
     for block, axis in enumerate(axes[0]):
         names = list(classes[block * rows : (block + 1) * rows])
