@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Interval, MinLen
 
 MAX_SIDE = 4096  # pixels; a record that claims more is damaged
 BIDI = (
@@ -50,8 +50,8 @@ class Dataset:
     image_size: Annotated[int, Interval(ge=1, le=MAX_SIDE)]
     channels: int
     normalize: str
-    mean: tuple[float, ...]
-    std: tuple[Annotated[float, Gt(0)], ...]
+    mean: tuple[Annotated[float, Interval(ge=0, le=1)], ...]
+    std: tuple[Annotated[float, Interval(ge=1e-9, le=1)], ...]
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from cifar import UserError
 
 PIXELS = 1000 * 64 * 64  # of one batch at most; a batch has at most 1,000 images
 MAX_BATCH = 1000
@@ -33,6 +36,21 @@ def average(members: list[Tensor]) -> Tensor:
         return members[0]
     logs = torch.stack([logits.cpu().double().log_softmax(1) for logits in members])
     return logs.logsumexp(0) - math.log(len(members))
+
+
+def check_finite(logits: Tensor, path: Path) -> None:
+    """Refuse what a network with overflowing weights returns.
+
+    Args:
+        path: of the model file, for the message.
+
+    Raises:
+        UserError: NaN or infinity among the logits.
+    """
+    if not logits.isfinite().all():
+        raise UserError(
+            f"the network's outputs are not finite ({path}): train again at a lower learning rate"
+        )
 
 
 def probabilities(logits: Tensor, temperature: float) -> Tensor:

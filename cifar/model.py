@@ -111,7 +111,7 @@ class Model:
     layers: tuple[Layer, ...]
     ensemble: Annotated[int, Interval(ge=1, le=100)]
     epochs: Annotated[tuple[Annotated[int, Interval(ge=1)], ...], MinLen(1)]
-    temperature: Annotated[float, Interval(gt=0, le=1000)]
+    temperature: Annotated[float, Interval(ge=0.001, le=1000)]
     provenance: Provenance
 
     def __post_init__(self) -> None:

@@ -9,9 +9,10 @@ from cifar import stage  # isort: skip  first, to report errors of the imports b
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cifar import files, hardware, inference, networks, params, tensors
-from cifar.evaluation import calibration, card, metrics
+from cifar.evaluation import calibration, card, metrics, tables
 from cifar.evaluation.predictions import Predictions
 from cifar.params.evaluate import Evaluate
 
@@ -26,30 +27,36 @@ def main() -> None:
     nets, model = networks.load(WEIGHTS)
     for net in nets:
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = tensors.to_device(files.read_array(TEST / "images.npy"), device)
-    labels = tensors.to_device(files.read_array(TEST / "labels.npy"), device)
+    images = tensors.from_disk(files.read_array(TEST / "images.npy"))  # read batch by batch
+    labels = tensors.from_disk(files.read_array(TEST / "labels.npy"))
     names = files.read_array(TEST / "names.npy").tolist()
-    classes = model.dataset.classes
-    normalize = tensors.normalizer(model.dataset.mean, model.dataset.std, device)
+    dataset = model.dataset
+    normalize = tensors.normalizer(dataset.mean, dataset.std, device)
+
+    def mirror(batch: Tensor) -> Tensor:
+        return normalize(batch.flip(2))
 
     members = [inference.predict(net, images, normalize) for net in nets]
     mirrored = []
     if p.tta == "flip":
-        mirrored = [inference.predict(net, images.flip(2), normalize) for net in nets]
+        mirrored = [inference.predict(net, images, mirror) for net in nets]
     logits = inference.average(members)
+    inference.check_finite(logits, WEIGHTS)
     predictions = Predictions.of(names, logits, labels, model.temperature)
 
     numbers = metrics.summarize(logits, labels)
     numbers |= metrics.summarize_calibration(logits, labels, predictions)
     numbers |= metrics.summarize_members(members, mirrored, labels)
-    results = metrics.per_class(predictions.choices, predictions.labels, classes)
+    results = metrics.per_class(predictions.choices, predictions.labels, dataset.classes)
+    worst = calibration.confident_mistakes(predictions.confidences, predictions.right, MISTAKES)
+    gradients = metrics.sensitivity(nets, images[worst], normalize)
     checksum = files.short_sha256(WEIGHTS.read_bytes())
     files.write_json("metrics/test.json", {"test": numbers, "model": checksum})
-    files.write_csv("plots/predictions.csv", Predictions.COLUMNS, predictions.rows(classes))
-    files.write_csv("plots/classes.csv", metrics.CLASS_COLUMNS, results)
+    rows = predictions.rows(dataset.classes)
+    files.write_csv("plots/predictions.csv", list(tables.PREDICTIONS), rows)
+    files.write_csv("plots/classes.csv", list(tables.CLASSES), results)
     files.write_bytes("models/card.md", card.text(model, numbers, results).encode())
-    worst = calibration.confident_mistakes(predictions.confidences, predictions.right, MISTAKES)
-    files.write_array("plots/gradients.npy", metrics.sensitivity(nets, images[worst], normalize))
+    files.write_array("plots/gradients.npy", gradients)
     print(
         f"test accuracy {numbers['accuracy']:.2%} (95 % interval {numbers['accuracy_low']:.2%} to "
         f"{numbers['accuracy_high']:.2%}, n = {len(labels):,}), loss {numbers['loss']:.3f}"

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from safetensors.numpy import load
 
 from cifar import files, params
-from cifar.evaluation import calibration, charts, tiles
+from cifar.evaluation import calibration, charts, tables, tiles
+from cifar.evaluation.tables import Numbers
 from cifar.model import Model, read
 from cifar.params.plot import Plot
 
@@ -22,16 +23,16 @@ WEIGHTS = Path("models/model.safetensors")
 def main() -> None:
     p, _ = params.load(Plot)
     model = read(WEIGHTS)
-    test = files.read_json("metrics/test.json")["test"]
-    history = pd.read_csv(PLOTS / "history.csv")
-    text = {"image": str, "actual": str, "predicted": str}
-    predictions = pd.read_csv(PLOTS / "predictions.csv", dtype=text, keep_default_na=False)
-    names = [charts.shorten(name) for name in model.dataset.classes]
+    names = model.dataset.classes
+    test = tables.read_result(Path("metrics/test.json")).test
+    histories = tables.read_history(PLOTS / "history.csv", model.epochs)
+    predictions = tables.read_predictions(PLOTS / "predictions.csv", names)
+    classes = tables.read_classes(PLOTS / "classes.csv", names)
     figures = {
-        "curves": charts.curves([part for _, part in history.groupby("network")], model.epochs),
-        "confusion": confusion(predictions, model.dataset.classes, test),
-        "classes": classes(test),
-        "calibration": calibrated(predictions),
+        "curves": charts.curves(histories, model.epochs),
+        "confusion": confusion(predictions, names, test),
+        "classes": charts.classes(classes, test.accuracy),
+        "calibration": calibrated(predictions, test),
         "samples": samples(p, names),
         "mistakes": mistakes(p, predictions),
         "pixels": pixels(predictions),
@@ -42,67 +43,78 @@ def main() -> None:
             charts.save(figure, handle, p.dpi)
 
 
-def confusion(predictions: pd.DataFrame, classes: list[str], test: dict[str, float]) -> Figure:
-    table = pd.crosstab(predictions["actual"], predictions["predicted"]).reindex(
-        index=classes, columns=classes, fill_value=0
+def confusion(predictions: pd.DataFrame, names: tuple[str, ...], test: Numbers) -> Figure:
+    counts = pd.crosstab(predictions["actual"], predictions["predicted"])
+    matrix = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
+    title = f"Confusion on the test images: {test.accuracy:.2%} are right"
+    return charts.confusion(matrix, names, title)
+
+
+def calibrated(predictions: pd.DataFrame, test: Numbers) -> Figure:
+    right = tables.right(predictions)
+    return charts.calibration(
+        calibration.bins(predictions["confidence"].to_numpy(), right),
+        calibration.bins(predictions["raw_confidence"].to_numpy(), right),
+        test.calibration_error,
+        test.raw_calibration_error,
     )
-    title = f"Confusion on the test images: {test['accuracy']:.2%} are right"
-    return charts.confusion(table.to_numpy(), classes, title)
 
 
-def classes(test: dict[str, float]) -> Figure:
-    table = pd.read_csv(PLOTS / "classes.csv", dtype={"class": str}, keep_default_na=False)
-    table = table[table["images"] > 0]  # of a class without test images nothing was measured
-    intervals = table[["accuracy_low", "accuracy_high"]].to_numpy()
-    return charts.classes(
-        table["class"].tolist(), table["accuracy"].to_numpy(), intervals, test["accuracy"]
-    )
-
-
-def calibrated(predictions: pd.DataFrame) -> Figure:
-    right = (predictions["actual"] == predictions["predicted"]).to_numpy()
-    found = calibration.bins(predictions["confidence"].to_numpy(), right)
-    return charts.calibration(found, calibration.expected_error(found))
-
-
-def samples(p: Plot, names: list[str]) -> Figure:
-    images, labels = (
-        files.read_array(DATA / "train" / f"{name}.npy") for name in ("images", "labels")
-    )
-    return tiles.samples(images, np.asarray(labels), names, p.samples_per_class)
-
-
-def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, list[str]]:
-    """The images and captions of the wrong predictions that the network was surest of."""
-    right = (predictions["actual"] == predictions["predicted"]).to_numpy()
-    worst = calibration.confident_mistakes(predictions["confidence"].to_numpy(), right, count)
-    captions = [
-        f"{charts.shorten(actual)}, seen as\n{charts.shorten(predicted)} ({confidence:.0%})"
-        for _, actual, predicted, confidence in predictions.iloc[worst].itertuples(index=False)
-    ]
-    return files.read_array(DATA / "test" / "images.npy")[worst], captions
+def samples(p: Plot, names: tuple[str, ...]) -> Figure:
+    images = files.read_array(DATA / "train" / "images.npy")
+    labels = np.asarray(files.read_array(DATA / "train" / "labels.npy"))
+    short = [charts.shorten(name) for name in names]
+    return tiles.samples(images, labels, short, p.samples_per_class)
 
 
 def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
     images, captions = most_confident(predictions, p.mistakes)
-    count = int((predictions["actual"] != predictions["predicted"]).sum())
-    title = f"The most confident of {count} mistakes among {len(predictions)} test images"
-    return tiles.mistakes(images, captions, title)
+    count = int((~tables.right(predictions)).sum())
+    total = stage.plural(len(predictions), "test image")
+    title = f"The most confident of {stage.plural(count, 'mistake')} on {total}"
+    return tiles.mistakes(images, captions, title if count else f"No mistakes on {total}")
 
 
 def pixels(predictions: pd.DataFrame) -> Figure:
     maps = files.read_array(PLOTS / "gradients.npy")
     images, captions = most_confident(predictions, len(maps))
+    if maps.shape != images.shape[:3] or maps.dtype != np.uint8:
+        raise tables.damaged(PLOTS / "gradients.npy", "not of these mistakes", "evaluate")
     return tiles.sensitivity(images, maps, captions)
 
 
+def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, list[str]]:
+    """The images and captions of the most confident wrong predictions."""
+    images = files.read_array(DATA / "test" / "images.npy")
+    if len(images) != len(predictions):
+        problem = f"{len(predictions)} rows for {len(images)} test images"
+        raise tables.damaged(PLOTS / "predictions.csv", problem, "evaluate")
+    right = tables.right(predictions)
+    worst = calibration.confident_mistakes(predictions["confidence"].to_numpy(), right, count)
+    rows = predictions.iloc[worst]
+    columns = (rows["actual"], rows["predicted"], rows["confidence"])
+    captions = [
+        f"{charts.shorten(actual)}, seen as\n{charts.shorten(predicted)} ({confidence:.0%})"
+        for actual, predicted, confidence in zip(*columns, strict=True)
+    ]
+    return images[worst], captions
+
+
 def first_filters(model: Model) -> np.ndarray:
-    """The weights (N, C, h, w) of the first convolution; none if the network has no convolution."""
-    first = next((layer.name for layer in model.layers if layer.kind.startswith("Conv")), None)
-    if first is None:
-        return np.zeros((0, 1, 1, 1), np.float32)
+    """The weights (N, C, h, w) of the first convolution, or of a dense layer that sees all pixels.
+
+    None (0, 1, 1, 1) if the network begins with neither.
+    """
+    weights = load(WEIGHTS.read_bytes())
+    shape = model.dataset.channels, model.dataset.image_size, model.dataset.image_size
     prefix = "0." if model.ensemble > 1 else ""
-    return load(WEIGHTS.read_bytes())[f"{prefix}{first}.weight"]
+    for layer in model.layers:
+        weight = weights.get(f"{prefix}{layer.name}.weight")
+        if weight is not None and layer.kind == "Conv2d":
+            return weight
+        if weight is not None and layer.kind == "Linear" and weight.shape[1] == np.prod(shape):
+            return weight.reshape(-1, *shape)
+    return np.zeros((0, 1, 1, 1), np.float32)
 
 
 if __name__ == "__main__":

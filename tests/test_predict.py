@@ -1,4 +1,4 @@
-"""tools/predict.py: classes of picture files from the model file alone, with the pixels of the pipeline."""
+"""tools/predict.py: classes of picture files from the model file alone."""
 
 import csv
 import io
@@ -8,18 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import modelfile
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cifar import UserError, hardware, networks, tensors
-from cifar.data import pictures
-from cifar.evaluation import metrics
-from tools import predict as tools
+from cifar import UserError, hardware, inference, networks, tensors
+from tools import predict as tool
 
 ROOT = Path(__file__).parent.parent
-CLASSES = ["cat", "dog", "ship", "bird"]
 
 
 @pytest.fixture
@@ -29,8 +27,8 @@ def predict(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hardware, "set_threads", lambda _: torch.set_num_threads(1))
 
     def run(*options):
-        monkeypatch.setattr(sys, "argv", ["predict", *options])
-        tools.main()
+        monkeypatch.setattr(sys, "argv", ["predict", "--device", "cpu", *options])
+        tool.main()
         printed, errors = capsys.readouterr()
         assert errors == ""
         return printed
@@ -38,38 +36,20 @@ def predict(tmp_path, monkeypatch, capsys):
     return run
 
 
-def make_model(path, channels, count):
-    """A model file of `count` small networks for 12x12 pixels, and the description in it."""
-    arguments = {
-        "num_classes": 4,
-        "in_channels": channels,
-        "image_size": 12,
-        "depth": 1,
-        "width": 4,
+def run(folder, *options):
+    """The command as a process of its own."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
     }
-    arguments |= {"dropout": 0.0, "dropout_step": 0.0, "batch_norm": True}
-    description = {
-        "model": "vgg",
-        "arguments": arguments,
-        "ensemble": count,
-        "classes": CLASSES,
-        "channels": channels,
-    }
-    description |= {
-        "image_size": 12,
-        "mean": [0.4, 0.5, 0.6][:channels],
-        "std": [0.2, 0.25, 0.3][:channels],
-    }
-    path.write_bytes(
-        networks.weights(
-            [networks.build("vgg", arguments, seed) for seed in range(count)], description
-        )
-    )
-    return description
+    command = [sys.executable, "-m", "tools.predict", "--device", "cpu", *options]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=600)
 
 
 def make_pictures(folder, channels, count=7):
     """Random pictures of 12x12 pixels as PNG files; their pixels (N, 12, 12, channels)."""
+    folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (count, 12, 12, channels), dtype=np.uint8)
     for number, image in enumerate(images):
         Image.fromarray(image.squeeze()).save(folder / f"{number}.png")
@@ -77,116 +57,128 @@ def make_pictures(folder, channels, count=7):
 
 
 @pytest.mark.parametrize(("channels", "members"), [(3, 1), (1, 2)])
-def test_probabilities_are_those_of_the_pipeline(channels, members, tmp_path, predict):
-    """A picture file and the same pixels in the pipeline's arrays get the same probabilities, in colour and in grey,
-    from one network and from several, whatever the batches; another folder to start in changes nothing."""
-    (tmp_path / "in" / "deep").mkdir(parents=True)
-    description = make_model(tmp_path / "own.safetensors", channels, members)
+def test_probabilities_are_those_of_the_pipeline(channels, members, tmp_path, predict, monkeypatch):
+    """A picture file gets the calibrated probabilities of the same pixels in the pipeline.
+
+    In colour and in grey, from one network and from several, whatever the batches.
+    """
+    model = modelfile.record(channels, members=members, temperature=0.2)
+    modelfile.write(tmp_path / "own.safetensors", model)
     images = make_pictures(tmp_path / "in" / "deep", channels)
     nets, _ = networks.load(tmp_path / "own.safetensors")
-    normalize = tensors.normalizer(description["mean"], description["std"], torch.device("cpu"))
+    normalize = tensors.normalizer(model.dataset.mean, model.dataset.std, torch.device("cpu"))
     pixels = torch.from_numpy(images)
-    shares = metrics.average(
-        [metrics.predict(net, pixels, normalize, 1000) for net in nets]
-    ).softmax(1)
-    options = (
-        "--json",
-        "--top",
-        "4",
-        "--device",
-        "cpu",
-        "--batch-size",
-        "3",
-        "--model",
-        "own.safetensors",
-        "in",
-    )
-    found = json.loads(predict(*options))
-    assert found["unreadable"] == {} and len(found["predictions"]) == len(images)
-    for number, (one, expected) in enumerate(
-        zip(found["predictions"], shares.tolist(), strict=True)
-    ):
-        assert one["image"] == f"in/deep/{number}.png"
-        got = {choice["class"]: choice["probability"] for choice in one["classes"]}
-        assert got == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=1e-6)
+    logits = inference.average([inference.predict(net, pixels, normalize) for net in nets])
+    expected = (logits / 0.2).softmax(1).tolist()
+    monkeypatch.setattr(inference, "batch_size", lambda _: 3)
+    printed = json.loads(predict("--json", "--top", "4", "--model", "own.safetensors", "in"))
+    assert printed["unreadable"] == {} and len(printed["predictions"]) == len(images)
+    for number, (row, wanted) in enumerate(zip(printed["predictions"], expected, strict=True)):
+        assert row["image"] == f"in/deep/{number}.png"
+        got = {choice["class"]: choice["probability"] for choice in row["classes"]}
+        assert got == pytest.approx(dict(zip(modelfile.CLASSES, wanted, strict=True)), abs=1e-6)
         assert list(got.values()) == sorted(got.values(), reverse=True)
 
 
 def test_tables_name_the_winner_and_the_runners_up(tmp_path, predict):
-    """The CSV and the plain table have the same classes, in the order of their probabilities."""
-    make_model(tmp_path / "m", 3, 1)
+    """The CSV and the plain lines have the same classes, in the order of their probabilities."""
+    modelfile.write(tmp_path / "m", modelfile.record())
     make_pictures(tmp_path, 3, 2)
-    rows = list(
-        csv.DictReader(
-            io.StringIO(predict("--csv", "--top", "2", "--model", "m", "0.png", "1.png"))
-        )
-    )
-    assert [row["image"] for row in rows] == ["0.png", "1.png"]
+    text = predict("--csv", "--top", "2", "--model", "m", "0.png", "1.png")
+    rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))))
+    assert text[0] == "\ufeff" and [row["image"] for row in rows] == ["0.png", "1.png"]
     assert list(rows[0]) == ["image", "predicted", "confidence", "predicted_2", "confidence_2"]
     lines = predict("--top", "2", "--model", "m", "0.png", "1.png").splitlines()
     for row, line in zip(rows, lines, strict=True):
         first, second = (f"{float(row[key]):.1%}" for key in ("confidence", "confidence_2"))
         assert line == f"{row['image']}: {row['predicted']} {first} ({row['predicted_2']} {second})"
+    (line,) = predict("--top", "1", "--model", "m", "0.png").splitlines()
+    assert "(" not in line
+    line = predict("--top", "99", "--model", "m", "0.png")
+    assert all(name in line for name in modelfile.CLASSES)
 
 
-def test_bad_files_are_listed_and_the_others_are_classified(tmp_path):
-    """What is no picture is listed at the end with its reason, hidden files are left out, a picture far larger than
-    the network's is named in a note, and the code says that something was wrong."""
-    make_model(tmp_path / "m", 3, 1)
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a"])
+def test_a_spreadsheet_finds_no_formula(name, tmp_path, predict):
+    """A class or file that a spreadsheet would compute has an apostrophe in front, in CSV only."""
+    modelfile.write(tmp_path / "m", modelfile.record(classes=(name, "b")))
+    make_pictures(tmp_path, 3, 1)[0]
+    (tmp_path / "0.png").rename(tmp_path / f"{name}.png")
+    text = predict("--csv", "--top", "2", "--model", "m", "--", f"{name}.png")
+    (row,) = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
+    assert row["image"] == f"'{name}.png"
+    assert f"'{name}" in (row["predicted"], row["predicted_2"])
+    plain = json.loads(predict("--json", "--top", "2", "--model", "m", "--", f"{name}.png"))
+    assert plain["predictions"][0]["image"] == f"{name}.png"
+    assert {choice["class"] for choice in plain["predictions"][0]["classes"]} == {name, "b"}
+
+
+def test_other_files_in_a_folder_are_skipped(tmp_path):
+    """What is no picture in a folder has a note, hidden files have none, and the code is 0."""
+    modelfile.write(tmp_path / "m", modelfile.record())
     folder = tmp_path / "some pictures"
-    folder.mkdir()
     make_pictures(folder, 3, 2)
     (folder / "notes.txt").write_text("no picture")
     (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:60])
     (folder / ".hidden").write_text("")
     Image.new("RGB", (400, 48)).save(folder / "large.jpg")
     Image.new("RGB", (400, 47)).save(folder / "not so large.jpg")
-    command = [sys.executable, "-m", "tools.predict", "--json", "--model", "m", str(folder)]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-    )
-    found = json.loads(done.stdout)
-    names = [Path(one["image"]).name for one in found["predictions"]]
+    done = run(tmp_path, "--json", "--model", "m", str(folder))
+    printed = json.loads(done.stdout)
+    names = [Path(row["image"]).name for row in printed["predictions"]]
     assert names == ["0.png", "1.png", "large.jpg", "not so large.jpg"]
-    assert {Path(path).name for path in found["unreadable"]} == {"notes.txt", "cut.png"}
-    note, *listed, error = done.stderr.splitlines()
-    assert note.startswith(f"note: {folder}/large.jpg: far larger than the 12x12 pixels")
-    assert f"{folder}/notes.txt: not a picture in a known format" in listed and len(listed) == 2
-    assert error.startswith("error: 2 of 6 files are no pictures") and done.returncode == 1
+    assert {Path(path).name for path in printed["unreadable"]} == {"notes.txt", "cut.png"}
+    large, *skipped = done.stderr.decode().splitlines()
+    assert large.startswith(f"note: {folder}/large.jpg: far larger than the 12x12 pixels")
+    assert f"note: skipped {folder}/notes.txt: not a picture in a known format" in skipped
+    assert len(skipped) == 2 and done.returncode == 0
+
+
+@pytest.mark.parametrize("paths", [["0.png", "notes.txt"], ["folder"]])
+def test_a_named_file_that_is_no_picture_is_an_error(paths, tmp_path):
+    """A file that the user names must be a picture, and a folder must have one."""
+    modelfile.write(tmp_path / "m", modelfile.record())
+    make_pictures(tmp_path, 3, 1)
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/notes.txt").write_text("no picture")
+    done = run(tmp_path, "--model", "m", *paths)
+    note, error = done.stderr.decode().splitlines()
+    assert note.startswith("note: skipped ") and done.returncode == 1
+    assert error.startswith(("error: 1 named file not read", "error: no picture among"))
+    assert (b"0.png: " in done.stdout) == ("0.png" in paths)
+
+
+@pytest.mark.hostile
+def test_a_name_that_is_not_text_is_printed(tmp_path):
+    """Bytes that are no text, in the names of pictures and of other files, are escaped."""
+    modelfile.write(tmp_path / "m", modelfile.record())
+    make_pictures(tmp_path / "in", 3, 1)
+    (tmp_path / "in/0.png").rename(tmp_path / "in" / os.fsdecode(b"\xff.png"))
+    (tmp_path / "in" / os.fsdecode(b"\xfe.txt")).write_text("no picture")
+    done = run(tmp_path, "--model", "m", "--csv", "in")
+    assert done.returncode == 0, done.stderr
+    assert b"udcff" in done.stdout and b"udcfe" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("nowhere.png",), "no such file or folder (nowhere.png)"),
         (("empty",), "no files in there (empty)"),
         (("--model", "other", "."), "no model file (other)"),
         (("--model", "junk", "."), "no safetensors file"),
-        (("--device", "cuda:7", "."), "no device cuda:7 here, only"),
-        (("--top", "0", "."), "--batch-size and --top are at least 1"),
+        (("--device", "cuda:7", "."), "no device cuda:7 here"),
+        (("--top", "0", "."), "--top 0 (command line): it is at least 1"),
     ],
 )
-def test_a_mistake_is_one_line(options, said, tmp_path, predict, capsys):
-    """What cannot be done is told before anything is classified, in one line."""
-    make_model(tmp_path / "m", 3, 1)
+def test_a_mistake_is_one_line(options, message, tmp_path, predict, capsys):
+    """What cannot be done ends in one line before anything is classified."""
+    modelfile.write(tmp_path / "m", modelfile.record())
     (tmp_path / "junk").write_bytes(b"junk")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as caught:
         predict("--model", "m", *options)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
     assert capsys.readouterr().out == ""
-
-
-def test_grey_is_the_rule_of_pictures():
-    """Three equal channels keep their value, and colours become the grey that Pillow gives them."""
-    levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 16, 16, 3)
-    assert (pictures.grey(levels[0])[..., 0] == levels[0, ..., 0]).all()
-    assert pictures.grey(np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)).ravel().tolist() == [
-        76,
-        29,
-    ]

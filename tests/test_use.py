@@ -1,19 +1,157 @@
-"""What the README says about using a result from Python and from another repository, as it stands there."""
+"""The public call, `cifar.load_model(path).predict(images)`, and a result in another repository."""
 
+import ast
+import inspect
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import modelfile
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from cifar import networks
+import cifar
+from cifar import UserError, inference, networks
+from cifar.use import Prediction
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A classifier of 12x12 pixels with a temperature."""
+    modelfile.write(tmp_path / "m.safetensors", modelfile.record(temperature=0.2))
+    return cifar.load_model(tmp_path / "m.safetensors", device="cpu")
+
+
+def pixels(count=1, channels=3):
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (count, 12, 12, channels), dtype=np.uint8)
+
+
+def test_importing_the_library_is_cheap():
+    """`import cifar` loads neither torch nor NumPy, and no other file of the library."""
+    heavy = {"torch", "numpy", "PIL", "cifar.use"}
+    code = f"import sys, cifar; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_types_are_those_of_the_call():
+    """The stub that editors read has the names and arguments of the module itself."""
+    stub = ast.parse((ROOT / "cifar/__init__.pyi").read_text())
+    functions = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
+    classes = {node.name for node in stub.body if isinstance(node, ast.ClassDef)}
+    assert classes == {"UserError"} and set(functions) == {"load_model"}
+    arguments = functions["load_model"].args
+    signature = inspect.signature(cifar.load_model).parameters
+    assert [argument.arg for argument in arguments.args] == list(signature)
+    assert [ast.literal_eval(default) for default in arguments.defaults] == ["auto"]
+    assert [p.default for p in signature.values()] == [inspect.Parameter.empty, "auto"]
+
+
+def test_a_prediction_has_calibrated_probabilities(model):
+    """All classes, the most likely first, with the probabilities of the pipeline."""
+    (prediction,) = model.predict(pixels())
+    logits = inference.predict(model.nets[0], torch.from_numpy(pixels()), model.normalize)
+    expected = (logits[0] / 0.2).softmax(0).tolist()
+    assert isinstance(prediction, Prediction)
+    assert prediction.probabilities == pytest.approx(
+        dict(zip(modelfile.CLASSES, expected, strict=True))
+    )
+    values = list(prediction.probabilities.values())
+    assert values == sorted(values, reverse=True) and sum(values) == pytest.approx(1)
+    assert prediction.label == next(iter(prediction.probabilities))
+    assert prediction.confidence == values[0]
+    assert model.classes == modelfile.CLASSES
+
+
+def test_every_form_of_an_image_is_one_image(model, tmp_path):
+    """A path, text, a Pillow image and arrays give one prediction, one alone and in a list."""
+    array = pixels()[0]
+    image = Image.fromarray(array)
+    image.save(tmp_path / "image.png")
+    path = tmp_path / "image.png"
+    forms = [path, str(path), image, array, array[None]]
+    expected = model.predict([array])
+    assert len(expected) == 1
+    for form in forms:
+        assert model.predict(form) == expected, type(form)
+    several = model.predict(forms[:4])
+    assert model.predict(iter(forms[:4])) == several
+    for prediction in several:  # another batch may change the last bits
+        assert prediction.probabilities == pytest.approx(expected[0].probabilities, abs=1e-6)
+    assert model.predict([]) == []
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_and_colour_are_converted(channels, tmp_path):
+    """A model of grey or colour images takes both, in all array shapes."""
+    modelfile.write(tmp_path / "m", modelfile.record(channels))
+    model = cifar.load_model(tmp_path / "m", "cpu")
+    grey = pixels(channels=1)[0]
+    forms = [grey, grey[..., 0], grey.repeat(3, axis=2), Image.fromarray(grey[..., 0])]
+    first, *others = model.predict(forms)
+    for other in others:
+        assert other.probabilities == pytest.approx(first.probabilities, abs=1e-6)
+
+
+def test_pixels_in_memory_pass_the_rules_of_files(model, tmp_path):
+    """Orientation, transparency and other sizes of a Pillow image are treated as in its file."""
+    image = Image.fromarray(pixels()[0]).resize((40, 30)).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize((40, 30)))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    opened = Image.open(tmp_path / "turned.png")
+    assert model.predict(opened) == model.predict(tmp_path / "turned.png")
+    straight = Image.open(tmp_path / "turned.png")
+    straight.getexif()[0x0112] = 1
+    assert model.predict(opened) != model.predict(straight)
+
+
+def test_predictions_come_in_batches_and_in_order(model, monkeypatch):
+    """More images than one batch holds keep their order and their values."""
+    images = pixels(7)
+    whole = model.predict(images)
+    monkeypatch.setattr(inference, "batch_size", lambda _: 3)
+    for prediction, expected in zip(model.predict(images), whole, strict=True):
+        assert prediction.label == expected.label
+        assert prediction.confidence == pytest.approx(expected.confidence, abs=1e-6)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("none.png", "No such file or directory (none.png)"),
+        ("notes.txt", "not a picture in a known format (notes.txt)"),
+        (np.zeros((12, 12, 3), np.float32), "no uint8 (height, width, 1 or 3): float32"),
+        (np.zeros((12, 12, 4), np.uint8), "no uint8 (height, width, 1 or 3): uint8 (12, 12, 4)"),
+        (np.zeros((0, 12, 3), np.uint8), "no uint8 (height, width, 1 or 3)"),
+        (np.zeros(5, np.uint8), "no uint8 (height, width, 1 or 3)"),
+        (Image.new("I;16", (12, 12)), "not 8 bits per channel (mode I;16) (a Pillow image)"),
+    ],
+)
+def test_what_is_no_image_is_one_line(image, message, model, tmp_path, monkeypatch):
+    """The reason and the image are named."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError) as caught:
+        model.predict([image])
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+def test_a_missing_model_is_one_line(tmp_path):
+    """A path without a model says how to get one."""
+    with pytest.raises(UserError, match=r"^no model file \(.*\): `dvc repro` makes it"):
+        cifar.load_model(tmp_path / "none")
 
 
 def example(start):
@@ -26,44 +164,26 @@ def example(start):
     return re.sub("^    ", "", block.strip("\n"), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_model_is_loaded_as_the_readme_says(channels, tmp_path):
-    """The lines of the README classify a picture with nothing but the model file, one of grey pictures too."""
-    arguments = {
-        "num_classes": 2,
-        "in_channels": channels,
-        "image_size": 8,
-        "depth": 1,
-        "width": 2,
-        "dropout": 0.0,
-    }
-    arguments |= {"dropout_step": 0.0, "batch_norm": False}
-    description = {
-        "model": "vgg",
-        "arguments": arguments,
-        "ensemble": 1,
-        "classes": ["cat", "dog"],
-        "image_size": 8,
-    }
-    description |= {"channels": channels, "mean": [0.5] * channels, "std": [0.2] * channels}
-    content = networks.weights([networks.build("vgg", arguments, 0)], description)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/model.safetensors").write_bytes(content)
+@pytest.mark.skipif("load_model" not in README, reason="the README does not show it yet")
+def test_the_readme_shows_the_call(tmp_path, monkeypatch):
+    """The lines of the README classify a picture with nothing but the model file."""
+    modelfile.write(tmp_path / "models/model.safetensors", modelfile.record())
     Image.new("RGB", (40, 30), "orange").save(tmp_path / "cat.jpg")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", example("from pathlib")]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert re.fullmatch(r"(cat|dog) \d+\.\d%\n", done.stdout), done.stderr
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = [sys.executable, "-c", example("import cifar")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert re.match(r"(cat|dog|ship|bird) [\d.]+", done.stdout), done.stderr
 
 
 def test_another_repository_gets_the_model(reproduced, tmp_path):
-    """By DVC's programming interface parameters, metrics and outputs are read, and by its commands another repository
-    gets the very model by its path and by its name, without a remote."""
+    """DVC's Python interface reads parameters, metrics and outputs.
+
+    Its commands give another repository the very model, by path and by name, without a remote.
+    """
     printed = reproduced.run("python", "-c", example("import dvc.api")).stdout.split()
     accuracy = json.loads((reproduced.path / "metrics/test.json").read_text())["test"]["accuracy"]
-    assert printed == ["0.05", str(accuracy), "image,actual,predicted,confidence"]
+    columns = "image,actual,predicted,confidence,raw_confidence"
+    assert printed == ["0.05", str(accuracy), columns]
     tag, *gets = re.sub("cifar-pipeline", "project", example("git tag")).splitlines()
     reproduced.run("bash", "-ec", tag)
     other = type(reproduced)(tmp_path / "other")
@@ -71,8 +191,8 @@ def test_another_repository_gets_the_model(reproduced, tmp_path):
     other.run("git", "init", "--quiet")
     other.run("dvc", "init", "--quiet")
     other.run("bash", "-ec", "\n".join(gets))
-    model = (reproduced.path / "models/model.safetensors").read_bytes()
+    content = (reproduced.path / "models/model.safetensors").read_bytes()
     for name in ("model.safetensors", "model-1.safetensors"):
-        assert (other.path / name).read_bytes() == model
-    nets, description = networks.load(other.path / "model.safetensors")
-    assert len(nets) == 1 and description["made_by"]["parameters"]["train"]["lr"] == 0.05
+        assert (other.path / name).read_bytes() == content
+    nets, model = networks.load(other.path / "model.safetensors")
+    assert len(nets) == 1 and model.provenance.parameters["train"]["lr"] == 0.05

@@ -3,13 +3,15 @@
     python -m tools.export
     python -m tools.export --model models/model.safetensors --out models/model.onnx
 
-The graph takes images as the pipeline has them, uint8 (N, H, W, C) from 0 to 255, any N, and gives the
-probabilities (N, classes): the normalisation is inside, and so is the mean of an ensemble. Its metadata holds the
-class names and says this. Before the file is written onnxruntime has to agree with torch on test images.
+The graph takes images as the pipeline has them, uint8 (N, H, W, C) from 0 to 255, any N, and
+returns the calibrated probabilities (N, classes): the normalisation, the mean of an ensemble and
+the temperature are inside. Its metadata holds the class names and the model's record. Before the
+file is written, onnxruntime has to agree with torch on test images.
 """
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,69 +19,78 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar import UserError, files, networks, stage, tensors
-from cifar.evaluation import metrics
-from cifar.training import provenance
+from cifar import UserError, files, inference, stage, tensors
+from cifar.dataset import Dataset
+from cifar.use import Classifier
 
-INPUT = "uint8 images (N, height, width, channels), 0 to 255, of the size in description; normalised inside"
+INPUT = "uint8 images (N, height, width, channels), 0 to 255, of the size in the record"
 TOLERANCE = 1e-4  # largest difference of a probability
 CHECKED = 500  # test images
 
 
-class Whole(nn.Module):
-    """From pixels to probabilities, as the evaluate stage goes."""
+class Graph(nn.Module):
+    """From pixels to calibrated probabilities, as `Classifier.probabilities`."""
 
-    def __init__(self, nets: list[nn.Module], description: dict[str, Any]) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.nets = nn.ModuleList(nets)
-        self.normalize = tensors.normalizer(
-            description["mean"], description["std"], torch.device("cpu")
-        )
+        self.nets = nn.ModuleList(model.nets)
+        self.temperature = model.model.temperature
+        dataset = model.model.dataset
+        self.normalize = tensors.normalizer(dataset.mean, dataset.std, torch.device("cpu"))
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.normalize(images)
-        return torch.stack([net(x).softmax(1) for net in self.nets]).mean(0)
+        logits = torch.stack([net(x).log_softmax(1) for net in self.nets]).logsumexp(0)
+        return inference.probabilities(logits, self.temperature)
 
 
 def main() -> None:
+    options = arguments()
+    runtime()
+    model = Classifier(options.model, "cpu")
+    images = read_images(options.images, model.model.dataset)
+    content = export(model, images[:2])
+    difference = verify(content, model, images)
+    files.write_bytes(options.out, content)
+    print(
+        f"{options.out}: {len(content):,} bytes; its probabilities differ from torch's by at most "
+        f"{difference:.1e}"
+    )
+
+
+def arguments() -> argparse.Namespace:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m tools.export", description=__doc__, formatter_class=style
     )
-    parser.add_argument(
-        "--model", type=Path, default=Path("models/model.safetensors"), help="model file"
-    )
-    parser.add_argument("--out", type=Path, default=Path("models/model.onnx"), help="file to write")
-    parser.add_argument(
-        "--images",
-        type=Path,
-        default=Path("data/processed/test/images.npy"),
-        help="to check it with",
-    )
-    options = parser.parse_args()
-    runtime()
-    nets, description = networks.load(options.model)
-    provenance.check_network(options.model, description)
-    images = np.array(files.read_array(options.images)[:CHECKED])
-    side, channels = description["image_size"], description["channels"]
-    if (
-        images.ndim != 4
-        or images.shape[1:] != (side, side, channels)
-        or images.dtype != np.uint8
-        or len(images) < 2
-    ):
+    model = Path("models/model.safetensors")
+    images = Path("data/processed/test/images.npy")
+    parser.add_argument("--model", type=Path, default=model, help="model file")
+    parser.add_argument("--out", type=Path, default=Path("models/model.onnx"), help="new file")
+    parser.add_argument("--images", type=Path, default=images, help="to check it with")
+    return parser.parse_args()
+
+
+def read_images(path: Path, dataset: Dataset) -> np.ndarray:
+    """Some images to check the graph with, (N, H, W, C) uint8.
+
+    Raises:
+        UserError: the networks do not take them, or there are fewer than two.
+    """
+    if not path.exists():
+        raise UserError(f"no images to check with ({path}): name others with --images")
+    images = np.array(files.read_array(path)[:CHECKED])
+    size = dataset.image_size
+    fit = images.shape[1:] == (size, size, dataset.channels) and images.dtype == np.uint8
+    if not fit or len(images) < 2:
         raise UserError(
-            f"no images of {side}x{side} pixels with {channels} channels ({options.images}): name others"
+            f"no images of {size}x{size} pixels with {stage.plural(dataset.channels, 'channel')} "
+            f"({path}): name others with --images"
         )
-    content = export(Whole(nets, description), torch.from_numpy(images[:2]), description)
-    difference = verify(content, nets, description, images)
-    files.write_bytes(options.out, content)
-    print(
-        f"{options.out}: {len(content):,} bytes; differs from torch by at most {difference:.1e} in a probability"
-    )
+    return images
 
 
-def export(whole: nn.Module, example: Tensor, description: dict[str, Any]) -> bytes:
+def export(model: Classifier, example: np.ndarray) -> bytes:
     """The graph with its metadata; `example` are two images.
 
     Raises:
@@ -87,8 +98,8 @@ def export(whole: nn.Module, example: Tensor, description: dict[str, Any]) -> by
     """
     try:
         program = torch.onnx.export(
-            whole.eval(),
-            (example,),
+            Graph(model).eval(),
+            (torch.from_numpy(example),),
             input_names=["images"],
             output_names=["probabilities"],
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
@@ -98,10 +109,10 @@ def export(whole: nn.Module, example: Tensor, description: dict[str, Any]) -> by
     except torch.onnx.errors.OnnxExporterError as error:
         problem = " ".join(str(error).split())[:160]
         raise UserError(
-            f"torch cannot export this network, {problem} (train.model): take another one"
+            f"torch cannot export this network, {problem} (train.model): use another one"
         ) from None
     assert program is not None
-    metadata = {"classes": description["classes"], "description": description}
+    metadata = {"classes": model.classes, "model": asdict(model.model)}
     program.model.metadata_props["input"] = INPUT
     program.model.metadata_props.update(
         {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
@@ -110,10 +121,10 @@ def export(whole: nn.Module, example: Tensor, description: dict[str, Any]) -> by
 
 
 def runtime() -> Any:
-    """onnxruntime, where also what the exporter of torch needs is installed.
+    """onnxruntime, once everything that the exporter of torch needs is known to be installed.
 
     Raises:
-        UserError: one of them is not.
+        UserError: a package is missing.
     """
     try:
         import onnx  # noqa: F401
@@ -125,27 +136,22 @@ def runtime() -> Any:
     return onnxruntime
 
 
-def verify(
-    content: bytes, nets: list[nn.Module], description: dict[str, Any], images: np.ndarray
-) -> float:
-    """The largest difference of a probability between onnxruntime and torch, for one image and for all.
+def verify(content: bytes, model: Classifier, images: np.ndarray) -> float:
+    """The largest difference of a probability between onnxruntime and torch.
+
+    For one image and for all of them.
 
     Raises:
         UserError: it is too large.
     """
     session = runtime().InferenceSession(content, providers=["CPUExecutionProvider"])
-    normalize = tensors.normalizer(description["mean"], description["std"], torch.device("cpu"))
-    pixels = torch.from_numpy(images)
-    expected = (
-        metrics.average([metrics.predict(net, pixels, normalize, len(pixels)) for net in nets])
-        .softmax(1)
-        .numpy()
-    )
-    found = [session.run(None, {"images": batch})[0] for batch in (images[:1], images)]
-    difference = max(float(np.abs(own - expected[: len(own)]).max()) for own in found)
+    expected = model.probabilities(images)
+    results = [session.run(None, {"images": batch})[0] for batch in (images[:1], images)]
+    difference = max(float(np.abs(got - expected[: len(got)]).max()) for got in results)
     if not difference < TOLERANCE:
         raise UserError(
-            f"onnxruntime differs from torch by {difference:.1e} (export): no file is written, report this"
+            f"onnxruntime differs from torch by {difference:.1e} (export): "
+            "no file is written, report this"
         )
     return difference
 

@@ -1,218 +1,200 @@
 """Classify picture files with a trained model.
 
     python -m tools.predict picture.jpg folder/
-    python -m tools.predict --csv --model other.safetensors folder/ > predictions.csv
+    python -m tools.predict --top 5 picture.jpg
+    python -m tools.predict --csv folder/ > predictions.csv
 
-Each picture goes through the preprocessing that the model was trained with: upright, transparency on white,
-the centre square scaled to the size of the network. Folders are searched to the bottom. From any folder:
-PYTHONPATH=/path/to/this/repository python -m tools.predict …
+Each picture goes through the preprocessing that the model was trained with: upright, transparency
+on white, the centre square scaled to the size of the network. Folders are searched to the bottom;
+files in them that are no pictures are skipped with a note. Probabilities are calibrated.
+
+The CSV opens well in a spreadsheet: UTF-8 with a byte-order mark, one row a picture, columns image,
+predicted, confidence, then the runners-up. A name that a spreadsheet would take for a formula gets
+an apostrophe in front; --json has it as it is.
+
+From any folder: PYTHONPATH=/path/to/this/repository python -m tools.predict ...
 """
 
 import argparse
 import csv
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from cifar import UserError, hardware, networks, stage, tensors
+from cifar import UserError, hardware, stage
 from cifar.data import pictures
-from cifar.evaluation import metrics
-from cifar.training import provenance
+from cifar.use import Classifier, Prediction
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "model.safetensors"
-LARGE = 4  # a picture is far larger than what the network sees from so many times its side on
+LARGE = 4  # from so many times the network's side on, a note says that details are lost
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
-@dataclass(frozen=True)
-class Prediction:
-    path: str
-    side: int  # pixels, the shorter one of the file
-    choices: list[tuple[str, float]]  # classes and their probabilities, the likeliest first
+@dataclass
+class Files:
+    """The files to classify, and what was noticed on the way.
+
+    Attributes:
+        paths: in order.
+        named: those that the user named, not found in a folder.
+        unreadable: path and reason of those that were not classified.
+        large: pictures far larger than what the network sees.
+    """
+
+    paths: list[Path]
+    named: set[Path]
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    large: list[Path] = field(default_factory=list)
 
 
 def main() -> None:
+    options = arguments()
+    files = find(options.paths)
+    model = Classifier(options.model, options.device)
+    hardware.set_threads(0)
+    # A name that is not text, in the encoding of the terminal, is escaped.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    top = min(options.top, len(model.classes))
+    write = write_json if options.json else write_csv if options.csv else write_lines
+    write(predict(model, files), files, top)
+    report(files, model.model.dataset.image_size)
+
+
+def arguments() -> argparse.Namespace:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m tools.predict", description=__doc__, formatter_class=style
     )
-    parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="picture files, and folders of them"
-    )
-    parser.add_argument(
-        "--model", type=Path, default=MODEL, help="model file (default: this repository's)"
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="auto (CUDA, else MPS, else CPU) | cpu | cuda | cuda:1 | mps",
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=200, help="pictures per step: memory, not results"
-    )
-    parser.add_argument(
-        "--top", type=int, default=3, help="how many classes per picture (default: 3)"
-    )
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, metavar="PATH", help="picture files, and folders of them")
+    add("--model", type=Path, default=MODEL, help="model file (default: this repository's)")
+    add("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1, mps")
+    add("--top", type=int, default=3, metavar="K", help="classes per picture (default: 3)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="as CSV, one row a picture")
-    form.add_argument("--json", action="store_true", help="as JSON, with what could not be read")
+    form.add_argument("--json", action="store_true", help="as JSON, with what was not read")
     options = parser.parse_args()
-    if options.batch_size < 1 or options.top < 1:
-        raise UserError(
-            "--batch-size and --top are at least 1 (command line): give a larger number"
-        )
-    place = hardware.pick(options.device, "--device")
-    hardware.set_threads(0)
-    nets, description = networks.load(options.model)
-    provenance.check_network(options.model, description)
-    paths = find(options.paths)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are not text
-    unreadable: dict[str, str] = {}
-    classify = classifier(nets, description, place)
-    found = predict(paths, classify, description, options.batch_size, unreadable)
-    top = min(options.top, len(description["classes"]))
-    write = write_json if options.json else write_csv if options.csv else write_table
-    large = write(found, top, LARGE * description["image_size"], unreadable)
-    report(large, description["image_size"], unreadable, len(paths))
+    if options.top < 1:
+        raise UserError(f"--top {options.top} (command line): it is at least 1")
+    return options
 
 
-def find(given: list[Path]) -> list[Path]:
+def find(given: list[Path]) -> Files:
     """The files among `given` and, sorted, those anywhere in its folders, without hidden ones.
 
     Raises:
-        UserError: a path that does not exist, or nothing found.
+        UserError: a path that does not exist, or no file at all.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for path in given:
         if not path.exists():
             raise UserError(f"no such file or folder ({path}): name pictures, or folders of them")
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found += [
-            p
-            for p in inside
-            if p.is_file() and (p == path or not pictures.hidden(p.relative_to(path).parts))
-        ]
-    if not found:
+        inside = sorted(path.rglob("*")) if path.is_dir() else []
+        visible = (p for p in inside if not pictures.hidden(p.relative_to(path).parts))
+        paths += [p for p in visible if p.is_file()] if path.is_dir() else [path]
+    if not paths:
         raise UserError(f"no files in there ({given[0]}): name pictures, or folders of them")
-    return found
+    return Files(paths, set(given))
 
 
-def classifier(
-    nets: list[Any], description: dict[str, Any], place: torch.device
-) -> Callable[[Tensor], Tensor]:
-    """From (N, H, W, C) uint8 pixels to (N, classes) probabilities on the CPU, as the evaluate stage has them."""
-    normalize = tensors.normalizer(description["mean"], description["std"], place)
-    for net in nets:
-        net.to(place, memory_format=torch.channels_last)
-
-    def classify(pixels: Tensor) -> Tensor:
-        members = [metrics.predict(net, pixels.to(place), normalize, len(pixels)) for net in nets]
-        return metrics.average(members).softmax(1).cpu()
-
-    return classify
-
-
-def predict(
-    paths: list[Path],
-    classify: Callable[[Tensor], Tensor],
-    description: dict[str, Any],
-    batch_size: int,
-    unreadable: dict[str, str],
-) -> Iterator[Prediction]:
-    """A prediction for each picture, in batches; the others go into `unreadable` with the reason."""
-    for start in range(0, len(paths), batch_size):
-        names, contents = [], []
-        for path in paths[start : start + batch_size]:
-            try:
-                contents.append(path.read_bytes())
-                names.append(str(path))
-            except OSError as error:
-                unreadable[str(path)] = error.strerror or str(error)
-        images, problems = pictures.decode_all(
-            contents, description["image_size"], description["channels"]
+def predict(model: Classifier, files: Files) -> Iterator[tuple[Path, Prediction]]:
+    """A prediction for each picture, in batches; what was not read is noted in `files`."""
+    dataset = model.model.dataset
+    for start in range(0, len(files.paths), model.batch_size):
+        contents = read(files, start, model.batch_size)
+        paths = list(contents)
+        pixels, problems = pictures.decode_all(
+            list(contents.values()), dataset.image_size, dataset.channels
         )
-        unreadable |= {names[i]: problem for i, problem in problems.items()}
-        if not (good := [i for i in range(len(names)) if i not in problems]):
-            continue
-        values, order = classify(torch.from_numpy(images[good])).sort(
-            dim=1, descending=True, stable=True
-        )
-        for i, row, classes in zip(good, values.tolist(), order.tolist(), strict=True):
-            choices = [
-                (description["classes"][c], value) for c, value in zip(classes, row, strict=True)
-            ]
-            yield Prediction(names[i], pictures.shorter_side(contents[i]), choices)
+        files.unreadable |= {paths[i]: problem for i, problem in problems.items()}
+        good = [i for i in range(len(paths)) if i not in problems]
+        for i, prediction in zip(good, model.classify(pixels[good]) if good else (), strict=True):
+            if pictures.shorter_side(contents[paths[i]]) >= LARGE * dataset.image_size:
+                files.large.append(paths[i])
+            yield paths[i], prediction
 
 
-def write_table(found: Iterator[Prediction], top: int, limit: int, _: dict[str, str]) -> list[str]:
-    """One line a picture; returns the paths of the pictures that are far larger than what the network sees."""
-    large = []
-    for one in found:
-        (name, value), *others = one.choices[:top]
-        runners_up = ", ".join(f"{other} {share:.1%}" for other, share in others)
-        print(f"{one.path}: {name} {value:.1%}{f' ({runners_up})' if others else ''}", flush=True)
-        large += [one.path] if one.side >= limit else []
-    return large
+def read(files: Files, start: int, count: int) -> dict[Path, bytes]:
+    """The content of the next files; of those that cannot be opened the reason is noted."""
+    contents = {}
+    for path in files.paths[start : start + count]:
+        try:
+            contents[path] = path.read_bytes()
+        except OSError as error:
+            files.unreadable[path] = error.strerror or str(error)
+    return contents
 
 
-def write_csv(found: Iterator[Prediction], top: int, limit: int, _: dict[str, str]) -> list[str]:
+def write_lines(predictions: Iterator[tuple[Path, Prediction]], files: Files, top: int) -> None:
+    """One line a picture: 'cat.jpg: cat 93.1% (dog 5.2%, fox 1.0%)'."""
+    for path, prediction in predictions:
+        likely = [f"{name} {p:.1%}" for name, p in ranked(prediction, top)]
+        others = f" ({', '.join(likely[1:])})" if likely[1:] else ""
+        print(f"{path}: {likely[0]}{others}", flush=True)
+
+
+def write_csv(predictions: Iterator[tuple[Path, Prediction]], files: Files, top: int) -> None:
+    """One row a picture: image, predicted, confidence, predicted_2, confidence_2 and so on."""
     ranks = [f"{part}_{rank}" for rank in range(2, top + 1) for part in ("predicted", "confidence")]
-    writer, large = csv.writer(sys.stdout, lineterminator="\n"), []
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    sys.stdout.write("\ufeff")  # without it Excel takes UTF-8 for another encoding
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "predicted", "confidence", *ranks])
-    for one in found:
-        writer.writerow(
-            [
-                one.path,
-                *(cell for name, value in one.choices[:top] for cell in (name, f"{value:.4f}")),
-            ]
-        )
-        large += [one.path] if one.side >= limit else []
-    return large
+    for path, prediction in predictions:
+        cells = [(harmless(name), f"{p:.4f}") for name, p in ranked(prediction, top)]
+        writer.writerow([harmless(str(path)), *(cell for pair in cells for cell in pair)])
 
 
-def write_json(
-    found: Iterator[Prediction], top: int, limit: int, unreadable: dict[str, str]
-) -> list[str]:
-    predictions = list(found)
+def harmless(text: str) -> str:
+    """The text for a spreadsheet, which must not take it for a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def write_json(predictions: Iterator[tuple[Path, Prediction]], files: Files, top: int) -> None:
     rows = [
         {
-            "image": one.path,
-            "classes": [{"class": name, "probability": value} for name, value in one.choices[:top]],
+            "image": str(path),
+            "classes": [{"class": name, "probability": p} for name, p in ranked(prediction, top)],
         }
-        for one in predictions
+        for path, prediction in predictions
     ]
+    unreadable = {str(path): problem for path, problem in files.unreadable.items()}
     print(json.dumps({"predictions": rows, "unreadable": unreadable}, indent=2))
-    return [one.path for one in predictions if one.side >= limit]
 
 
-def report(large: list[str], size: int, unreadable: dict[str, str], count: int) -> None:
+def ranked(prediction: Prediction, top: int) -> list[tuple[str, float]]:
+    """The `top` most likely classes and their probabilities."""
+    return list(prediction.probabilities.items())[:top]
+
+
+def report(files: Files, size: int) -> None:
     """What a person should know, on stderr.
 
     Raises:
-        UserError: some files are no pictures; they are listed before it.
+        UserError: a file that the user named was not read, or no picture was.
     """
-    if large:
-        others = f" and {len(large) - 1} more" if len(large) > 1 else ""
-        print(
-            f"note: {large[0]}{others}: far larger than the {size}x{size} pixels that the network sees; the centre "
-            "square was scaled down, and small things in it are lost",
-            file=sys.stderr,
+    if files.large:
+        others = f" and {len(files.large) - 1} more" if len(files.large) > 1 else ""
+        note(
+            f"note: {files.large[0]}{others}: far larger than the {size}x{size} pixels that the "
+            "network sees; small details are lost"
         )
-    for path, problem in unreadable.items():
-        print(f"{path}: {problem}".encode(errors="backslashreplace").decode(), file=sys.stderr)
-    if unreadable:
-        raise UserError(
-            f"{len(unreadable)} of {count} files are no pictures (listed above): mend or omit them"
-        )
+    for path, problem in files.unreadable.items():
+        note(f"note: skipped {path}: {problem}")
+    failed = [path for path in files.unreadable if path in files.named]
+    if failed:
+        count = stage.plural(len(failed), "named file")
+        raise UserError(f"{count} not read (listed above): fix or omit them")
+    if len(files.unreadable) == len(files.paths):
+        raise UserError("no picture among these files (listed above): name pictures")
+
+
+def note(text: str) -> None:
+    """One line on stderr, also of a name that is not text."""
+    print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends this quietly
     stage.run(main)

@@ -6,6 +6,7 @@ No time and no path is in it.
 import re
 from typing import Any
 
+from cifar import stage
 from cifar.evaluation.metrics import ClassResult
 from cifar.model import Model, Provenance
 
@@ -62,9 +63,11 @@ def result(numbers: dict[str, Any], classes: list[ClassResult]) -> list[str]:
         f"| on {images:,} test images | value | 95 % interval |",
         "|---|---|---|",
         f"| accuracy | {accuracy} | {interval} |",
+        *(means(numbers) if len({row.images for row in classes}) > 1 else ()),
         f"| cross-entropy loss | {numbers['loss']:.3f} | |",
         f"| loss of the calibrated probabilities | {numbers['calibrated_loss']:.3f} | |",
-        f"| calibration error | {100 * numbers['calibration_error']:.1f} points | |",
+        f"| calibration error, before the temperature | {points(numbers, 'raw_')} | |",
+        f"| calibration error | {points(numbers)} | |",
         *(
             f"| accuracy of {escape(row.name)} (among the lowest) | {row.accuracy:.2%} "
             f"| {row.low:.2%} to {row.high:.2%} |"
@@ -74,9 +77,21 @@ def result(numbers: dict[str, Any], classes: list[ClassResult]) -> list[str]:
     ]
 
 
+def means(numbers: dict[str, Any]) -> tuple[str, str]:
+    """The rows of the means over the classes, which differ if the classes are unequal."""
+    return (
+        f"| balanced accuracy | {numbers['balanced_accuracy']:.2%} | |",
+        f"| macro F1 | {numbers['macro_f1']:.2%} | |",
+    )
+
+
+def points(numbers: dict[str, Any], prefix: str = "") -> str:
+    return f"{100 * numbers[f'{prefix}calibration_error']:.1f} points"
+
+
 def escape(name: str) -> str:
     """A class name that Markdown takes as it is, in a table too."""
-    return re.sub(r"([\\`|<])", r"\\\1", name)
+    return re.sub(r"([\\`|<$*_&\[\]~#])", r"\\\1", name)
 
 
 def provenance(made_by: Provenance) -> list[str]:
@@ -86,7 +101,8 @@ def provenance(made_by: Provenance) -> list[str]:
     return [
         "## Provenance",
         "",
-        f"Trained on {made_by.device}, CPU threads: {made_by.threads}, with {versions}.",
+        f"Trained on {made_by.device}, {stage.plural(made_by.threads, 'CPU thread')}, "
+        f"with {versions}.",
         f"Seed {made_by.parameters['seed']}.",
         "The model file holds the same facts; models/model.json names each file of code.",
         "",

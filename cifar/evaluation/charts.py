@@ -1,7 +1,11 @@
-"""The charts. Every function takes plain data and returns a figure; the stage saves it."""
+"""The charts. Every function takes plain data and returns a figure; the stage saves it.
 
+Scales are fixed, so that the same chart of two runs can be compared side by side.
+"""
+
+import warnings
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 import matplotlib
 
@@ -10,16 +14,19 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-TRAIN, VAL, MARK = (
-    "#0072B2",
-    "#D55E00",
-    "#666666",
-)  # Okabe and Ito's colours, told apart by all eyes
+from cifar.evaluation.calibration import Bin
+
+BLUE = "#0072B2"  # Okabe and Ito's colours, which colour-blind people can tell apart
+ORANGE = "#D55E00"
+GREY = "#666666"
+MANY = 20  # classes; beyond, names are smaller and cells have no numbers
 plt.rcParams.update(
     {
+        "text.parse_math": False,  # class names are text, also with dollar signs
         "figure.constrained_layout.use": True,
         "font.size": 10,
         "figure.titlesize": 11,
@@ -39,139 +46,152 @@ plt.rcParams.update(
 
 def save(figure: Figure, handle: IO[bytes], dpi: int) -> None:
     """PNG without matplotlib's version in it, so that the same figure gives the same bytes."""
-    figure.savefig(handle, format="png", dpi=dpi, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # An emoji that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(handle, format="png", dpi=dpi, metadata={"Software": None})
     plt.close(figure)
 
 
 def curves(histories: Sequence[pd.DataFrame], kept: Sequence[int]) -> Figure:
-    """Loss over accuracy, training and validation, with a mark at the epoch whose weights were kept.
+    """Loss and accuracy per epoch, in training and validation, with a mark at the kept epoch.
 
-    One history for each network of an ensemble; all have the same two colours.
+    Args:
+        histories: one for each network of an ensemble; they share the colours.
+        kept: for each of them the epoch whose weights were kept, from 1.
     """
-    figure, axes = plt.subplots(2, 1, sharex=True, figsize=(6, 5.5))
-    for axis, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
-        for number, (history, epoch) in enumerate(zip(histories, kept, strict=True)):
-            for part, label, color in (("train", "training", TRAIN), ("val", "validation", VAL)):
-                values = scale * history[f"{part}_{name}"].to_numpy()
-                style = "o-" if len(values) <= 30 else "-"
-                axis.plot(
-                    history["epoch"],
-                    values,
-                    style,
-                    ms=3.5,
-                    color=color,
-                    label=None if number else label,
-                )
-            mark = scale * history[f"val_{name}"].to_numpy()[epoch - 1]
-            axis.plot(
-                epoch, mark, "o", ms=9, mfc="none", mec=MARK, label=None if number else "kept"
-            )
-        axis.set_ylabel("cross-entropy loss" if name == "loss" else "accuracy, %")
-    axes[0].set_title("Learning curves: loss and accuracy after each epoch")
-    axes[0].legend(frameon=False)
-    axes[1].set_xlabel("epoch")
-    axes[1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    figure, (losses, accuracies) = plt.subplots(2, 1, sharex=True, figsize=(6, 5.5))
+    for history, epoch in zip(histories, kept, strict=True):
+        draw_curves(losses, history, "loss", 1, epoch)
+        draw_curves(accuracies, history, "accuracy", 100, epoch)
+    losses.set_title("Learning curves: loss and accuracy of each epoch")
+    losses.set_ylabel("cross-entropy loss")
+    accuracies.set_ylabel("accuracy, %")
+    accuracies.set_xlabel("epoch")
+    accuracies.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    losses.legend(losses.lines[:3], ("training", "validation", "kept"), frameon=False)
     return figure
+
+
+def draw_curves(axis: Axes, history: pd.DataFrame, name: str, scale: float, kept: int) -> None:
+    """One network's training and validation curve of `name`, and a circle at the kept epoch."""
+    style = "o-" if len(history) <= 30 else "-"
+    for part, color in (("train", BLUE), ("val", ORANGE)):
+        values = scale * history[f"{part}_{name}"].to_numpy()
+        axis.plot(history["epoch"], values, style, ms=3.5, color=color)
+    mark = scale * history[f"val_{name}"].to_numpy()[kept - 1]
+    axis.plot(kept, mark, "o", ms=9, mfc="none", mec=GREY)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Rows are the true classes, in per cent of each; the cells carry numbers while there is room for them."""
+    """Rows are the true classes, in per cent of each. Up to 20 classes the cells have numbers."""
     count = len(classes)
-    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    percent = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(15.0, 2.6 + 0.36 * count)
     figure, axis = plt.subplots(figsize=(side + 0.6, side))
-    picture = axis.imshow(
-        shares, cmap="cividis", norm=PowerNorm(0.5, vmin=0, vmax=100)
-    )  # rare mistakes show, too
-    if count <= 20:
-        for row, column in np.argwhere(shares >= 0.5):
-            color = (
-                "white" if shares[row, column] < 25 else "black"
-            )  # half-way up the square-root scale
-            axis.text(
-                column,
-                row,
-                f"{shares[row, column]:.0f}",
-                ha="center",
-                va="center",
-                color=color,
-                fontsize=9,
-            )
-    size = 10 if count <= 20 else max(6, 10 - count / 17)
-    axis.set_xticks(
-        range(count),
-        [shorten(name) for name in classes],
-        rotation=90 if count > 5 else 0,
-        fontsize=size,
-    )
-    axis.set_yticks(range(count), [shorten(name) for name in classes], fontsize=size)
+    norm = PowerNorm(0.5, vmin=0, vmax=100)  # a square root, so that rare mistakes show too
+    picture = axis.imshow(percent, cmap="cividis", norm=norm)
+    if count <= MANY:
+        number_cells(axis, percent)
+    size = 10 if count <= MANY else max(6, 10 - count / 17)
+    names = [shorten(name) for name in classes]
+    axis.set_xticks(range(count), names, rotation=90 if count > 5 else 0, fontsize=size)
+    axis.set_yticks(range(count), names, fontsize=size)
     axis.grid(False)
     axis.set(xlabel="predicted class", ylabel="true class", title=title)
-    figure.colorbar(picture, ax=axis, label="share of the true class, %", shrink=0.6, aspect=30)
+    figure.colorbar(picture, ax=axis, label="% of the true class", shrink=0.6, aspect=30)
     return figure
 
 
-def classes(names: Sequence[str], shares: np.ndarray, intervals: np.ndarray, mean: float) -> Figure:
-    """Accuracy of each class with its 95 % interval, the best one on top; a line at the accuracy of all images.
+def number_cells(axis: Axes, percent: np.ndarray) -> None:
+    """Write whole per cents into the cells, where they are not zero."""
+    for row, column in np.argwhere(percent >= 0.5):
+        value = percent[row, column]
+        color = "white" if value < 25 else "black"  # 25 is half-way up the square-root scale
+        text = axis.text(column, row, f"{value:.0f}", color=color, fontsize=9)
+        text.set(ha="center", va="center")
+
+
+def classes(table: pd.DataFrame, accuracy: float) -> Figure:
+    """Accuracy of each class with its 95 % interval, in the order of the labels.
 
     Args:
-        shares: (classes,) in [0, 1].
-        intervals: (classes, 2), their low and high ends.
+        table: as in plots/classes.csv. A class without images has a row without a point.
+        accuracy: of all test images, from 0 to 1; a line shows it.
     """
-    count, order = len(names), np.argsort(shares, kind="stable")
+    count = len(table)
+    size = 10 if count <= 30 else 7
     step = 0.3 if count <= 30 else 0.16
+    rows = np.arange(count)
+    known = table["images"].to_numpy() > 0
+    values = 100 * table["accuracy"].to_numpy()
+    below = values - 100 * table["accuracy_low"].to_numpy()
+    above = 100 * table["accuracy_high"].to_numpy() - values
+    errors = np.clip([below, above], 0, None)[:, known]
     figure, axis = plt.subplots(figsize=(6, 1.3 + step * count))
-    values, ends = 100 * shares[order], 100 * intervals[order]
-    errors = np.clip([values - ends[:, 0], ends[:, 1] - values], 0, None)
+    axis.axvline(100 * accuracy, color=GREY, lw=1, ls="--", label=f"all images: {accuracy:.2%}")
     axis.errorbar(
-        values,
-        range(count),
+        values[known],
+        rows[known],
         xerr=errors,
         fmt="o",
-        ms=5 if count <= 30 else 3,
-        color=TRAIN,
+        ms=0.5 * size,
+        color=BLUE,
         elinewidth=1,
+        clip_on=False,
     )
-    axis.axvline(100 * mean, color=MARK, lw=1, ls="--", label=f"all test images: {mean:.2%}")
-    axis.set_yticks(
-        range(count), [shorten(names[i]) for i in order], fontsize=10 if count <= 30 else 7
-    )
-    axis.set(
-        ylim=(-0.7, count - 0.3),
-        xlabel="accuracy, % (bars: 95 % interval)",
-        title="Test accuracy of each class",
-    )
+    for row in range(count):
+        text = f"{values[row]:.1f}" if known[row] else "no images"
+        axis.text(102, row, text, va="center", fontsize=size)
+    axis.set_yticks(rows, [shorten(name) for name in table["class"]], fontsize=size)
+    axis.set(xlim=(0, 100), ylim=(count - 0.3, -0.7), title="Test accuracy of each class")
+    axis.set_xlabel("accuracy, % (bars: 95 % interval)")
     axis.grid(axis="y", visible=False)
     axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return figure
 
 
-def calibration(found: Sequence[tuple[float, float, int, float, float]], error: float) -> Figure:
-    """Accuracy over confidence, bin by bin, above how many predictions are in each bin.
+def calibration(
+    calibrated: Sequence[Bin], raw: Sequence[Bin], error: float, raw_error: float
+) -> Figure:
+    """Accuracy over confidence, bin by bin, above the fraction of predictions in each bin.
 
     Args:
-        found: for each bin its ends, its number of predictions, their mean confidence and their accuracy.
-        error: the expected calibration error, in [0, 1].
+        calibrated: of the confidences with the temperature.
+        raw: of those without it.
+        error: expected calibration error with the temperature, from 0 to 1.
+        raw_error: likewise without it.
     """
-    figure, (axis, below) = plt.subplots(
-        2, 1, sharex=True, figsize=(5.5, 5.5), height_ratios=[3, 1]
-    )
-    low, high, count, confidence, accuracy = (
-        np.array(column, float) for column in zip(*found, strict=True)
-    )
-    axis.plot([0, 100], [0, 100], "--", color=MARK, lw=1, label="as right as it is sure")
-    axis.plot(100 * confidence, 100 * accuracy, "o-", ms=5, color=TRAIN, label="test images")
-    axis.set(ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 103))
-    axis.set_title(f"Calibration: expected error {100 * error:.1f} points")
-    axis.legend(frameon=False)
-    below.bar(
-        100 * (low + high) / 2,
-        100 * count / count.sum(),
-        width=0.92 * 100 * (high - low),
-        color=TRAIN,
-    )
-    below.set(xlabel="confidence of the prediction, %", ylabel="images, %")
+    figure, (axis, below) = plt.subplots(2, 1, sharex=True, figsize=(5.5, 6), height_ratios=[3, 1])
+    axis.plot([0, 100], [0, 100], "--", color=GREY, lw=1, label="confidence = accuracy")
+    draw_bins(axis, raw, ORANGE, f"before: error {100 * raw_error:.1f} points")
+    draw_bins(axis, calibrated, BLUE, f"calibrated: error {100 * error:.1f} points")
+    axis.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy, %")
+    axis.set_title("Calibration on the test images (larger: more images)")
+    draw_counts(below, raw, fill=False, edgecolor=ORANGE)
+    draw_counts(below, calibrated, color=BLUE, alpha=0.6)
+    below.set(xlabel="confidence of the prediction, %", ylabel="images, %", ylim=(0, 100))
+    figure.legend(loc="outside lower left", frameon=False)
     return figure
+
+
+def draw_bins(axis: Axes, bins: Sequence[Bin], color: str, label: str) -> None:
+    """A point per bin, its area by the number of predictions in the bin."""
+    confidence = [100 * b.confidence for b in bins]
+    accuracy = [100 * b.accuracy for b in bins]
+    total = sum(b.images for b in bins)
+    areas = [10 + 150 * b.images / total for b in bins]
+    axis.plot(confidence, accuracy, lw=0.8, color=color, alpha=0.4)
+    axis.scatter(confidence, accuracy, areas, color=color, alpha=0.8, clip_on=False, label=label)
+
+
+def draw_counts(axis: Axes, bins: Sequence[Bin], **options: Any) -> None:
+    """A bar per bin, as high as the fraction of the predictions in it."""
+    total = sum(b.images for b in bins)
+    middles = [50 * (b.low + b.high) for b in bins]
+    heights = [100 * b.images / total for b in bins]
+    widths = [92 * (b.high - b.low) for b in bins]
+    axis.bar(middles, heights, widths, **options)
 
 
 def shorten(name: str, length: int = 14) -> str:

@@ -12,13 +12,11 @@ from cifar import inference
 from cifar.evaluation import calibration
 from cifar.evaluation.predictions import Predictions
 
-NORMAL_975 = 1.959963984540054  # 97.5 % of a normal distribution lie below so many deviations
-
-CLASS_COLUMNS = ["class", "accuracy", "images", "accuracy_low", "accuracy_high"]
+NORMAL_975 = 1.959963984540054  # quantile of the normal distribution, in standard deviations
 
 
 class ClassResult(NamedTuple):
-    """One row of the table of classes, in the order of CLASS_COLUMNS."""
+    """One row of the table of classes, as in plots/classes.csv."""
 
     name: str
     accuracy: float  # fraction of its images

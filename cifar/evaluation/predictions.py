@@ -1,8 +1,7 @@
-"""What a model says of every test image."""
+"""The prediction for every test image."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -19,11 +18,9 @@ class Predictions:
         labels: (N,) int64.
         choices: (N,) int64, the predicted classes.
         confidences: (N,) their calibrated probabilities, rounded as in the file.
-        raw_confidences: (N,) their probabilities without the temperature.
+        raw_confidences: (N,) their probabilities without the temperature, rounded likewise.
         temperature: that the logits were divided by.
     """
-
-    COLUMNS: ClassVar = ["image", "actual", "predicted", "confidence"]
 
     names: Sequence[str]
     labels: np.ndarray
@@ -44,13 +41,12 @@ class Predictions:
         """
         raw, choices = inference.probabilities(logits, 1.0).max(1)
         calibrated = inference.probabilities(logits, temperature).max(1).values
-        rounded = np.array([float(f"{confidence:.4f}") for confidence in calibrated.tolist()])
         return cls(
             names=names,
             labels=labels.cpu().numpy(),
             choices=choices.cpu().numpy(),
-            confidences=rounded,
-            raw_confidences=raw.cpu().double().numpy(),
+            confidences=rounded(calibrated),
+            raw_confidences=rounded(raw),
             temperature=temperature,
         )
 
@@ -59,8 +55,14 @@ class Predictions:
         """(N,) bool."""
         return self.choices == self.labels
 
-    def rows(self, classes: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
-        """The rows of the table, with the names of the classes."""
-        columns = (self.names, self.labels, self.choices, self.confidences)
-        for name, label, choice, confidence in zip(*columns, strict=True):
-            yield name, classes[label], classes[choice], f"{confidence:.4f}"
+    def rows(self, classes: Sequence[str]) -> Iterator[tuple[str, str, str, str, str]]:
+        """The rows of plots/predictions.csv, with the names of the classes."""
+        confidences = zip(self.confidences, self.raw_confidences, strict=True)
+        columns = (self.names, self.labels, self.choices, confidences)
+        for name, label, choice, (calibrated, raw) in zip(*columns, strict=True):
+            yield name, classes[label], classes[choice], f"{calibrated:.4f}", f"{raw:.4f}"
+
+
+def rounded(values: Tensor) -> np.ndarray:
+    """To the four places that the table has, so that both give the same calibration error."""
+    return np.array([float(f"{value:.4f}") for value in values.tolist()])

@@ -1,4 +1,4 @@
-"""Pictures made of small images: samples, mistakes, filters. Pixels stay squares, however large they are drawn."""
+"""Pictures made of small images: samples, mistakes, filters. Their pixels stay squares."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+ROWS = 25  # of classes in one block of samples
+COLUMNS = 6  # of mistakes
+FILTERS = 64  # shown at most, sixteen a row
+SIDE = 24  # pixels at least of a filter, beside gaps of a sixth
+GAP = 0.82  # the grey between filters: lighter than no weight (0.5), darker than the largest one
+
 
 def samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], columns: int) -> Figure:
-    """The first training images of each class, one row a class; beyond 25 classes in several blocks of rows."""
-    rows = min(25, len(classes))
+    """The first training images of each class, one row a class, in blocks of 25 rows."""
+    rows = min(ROWS, len(classes))
     blocks = -(-len(classes) // rows)
-    size = max(3.2, blocks * (0.62 * columns + 1.3)), 0.62 * rows + 0.4
+    size = max(3.2, blocks * (0.62 * columns + 1.4)), 0.62 * rows + 0.4
     figure, axes = plt.subplots(1, blocks, figsize=size, squeeze=False)
     for block, axis in enumerate(axes[0]):
         names = list(classes[block * rows : (block + 1) * rows])
@@ -20,7 +26,7 @@ def samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], colu
         for row in range(len(names)):
             chosen = np.flatnonzero(labels == block * rows + row)[:columns]
             strips[row, : len(chosen)] = images[chosen]
-        middles = show_grid(axis, strips, white=255)
+        middles = show_grid(axis, strips, gap=255)
         axis.set_yticks(middles[: len(names)], names)
     figure.suptitle("Training images of each class", x=0.01, ha="left")
     return figure
@@ -28,11 +34,11 @@ def samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], colu
 
 def mistakes(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     """Images with two-line captions, in rows of six."""
-    columns = 6
-    rows = max(1, -(-len(images) // columns))
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.5 * columns, 1.9 * rows + 0.4), squeeze=False
-    )
+    if not len(images):
+        return message(title)
+    rows = -(-len(images) // COLUMNS)
+    size = 1.5 * COLUMNS, 1.9 * rows + 0.4
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
@@ -43,65 +49,82 @@ def mistakes(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
 
 
 def sensitivity(images: np.ndarray, maps: np.ndarray, captions: Sequence[str]) -> Figure:
-    """Images with two-line captions, and below each one which of its pixels mattered, (N, H, W) uint8."""
-    columns = max(1, len(images))
-    figure, axes = plt.subplots(2, columns, figsize=(max(6.0, 1.5 * columns), 3.8), squeeze=False)
+    """Images with two-line captions, and below each one which of its pixels mattered.
+
+    Args:
+        maps: (N, H, W) uint8, as from `metrics.sensitivity`.
+    """
+    if not len(images):
+        return message("No mistakes on the test images")
+    size = max(6.0, 1.5 * len(images)), 3.8
+    figure, axes = plt.subplots(2, len(images), figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for (above, below), image, weights, caption in zip(
-        axes.T, images, maps, captions, strict=False
-    ):
+    for (above, below), image, weights, caption in zip(axes.T, images, maps, captions, strict=True):
         show_image(above, image)
         above.set_title(caption, fontsize=8, loc="center")
         below.imshow(weights, cmap="cividis", vmin=0, vmax=255)
     title = "The most confident mistakes, and the pixels that mattered most (yellow)"
-    figure.suptitle(title if len(images) else "No mistakes", x=0.01, ha="left")
-    return figure
-
-
-def filters(weights: np.ndarray) -> Figure:
-    """First-layer filters (N, C, h, w): in colour for three channels, else the mean over channels in grey.
-
-    Each filter is scaled to its own largest weight; mid-grey is zero.
-    """
-    columns = max(1, min(16, len(weights)))
-    rows = max(1, -(-len(weights) // columns))
-    figure, axis = plt.subplots(figsize=(max(5.5, 0.5 * columns), 0.5 * rows + 0.5))
-    scaled = 0.5 + 0.5 * weights / np.maximum(np.abs(weights).max((1, 2, 3), keepdims=True), 1e-12)
-    pictures = scaled.transpose(0, 2, 3, 1) if weights.shape[1] == 3 else scaled.mean(1)[..., None]
-    grid = np.ones((rows * columns, *pictures.shape[1:]))
-    grid[: len(pictures)] = pictures
-    show_grid(axis, grid.reshape(rows, columns, *pictures.shape[1:]), white=1)
-    title = (
-        f"The {len(weights)} filters of the first layer (grey is zero)"
-        if len(weights)
-        else "No convolution, no filters"
-    )
     figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
-def show_grid(axis: Axes, images: np.ndarray, white: float) -> np.ndarray:
-    """Rows and columns of images (R, C, height, width, channels) as one picture: a thousand axes take minutes.
+def filters(weights: np.ndarray) -> Figure:
+    """First-layer filters (N, C, h, w), in colour for three channels, else the mean in grey.
 
-    Returns the middle of each row on the y axis.
+    Each filter is scaled by its largest weight, so that filters of two runs can be compared.
+    """
+    if not len(weights):
+        return message("The first layer has no filters that could be shown as images")
+    shown = weights[:FILTERS]
+    columns = min(16, len(shown))
+    rows = -(-len(shown) // columns)
+    scaled = 0.5 + 0.5 * shown / np.maximum(np.abs(shown).max((1, 2, 3), keepdims=True), 1e-12)
+    cells = scaled.transpose(0, 2, 3, 1) if shown.shape[1] == 3 else scaled.mean(1)[..., None]
+    zoom = -(-SIDE // cells.shape[2])
+    cells = cells.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    grid = np.full((rows * columns, *cells.shape[1:]), GAP)
+    grid[: len(cells)] = cells
+    figure, axis = plt.subplots(figsize=(max(6.5, 0.5 * columns), 0.5 * rows + 0.9))
+    show_grid(axis, grid.reshape(rows, columns, *cells.shape[1:]), gap=GAP)
+    count = f"{len(shown)} of the {len(weights)}" if len(shown) < len(weights) else len(weights)
+    figure.suptitle(f"The {count} filters of the first layer", x=0.01, ha="left")
+    axis.set_xlabel("black: -1, grey: 0, white: +1, in units of the filter's largest weight")
+    return figure
+
+
+def message(text: str) -> Figure:
+    """A small picture that says why there is nothing to show."""
+    figure = plt.figure(figsize=(6, 0.8))
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11)
+    return figure
+
+
+def show_grid(axis: Axes, images: np.ndarray, gap: float) -> np.ndarray:
+    """Rows and columns of images as one picture: a thousand axes would take minutes.
+
+    Args:
+        images: (rows, columns, height, width, channels).
+        gap: the value between and around them.
+
+    Returns:
+        The middle of each row on the y axis.
     """
     rows, columns, height, width, channels = images.shape
-    gap = max(1, width // 6)
-    picture = np.full((rows, height + gap, columns, width + gap, channels), white, images.dtype)
+    space = max(1, width // 6)
+    picture = np.full((rows, height + space, columns, width + space, channels), gap, images.dtype)
     picture[:, :height, :, :width] = images.transpose(0, 2, 1, 3, 4)
-    picture = picture.reshape(rows * (height + gap), columns * (width + gap), channels)[
-        :-gap, :-gap
-    ]
+    picture = picture.reshape(rows * (height + space), columns * (width + space), channels)
+    picture = np.pad(picture, ((space, 0), (space, 0), (0, 0)), constant_values=gap)
     show_image(axis, picture)
     axis.set(xticks=[], yticks=[])
     axis.tick_params(length=0)
     axis.grid(False)
     axis.spines[:].set_visible(False)
-    return np.arange(rows) * (height + gap) + (height - 1) / 2
+    return space + np.arange(rows) * (height + space) + (height - 1) / 2
 
 
 def show_image(axis: Axes, image: np.ndarray) -> None:
     """(H, W, 1 or 3), uint8 or floats in [0, 1]."""
-    picture = image[..., 0] if image.shape[2] == 1 else image
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=1 if image.dtype.kind == "f" else 255)
+    pixels = image[..., 0] if image.shape[2] == 1 else image
+    axis.imshow(pixels, cmap="gray", vmin=0, vmax=1 if image.dtype.kind == "f" else 255)

@@ -17,8 +17,11 @@ def test_bins_by_hand():
     assert calibration.expected_error(found) == pytest.approx((0.75 + 2 * 0.12 + 2 * 0.45) / 5)
 
 
-def test_an_honest_network_has_no_error():
-    """Where each confidence is the chance of being right the error goes to zero, and a boaster's is its excess."""
+def test_a_calibrated_network_has_no_error():
+    """If each confidence is the chance of being right the error goes to zero.
+
+    That of an overconfident network is its excess.
+    """
     rng = np.random.default_rng(0)
     confidences = rng.uniform(0.1, 1, 200_000)
     right = rng.random(len(confidences)) < confidences
@@ -27,11 +30,11 @@ def test_an_honest_network_has_no_error():
     assert calibration.expected_error(sure) == pytest.approx(0.4)
 
 
-def test_the_surest_mistakes_come_first():
-    """Right predictions are left out, and of equally sure mistakes the first one comes first."""
+def test_the_confident_mistakes_come_first():
+    """Right predictions are left out, and equally confident mistakes keep their order."""
     confidences, right = (
         np.array([0.5, 0.9, 0.9, 0.99, 0.6]),
         np.array([False, False, False, True, False]),
     )
-    assert calibration.surest_mistakes(confidences, right, 3).tolist() == [1, 2, 4]
-    assert calibration.surest_mistakes(confidences, right, 9).tolist() == [1, 2, 4, 0]
+    assert calibration.confident_mistakes(confidences, right, 3).tolist() == [1, 2, 4]
+    assert calibration.confident_mistakes(confidences, right, 9).tolist() == [1, 2, 4, 0]

@@ -1,26 +1,39 @@
 """The model card: what the model is, its numbers with their intervals, its limits, what made it."""
 
-from cifar.evaluation import card
+from dataclasses import replace
 
-MODEL = {"model": "vgg", "ensemble": 2, "image_size": 8, "channels": 1, "classes": ["cat", "dog"]}
-MODEL |= {"layers": [["0", "Conv2d", "2x8x8", 20], ["1", "Linear", "2", 980]]}
-MADE_BY = {"device": "cpu, AVX512", "threads": 2, "versions": {"torch": "2.14", "numpy": "2.4"}}
-MADE_BY |= {
-    "parameters": {"seed": 7, "train": {"lr": 0.1, "backbone": None}},
-    "data": {"data/x.npy": "abc"},
+import modelfile
+import pytest
+
+from cifar.evaluation import card
+from cifar.evaluation.metrics import ClassResult
+
+MODEL = modelfile.record(channels=1, classes=("cat", "dog"), members=2, image_size=8)
+NUMBERS = {
+    "accuracy": 0.75,
+    "accuracy_low": 0.5,
+    "accuracy_high": 0.9,
+    "balanced_accuracy": 0.7,
+    "macro_f1": 0.65,
+    "loss": 0.4321,
+    "calibrated_loss": 0.3,
+    "calibration_error": 0.123,
+    "raw_calibration_error": 0.2,
 }
-NUMBERS = {"accuracy": 0.75, "accuracy_low": 0.5, "accuracy_high": 0.9, "loss": 0.4321}
-CLASSES = [("cat", 0.9, 10, 0.6, 0.98), ("dog", 0.6, 10, 0.3, 0.83)]
+CLASSES = [ClassResult("cat", 0.9, 10, 0.6, 0.98), ClassResult("dog", 0.6, 10, 0.3, 0.83)]
 
 
 def test_the_card_has_every_fact():
-    """Size, data, numbers with intervals, the lowest classes first, versions, parameters and checksums are in it."""
-    text = card.text("pets", MODEL | {"made_by": MADE_BY}, NUMBERS, CLASSES, 20, 0.123)
+    """Size, numbers with intervals, the lowest classes first, versions and parameters are in it."""
+    text = card.text(MODEL, NUMBERS, CLASSES)
     for part in (
         "# vgg on pets",
-        "2 networks `vgg` with 2,000 parameters; from an image of 8x8 pixels, grey, to one of 2 classes: cat, dog.",
+        f"2 networks `vgg` with {2 * MODEL.parameters:,} parameters",
+        "an image of 8x8 pixels, grey, to one of 2 classes: cat, dog.",
+        "| on 20 test images | value | 95 % interval |",
         "| accuracy | 75.00% | 50.00% to 90.00% |",
-        "| expected calibration error | 12.3 points | |",
+        "| calibration error, before the temperature | 20.0 points | |",
+        "| calibration error | 12.3 points | |",
         "cpu, AVX512, 2 CPU threads, with numpy 2.4, torch 2.14",
         "Seed 7.",
         "| backbone |  |\n| lr | 0.1 |",
@@ -29,26 +42,45 @@ def test_the_card_has_every_fact():
     ):
         assert part in text, part
     assert text.index("accuracy of dog") < text.index("accuracy of cat")
-    assert "Not recorded" in card.text("pets", MODEL, NUMBERS, CLASSES, 20, 0.1)
+
+
+def test_unequal_classes_have_their_means():
+    """Balanced accuracy and F1 are shown if the classes have different numbers of images."""
+    assert "balanced" not in card.text(MODEL, NUMBERS, CLASSES)
+    unequal = [CLASSES[0], CLASSES[1]._replace(images=9)]
+    text = card.text(MODEL, NUMBERS, unequal)
+    assert "| balanced accuracy | 70.00% | |" in text and "| macro F1 | 65.00% | |" in text
+
+
+def test_one_thread_is_one_thread():
+    """A number of one has no plural."""
+    made_by = replace(MODEL.provenance, threads=1)
+    text = card.text(replace(MODEL, provenance=made_by, ensemble=1, epochs=(1,)), NUMBERS, CLASSES)
+    assert "1 CPU thread, " in text and "One network `vgg`" in text
 
 
 def test_a_class_without_test_images_is_not_among_the_lowest():
     """Nothing was measured of it."""
-    classes = [("none", 0.0, 0, 0.0, 1.0), *CLASSES]
-    text = card.text("pets", MODEL, NUMBERS, classes, 20, 0.1)
+    text = card.text(MODEL, NUMBERS, [ClassResult("none", 0.0, 0, 0.0, 1.0), *CLASSES])
     assert "accuracy of dog" in text and "accuracy of none" not in text
 
 
-def test_a_class_may_be_called_as_it_likes():
-    """Names that mean something in Markdown are escaped: a table's row keeps its three cells."""
-    classes = [
-        ("a|b", 0.5, 10, 0.2, 0.8),
-        ("<img>", 0.6, 10, 0.3, 0.83),
-        ("`c\\", 0.7, 10, 0.4, 0.9),
-    ]
-    text = card.text(
-        "pets", MODEL | {"classes": [row[0] for row in classes]}, NUMBERS, classes, 20, 0.1
-    )
-    assert r"to one of 3 classes: a\|b, \<img>, \`c\\." in text
-    for name in (r"a\|b", r"\<img>", r"\`c\\"):
-        assert f"| accuracy of {name} (among" in text
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [
+        ("a|b", r"a\|b"),
+        ("<img>", r"\<img>"),
+        ("`c\\", r"\`c\\"),
+        ("$a_b$", r"\$a\_b\$"),
+        ("*x*", r"\*x\*"),
+        ("[x](y)", r"\[x\](y)"),
+        ("a&lt;", r"a\&lt;"),
+    ],
+)
+def test_a_class_name_is_text(name, escaped):
+    """Names that mean something in Markdown are escaped: a table row keeps its three cells."""
+    model = modelfile.record(classes=(name, "dog"))
+    text = card.text(model, NUMBERS, [CLASSES[0]._replace(name=name), CLASSES[1]])
+    assert f"to one of 2 classes: {escaped}, dog." in text
+    assert f"| accuracy of {escaped} (among" in text

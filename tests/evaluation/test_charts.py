@@ -1,7 +1,9 @@
-"""The pictures: drawn for few and many classes, grey and colour; what they say is in them, and their bytes repeat."""
+"""The pictures: drawn for few and many classes, in grey and colour, with what they are to show."""
 
 import io
+import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cifar.evaluation import calibration, charts, tiles
-from stages import plot
 
 
 @pytest.fixture(autouse=True)
@@ -36,23 +37,36 @@ def history(epochs, seed=0):
     return frame.assign(epoch=range(1, epochs + 1))
 
 
+def table(accuracies, images=10):
+    """A table of classes like plots/classes.csv."""
+    accuracies = np.asarray(accuracies, float)
+    return pd.DataFrame(
+        {
+            "class": names(len(accuracies)),
+            "accuracy": accuracies,
+            "images": images,
+            "accuracy_low": accuracies - 0.1,
+            "accuracy_high": accuracies + 0.1,
+        }
+    )
+
+
 def figures(classes, channels):
     """Every picture of a data set with so many classes and channels."""
     labels = np.arange(3 * classes) % classes
     matrix = np.random.default_rng(0).integers(50, size=(classes, classes))
-    shares = np.random.default_rng(0).random(classes)
+    fractions = np.random.default_rng(0).random(classes)
+    bins = calibration.bins(fractions, fractions > 0.5)
     short = [charts.shorten(name) for name in names(classes)]
     captions = [f"{name}, seen as\nsomething (99%)" for name in short[:7]]
     return {
         "curves": charts.curves([history(classes), history(classes, 1)], [1, classes]),
         "confusion": charts.confusion(matrix, names(classes), "Test accuracy 50.00%"),
-        "classes": charts.classes(
-            names(classes), shares, np.stack([shares - 0.1, shares + 0.1], 1), 0.5
-        ),
-        "calibration": charts.calibration(calibration.bins(shares, shares > 0.5), 0.123),
+        "classes": charts.classes(table(fractions), 0.5),
+        "calibration": charts.calibration(bins, bins, 0.123, 0.2),
         "samples": tiles.samples(pictures(len(labels), channels), labels, short, 2),
         "mistakes": tiles.mistakes(pictures(7, channels), captions, "Mistakes"),
-        "pixels": tiles.sensitivity(pictures(6, channels), pictures(6, 1)[..., 0], captions),
+        "pixels": tiles.sensitivity(pictures(2, channels), pictures(2, 1)[..., 0], captions[:2]),
         "filters": tiles.filters(np.random.default_rng(0).normal(size=(classes, channels, 3, 3))),
     }
 
@@ -65,7 +79,7 @@ def png(figure):
 
 @pytest.mark.parametrize(("classes", "channels"), [(2, 1), (100, 3)])
 def test_pictures_repeat_their_bytes(classes, channels):
-    """Each picture is a PNG without date or version, with the same bytes when it is drawn twice, and not blank."""
+    """Each picture is a PNG without date or version, the same bytes each time, and not blank."""
     first, second = figures(classes, channels), figures(classes, channels)
     for name, figure in first.items():
         assert isinstance(figure, Figure)
@@ -95,11 +109,10 @@ def test_save_closes_the_figure():
 
 
 def test_curves_show_the_numbers():
-    """Loss is above accuracy in per cent, training and validation of every network, with a mark at the kept epoch."""
+    """Loss is above accuracy in per cent, for each network, with a mark at the kept epoch."""
     one, two = history(5), history(3, 1)
     figure = charts.curves([one, two], [2, 3])
     loss, accuracy = figure.axes
-    assert [line.get_label() for line in loss.lines[:3]] == ["training", "validation", "kept"]
     assert loss.lines[0].get_ydata().tolist() == one["train_loss"].tolist()
     assert accuracy.lines[4].get_ydata().tolist() == (100 * two["val_accuracy"]).tolist()
     assert (loss.lines[2].get_xdata(), loss.lines[2].get_ydata()) == ([2], [one["val_loss"][1]])
@@ -124,7 +137,10 @@ def test_epochs_are_whole_numbers(epochs):
 
 
 def test_the_cells_are_per_cents_of_the_rows():
-    """A cell is its share of the row; a class without images has an empty row; beyond 20 classes cells have no text."""
+    """A cell is a per cent of its row; without images a row is empty.
+
+    Beyond 20 classes the cells have no text.
+    """
     matrix = np.array([[3, 1, 0], [0, 5, 0], [0, 0, 0]])
     figure = charts.confusion(matrix, ["a", "b", "c"], "title")
     axis = figure.axes[0]
@@ -137,43 +153,83 @@ def test_the_cells_are_per_cents_of_the_rows():
     assert not large.axes[0].texts
 
 
-def test_classes_are_sorted_and_carry_their_intervals():
-    """The best class is on top, each with the ends of its interval, and a line stands at the accuracy of all."""
-    figure = charts.classes(
-        ["a", "b"], np.array([0.9, 0.5]), np.array([[0.8, 1.0], [0.2, 0.6]]), 0.7
-    )
-    axis = figure.axes[0]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["b", "a"]
+def test_classes_keep_their_order_and_scale():
+    """Classes are in the order of the labels from 0 to 100 %, with interval and number.
+
+    So the chart can be compared with that of another run. A class without images has no point.
+    """
+    rows = table([0.9, 0.0, 0.5])
+    rows.loc[1, "images"] = 0
+    axis = charts.classes(rows, 0.7).axes[0]
+    assert axis.get_xlim() == (0, 100) and axis.yaxis_inverted()
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "class 0",
+        "class 1",
+        "class 2",
+    ]
     (bars,) = axis.collections
-    assert np.allclose([segment[:, 0] for segment in bars.get_segments()], [[20, 60], [80, 100]])
-    assert np.allclose(axis.lines[-1].get_xdata(), 70)
+    segments = bars.get_segments()
+    assert np.allclose([segment[:, 0] for segment in segments], [[80, 100], [40, 60]])
+    assert np.allclose([segment[:, 1] for segment in segments], [[0, 0], [2, 2]])
+    assert [text.get_text() for text in axis.texts] == ["90.0", "no images", "50.0"]
+    assert np.allclose(axis.lines[0].get_xdata(), 70)
 
 
 def test_calibration_shows_the_bins():
-    """Accuracy stands over confidence in per cent, below it the share of the images, and the error in the title."""
-    found = calibration.bins(
-        np.array([0.62, 0.64, 0.95, 0.95]), np.array([True, False, True, True])
-    )
-    figure = charts.calibration(found, 0.09)
+    """Accuracy over confidence in per cent, before and after, and how many images each bin has."""
+    right = np.array([True, False, True, True])
+    calibrated = calibration.bins(np.array([0.62, 0.64, 0.95, 0.95]), right)
+    raw = calibration.bins(np.array([0.3, 0.3, 0.3, 0.3]), right)
+    figure = charts.calibration(calibrated, raw, 0.09, 0.45)
     axis, below = figure.axes
-    assert np.allclose(axis.lines[1].get_xydata(), [[63, 50], [95, 100]])
-    assert np.allclose([bar.get_height() for bar in below.patches], [50, 50])
-    assert np.allclose([bar.get_x() + bar.get_width() / 2 for bar in below.patches], [65, 95])
-    assert "9.0 points" in axis.get_title(loc="left")
+    before, after = axis.collections
+    assert np.allclose(before.get_offsets(), [[30, 75]])
+    assert np.allclose(after.get_offsets(), [[63, 50], [95, 100]])
+    assert np.allclose([bar.get_height() for bar in below.patches], [100, 50, 50])
+    assert np.allclose([bar.get_x() + bar.get_width() / 2 for bar in below.patches], [25, 65, 95])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[1:] == ["before: error 45.0 points", "calibrated: error 9.0 points"]
+    assert axis.get_xlim() == axis.get_ylim() == (0, 100)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", ["$a_b$", "a$", "$\\frac$", "<b>", "a|b", "\\", "🐈", "猫"])
+def test_names_are_text(name):
+    """A class name is drawn as it is in every picture, and no warning reaches the terminal."""
+    rows = table([0.5, 0.5]).assign(**{"class": [name, "b"]})
+    grey = pictures(2, 1)
+    drawn = [
+        charts.classes(rows, 0.5),
+        charts.confusion(np.eye(2), [name, "b"], f"title {name}"),
+        tiles.samples(grey, np.array([0, 1]), [name, "b"], 1),
+        tiles.mistakes(grey, [f"{name}, seen as\n{name}", "b"], name),
+        tiles.sensitivity(grey, grey[..., 0], [name, "b"]),
+    ]
+    for figure in drawn:
+        texts = [text.get_text() for text in figure.findobj(plt.Text)]
+        assert any(name in text for text in texts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            png(figure)
 
 
 def test_samples_are_the_first_of_each_class():
-    """Row k shows the first images of class k from left to right, and stays white where there are no more."""
+    """Row k shows the first images of class k from left to right, then white."""
     images, labels = pictures(6, 3, side=6), np.array([1, 0, 1, 1, 0, 1])
     figure = tiles.samples(images, labels, ["zero", "one"], 3)
-    shown = figure.axes[0].images[0].get_array()
-    parts = [[shown[row : row + 6, column : column + 6] for column in (0, 7, 14)] for row in (0, 7)]
+    axis = figure.axes[0]
+    picture = axis.images[0].get_array()
+    assert (picture[0] == 255).all() and (picture[:, 0] == 255).all()
+    parts = [
+        [picture[row : row + 6, column : column + 6] for column in (1, 8, 15)] for row in (1, 8)
+    ]
     assert np.array_equal(parts[0][0], images[1])
     assert np.array_equal(parts[0][1], images[4])
     assert (parts[0][2] == 255).all()
     assert all(np.array_equal(tile, images[i]) for tile, i in zip(parts[1], (0, 2, 3), strict=True))
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["zero", "one"]
-    assert not any(line.get_visible() for line in figure.axes[0].get_ygridlines())
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["zero", "one"]
+    assert axis.get_yticks().tolist() == [3.5, 10.5]
+    assert not any(line.get_visible() for line in axis.get_ygridlines())
 
 
 def test_many_classes_stand_in_blocks():
@@ -182,12 +238,12 @@ def test_many_classes_stand_in_blocks():
     found = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
     assert found == [[str(i) for i in range(start, start + 25)] for start in (0, 25, 50, 75)]
     last = figure.axes[3].images[0].get_array()
-    assert np.array_equal(last[24 * 9 : 24 * 9 + 8, :8], pictures(100, 1)[99, ..., 0])
+    assert np.array_equal(last[24 * 9 + 1 : 25 * 9, 1:9], pictures(100, 1)[99, ..., 0])
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7])
 def test_mistakes_carry_their_captions(count):
-    """Each image has its caption, in rows of six; without a mistake the title stands alone."""
+    """Each image has its caption, in rows of six; without a mistake there is a sentence."""
     images = pictures(count, 1)
     figure = tiles.mistakes(images, [f"caption {i}" for i in range(count)], "title")
     shown = [axis for axis in figure.axes if axis.images]
@@ -196,37 +252,61 @@ def test_mistakes_carry_their_captions(count):
         np.array_equal(axis.images[0].get_array(), image[..., 0])
         for axis, image in zip(shown, images, strict=True)
     )
-    assert len(figure.axes) == 6 * max(1, -(-count // 6))
+    assert len(figure.axes) == 6 * -(-count // 6)
+    assert "title" in [text.get_text() for text in figure.findobj(plt.Text)]
+
+
+def cells(figure, height, width, gap):
+    """The filters in a picture, row by row, one value for each of their weights."""
+    picture = np.asarray(figure.axes[0].images[0].get_array())
+    zoom = tiles.SIDE // width
+    step = zoom * height + gap, zoom * width + gap
+    tops = range(gap, picture.shape[0], step[0])
+    lefts = range(gap, picture.shape[1], step[1])
+    return [
+        picture[top : top + zoom * height : zoom, left : left + zoom * width : zoom].tolist()
+        for top in tops
+        for left in lefts
+    ]
 
 
 def test_filters_are_scaled_around_grey():
-    """Zero is mid-grey and the largest weight of each filter white or black; three channels are colours."""
+    """Zero is mid-grey and the largest weight of each filter white or black.
+
+    Three channels are colours, others their mean. The space around them is neither.
+    """
     weights = np.zeros((2, 3, 1, 2))
-    weights[0, 0, 0, 0], weights[0, 1, 0, 1], weights[1, 2, 0, 0] = 4, -2, -0.1
+    weights[0, 0, 0, 0] = 4
+    weights[0, 1, 0, 1] = -2
+    weights[1, 2, 0, 0] = -0.1
     figure = tiles.filters(weights)
-    first = [[1, 0.5, 0.5], [0.5, 0.25, 0.5]]
-    second = [[0.5, 0.5, 0], [0.5, 0.5, 0.5]]
-    assert figure.axes[0].images[0].get_array().tolist() == [[*first, [1, 1, 1], *second]]
+    first, second = cells(figure, 1, 2, gap=4)
+    assert first == [[[1, 0.5, 0.5], [0.5, 0.25, 0.5]]]
+    assert second == [[[0.5, 0.5, 0], [0.5, 0.5, 0.5]]]
+    picture = figure.axes[0].images[0].get_array()
+    assert (picture[:4] == tiles.GAP).all() and (picture[:, -4:] == tiles.GAP).all()
     grey = tiles.filters(np.array([[[[-2.0, 0.0, 1.0]]], [[[0.0, 0.0, 0.0]]]]))
-    assert grey.axes[0].images[0].get_array().tolist() == [[0, 0.5, 0.75, 1, 0.5, 0.5, 0.5]]
+    assert cells(grey, 1, 3, gap=4) == [[[0, 0.5, 0.75]], [[0.5, 0.5, 0.5]]]
+    assert "units of the filter's largest weight" in grey.axes[0].get_xlabel()
 
 
 def test_filters_stand_in_rows_of_sixteen():
-    """Twenty filters of 3x3 are two rows with a white pixel between, the last places empty."""
-    weights = np.random.default_rng(0).normal(size=(20, 1, 3, 3))
-    figure = tiles.filters(weights)
-    shown = figure.axes[0].images[0].get_array()
-    assert shown.shape == (2 * 4 - 1, 16 * 4 - 1)
-    last = weights[19, 0]
-    assert np.allclose(shown[4:7, 12:15], 0.5 + 0.5 * last / np.abs(last).max())
-    assert (shown[:, 3::4] == 1).all()
-    assert (shown[4:, 16:] == 1).all()
+    """Twenty filters of 3x3 are two rows, and of a hundred the first sixty-four are shown."""
+    weights = np.random.default_rng(0).normal(size=(100, 1, 3, 3))
+    figure = tiles.filters(weights[:20])
+    shown = cells(figure, 3, 3, gap=4)
+    assert len(shown) == 32
+    assert np.allclose(shown[19], 0.5 + 0.5 * weights[19, 0] / np.abs(weights[19]).max())
+    assert (np.array(shown[20:]) == tiles.GAP).all()
+    assert figure.get_suptitle() == "The 20 filters of the first layer"
+    assert tiles.filters(weights).get_suptitle() == "The 64 of the 100 filters of the first layer"
 
 
-def test_a_network_without_convolutions_has_no_filters():
-    """No filters give a picture that says so."""
+def test_a_network_without_filters_has_a_small_sentence():
+    """The picture is one line of text, no blank page."""
     figure = tiles.filters(np.zeros((0, 1, 1, 1), np.float32))
-    assert figure.get_suptitle().startswith("No convolution")
+    assert figure.get_figheight() < 1
+    assert figure.texts[0].get_text().startswith("The first layer has no filters")
     png(figure)
 
 
@@ -241,13 +321,3 @@ def test_long_names_are_shortened():
     """A name of up to fourteen letters stays, a longer one ends in an ellipsis and is as long."""
     assert charts.shorten("fourteen_chars") == "fourteen_chars"
     assert charts.shorten("fifteen_letters") == "fifteen_lette…"
-
-
-def test_a_class_without_test_images_is_not_drawn(tmp_path, monkeypatch):
-    """Stage plot leaves out of the ranking what was not measured."""
-    (tmp_path / "plots").mkdir()
-    rows = "class,accuracy,images,accuracy_low,accuracy_high\ncat,0.5,4,0.2,0.8\nnone,0,0,0,1\ndog,0.25,4,0.1,0.7\n"
-    (tmp_path / "plots/classes.csv").write_text(rows)
-    monkeypatch.chdir(tmp_path)
-    (axis,) = plot.classes({"accuracy": 0.375}).axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["dog", "cat"]

@@ -1,4 +1,4 @@
-"""Numbers computed by hand, and the ways in which a prediction must not depend on how it was made."""
+"""The numbers against values computed by hand and against other implementations."""
 
 import math
 
@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score, f1_score
 from torch import nn
 
-from cifar.evaluation import metrics
+from cifar import inference
+from cifar.evaluation import calibration, metrics
+from cifar.evaluation.predictions import Predictions
 
 torch.set_num_threads(1)
 
@@ -19,9 +22,9 @@ def logits_of(choices, classes):
 
 
 def test_loss_and_accuracy_by_hand():
-    """Probabilities of 1/2, 1/4 and 1/4 for the true class, the first one right: mean of their logarithms, a third."""
+    """Probabilities of 1/2, 1/4 and 1/4 for the true classes, the first of which is right."""
     probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5], [0.5, 0.25, 0.25]])
-    loss, accuracy = metrics.loss_and_accuracy(probabilities.log(), torch.tensor([0, 1, 2]))
+    loss, accuracy = inference.loss_and_accuracy(probabilities.log(), torch.tensor([0, 1, 2]))
     assert loss == pytest.approx((math.log(2) + 2 * math.log(4)) / 3)
     assert accuracy == 1 / 3
 
@@ -30,7 +33,7 @@ def test_loss_and_accuracy_by_hand():
 def test_the_interval_is_wilsons(right, count):
     """The interval is Wilson's, as another implementation has it, at 0 and 100 % too."""
     labels = torch.zeros(count, dtype=torch.int64)
-    numbers = metrics.summary(logits_of([0] * right + [1] * (count - right), 2), labels)
+    numbers = metrics.summarize(logits_of([0] * right + [1] * (count - right), 2), labels)
     interval = binomtest(right, count).proportion_ci(method="wilson")
     expected = {
         "accuracy": right / count,
@@ -41,70 +44,108 @@ def test_the_interval_is_wilsons(right, count):
 
 
 def test_numbers_are_rounded_and_named():
-    """A summary holds loss, accuracy and its interval, with five places."""
-    numbers = metrics.summary(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
+    """A summary by hand: classes 0 and 1 with two images and one, all predicted as 0."""
+    numbers = metrics.summarize(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
     loss = math.log(1 + math.e) - 2 / 3
     assert numbers == {
-        "loss": round(loss, 5), "accuracy": 0.66667, "accuracy_low": 0.20766, "accuracy_high": 0.93851
-    }  # fmt: skip
+        "loss": round(loss, 5),
+        "accuracy": 0.66667,
+        "accuracy_low": 0.20766,
+        "accuracy_high": 0.93851,
+        "balanced_accuracy": 0.5,  # of recalls 1 and 0
+        "macro_f1": 0.4,  # of 2 * 2 / (2 + 3) and 0
+    }
+
+
+def test_class_means_are_those_of_scikit_learn():
+    """Balanced accuracy and macro F1 agree with another implementation, for classes of any size."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(4, 200, p=[0.7, 0.2, 0.07, 0.03])
+    predicted = np.where(rng.random(200) < 0.6, labels, rng.integers(0, 4, 200))
+    balanced, f1 = metrics.class_means(predicted, labels, 4)
+    assert balanced == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
+
+
+def test_a_class_without_images_is_in_no_mean():
+    """The means are over the classes that have test images, also if others were predicted."""
+    labels = np.array([0, 0, 1, 1])
+    predicted = np.array([0, 2, 1, 1])
+    assert metrics.class_means(predicted, labels, 4) == pytest.approx((0.75, (2 / 3 + 1) / 2))
 
 
 def test_top5_accuracy_from_eleven_classes_on():
-    """With eleven classes the share of labels among the five largest logits is given, with ten it is not."""
+    """With eleven classes the labels among the five largest logits are counted, with ten not."""
     ranked = torch.arange(11.0).repeat(4, 1)  # class 10 first, class 6 fifth, class 5 sixth
     labels = torch.tensor([10, 6, 5, 0])
-    assert metrics.summary(ranked, labels)["top5_accuracy"] == 0.5
-    assert "top5_accuracy" not in metrics.summary(ranked[:, :10], labels % 10)
+    assert metrics.summarize(ranked, labels)["top5_accuracy"] == 0.5
+    assert "top5_accuracy" not in metrics.summarize(ranked[:, :10], labels % 10)
+
+
+def test_calibration_by_hand():
+    """Before: confidence 0.9 at an accuracy of 1/2; with the temperature ln 9: 0.75."""
+    logits = torch.tensor([[math.log(9), 0.0]] * 4)
+    temperature = math.log(9) / math.log(3)  # 9 : 1 becomes 3 : 1
+    labels = torch.tensor([0, 0, 1, 1])
+    predictions = Predictions.of(["a"] * 4, logits, labels, temperature)
+    loss = -(math.log(0.75) + math.log(0.25)) / 2
+    assert metrics.summarize_calibration(logits, labels, predictions) == {
+        "calibrated_loss": round(loss, 5),
+        "calibration_error": 0.25,
+        "raw_calibration_error": 0.4,
+    }
+
+
+def test_the_numbers_are_those_of_the_table():
+    """Confidences of the table give the calibration errors of the metrics, to the last digit."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(500, 5, generator=generator)
+    labels = torch.randint(5, (500,), generator=generator)
+    predictions = Predictions.of(["x"] * 500, logits, labels, 2.0)
+    numbers = metrics.summarize_calibration(logits, labels, predictions)
+    rows = list(predictions.rows("abcde"))
+    right = np.array([row[1] == row[2] for row in rows])
+    for column, name in ((3, "calibration_error"), (4, "raw_calibration_error")):
+        bins = calibration.bins(np.array([float(row[column]) for row in rows]), right)
+        assert round(calibration.expected_error(bins), 5) == numbers[name]
+
+
+def test_a_temperature_changes_no_prediction():
+    """The predicted classes are those of the raw logits, whatever the temperature."""
+    logits = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(100, dtype=torch.int64)
+    for temperature in (0.01, 1.0, 100.0):
+        predictions = Predictions.of(["x"] * 100, logits, labels, temperature)
+        assert predictions.choices.tolist() == logits.argmax(1).tolist()
 
 
 def test_per_class_counts():
-    """Each class has its own counts, a class without images too."""
-    counts = metrics.per_class(np.array([0, 1, 1, 2, 0]), np.array([0, 0, 1, 2, 2]), 4)
-    assert counts == [(1, 2), (1, 1), (1, 2), (0, 0)]
+    """Each class has its own row; of one without images nothing is known, from 0 to 1."""
+    predicted = np.array([0, 1, 1, 2, 0])
+    labels = np.array([0, 0, 1, 2, 2])
+    rows = metrics.per_class(predicted, labels, "abcd")
+    counts = [(row.name, row.accuracy, row.images) for row in rows]
+    assert counts == [("a", 0.5, 2), ("b", 1, 1), ("c", 0.5, 2), ("d", 0, 0)]
+    assert (rows[3].low, rows[3].high) == (0, 1)
+    interval = binomtest(1, 2).proportion_ci(method="wilson")
+    assert (rows[0].low, rows[0].high) == pytest.approx((interval.low, interval.high))
 
 
-def test_an_ensemble_gives_the_mean_probability():
-    """The probabilities of an ensemble are the means of its members'; a member alone keeps its logits."""
-    members = [
-        torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) * 10 for seed in range(3)
-    ]
-    mean = sum(logits.double().softmax(1) for logits in members) / 3
-    assert torch.allclose(metrics.average(members).exp(), mean)
-    assert torch.equal(metrics.average(members[:1]), members[0])
-
-
-def test_an_ensemble_of_sure_members_stays_finite():
-    """Members that are sure of different classes give one half each, and the class that both exclude no infinity."""
-    members = [
-        torch.tensor([[1000.0, -1000.0, -1000.0]]),
-        torch.tensor([[-1000.0, 1000.0, -1000.0]]),
-    ]
-    assert metrics.average(members).tolist() == [pytest.approx([-math.log(2), -math.log(2), -2000])]
-
-
-def test_predictions_do_not_depend_on_the_batch_size():
-    """Every image has its own logits, in order, whatever the size of a batch, and the network is in evaluation."""
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(12, 4)
-    ).train()
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    images = torch.randint(256, (10, 4, 4, 1), dtype=torch.uint8)
-
-    def prepare(batch):
-        return batch.float().permute(0, 3, 1, 2) / 255
-
-    whole = metrics.predict(net, images, prepare, 1000)
-    for size in (1, 3, 10):
-        assert torch.allclose(metrics.predict(net, images, prepare, size), whole, atol=1e-6)
-    assert torch.allclose(whole, net.eval()(prepare(images)), atol=1e-6)
-    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
-    assert not whole.requires_grad
+def test_members_and_mirrored_images_have_their_accuracies():
+    """Each member has its accuracy; that with mirrored images is of the mean of all."""
+    labels = torch.tensor([0, 1])
+    right = 2 * logits_of([0, 1], 2)
+    wrong = logits_of([1, 0], 2)
+    assert metrics.summarize_members([right], [], labels) == {}
+    numbers = metrics.summarize_members([right, wrong], [right, wrong], labels)
+    assert numbers == {"tta_accuracy": 1.0, "member_accuracy": {"0": 1.0, "1": 0.0}}
 
 
 def test_sensitivity_is_the_gradient_of_the_predicted_class():
-    """Of a linear network it is the size of its weights, whatever the image, with 255 at the largest; of two networks
-    that of their mean; and of no image, none."""
+    """Of a linear network it is the size of its weights, with 255 at the largest.
+
+    Of two networks it is that of their mean; of no image there is none.
+    """
     images = torch.randint(
         0, 256, (3, 2, 2, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -113,7 +154,7 @@ def test_sensitivity_is_the_gradient_of_the_predicted_class():
         net[1].weight.copy_(torch.tensor([[1.0, -4.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]))
         net[1].bias.copy_(torch.tensor([1e6, 0.0]))
     prepare = lambda batch: batch.float().permute(0, 3, 1, 2)  # noqa: E731
-    found = metrics.sensitivity([net], images, prepare)
-    assert found.dtype == np.uint8 and found.tolist() == [[[64, 255], [0, 128]]] * 3
+    maps = metrics.sensitivity([net], images, prepare)
+    assert maps.dtype == np.uint8 and maps.tolist() == [[[64, 255], [0, 128]]] * 3
     assert metrics.sensitivity([net, net], images, prepare).shape == (3, 2, 2)
     assert metrics.sensitivity([net], images[:0], prepare).shape == (0, 2, 2)

@@ -1,0 +1,173 @@
+"""The results that the stages wrote, each read and checked in one place.
+
+What is damaged ends in one line that names the file and the command that makes it again.
+"""
+
+import operator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from annotated_types import Interval
+
+from cifar import UserError, files
+from cifar.dataset import STRICT
+
+Kind = Literal["text", "count", "fraction", "number"]
+PREDICTIONS: dict[str, Kind] = {
+    "image": "text",
+    "actual": "text",
+    "predicted": "text",
+    "confidence": "fraction",
+    "raw_confidence": "fraction",
+}
+CLASSES: dict[str, Kind] = {
+    "class": "text",
+    "accuracy": "fraction",
+    "images": "count",
+    "accuracy_low": "fraction",
+    "accuracy_high": "fraction",
+}
+HISTORY: dict[str, Kind] = {
+    "network": "count",
+    "epoch": "count",
+    "lr": "number",
+    "train_loss": "number",
+    "train_accuracy": "fraction",
+    "val_loss": "number",
+    "val_accuracy": "fraction",
+}
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+Loss = Annotated[float, Interval(ge=0)]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Of the test images. Optional ones are there if the data or the parameters call for them."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    loss: Loss
+    accuracy: Fraction
+    accuracy_low: Fraction
+    accuracy_high: Fraction
+    balanced_accuracy: Fraction
+    macro_f1: Fraction
+    calibrated_loss: Loss
+    calibration_error: Fraction
+    raw_calibration_error: Fraction
+    top5_accuracy: Fraction | None = None
+    tta_accuracy: Fraction | None = None
+    member_accuracy: dict[str, Fraction] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """metrics/test.json: the numbers, and the model that they are of."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    test: Numbers
+    model: str
+
+
+def read_result(path: Path) -> Evaluation:
+    """The test numbers.
+
+    Raises:
+        UserError: there are none, or damaged ones.
+    """
+    if not path.exists():
+        raise UserError(f"no test numbers ({path}): `dvc repro evaluate` makes them")
+    return files.read_record(path, Evaluation)
+
+
+def read_predictions(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per test image: image, actual, predicted, confidence and raw_confidence.
+
+    Raises:
+        UserError: damaged, empty, or of other classes.
+    """
+    table = read(path, PREDICTIONS, "evaluate")
+    unknown = (set(table["actual"]) | set(table["predicted"])) - set(classes)
+    if unknown:
+        raise damaged(path, f"class {min(unknown)!r} is none of the model", "evaluate")
+    return table
+
+
+def read_classes(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per class, in the order of the labels: its accuracy, test images and 95 % interval.
+
+    Raises:
+        UserError: damaged, or of other classes.
+    """
+    table = read(path, CLASSES, "evaluate")
+    if tuple(table["class"]) != classes:
+        raise damaged(path, "its classes are not those of the model", "evaluate")
+    return table
+
+
+def read_history(path: Path, kept: tuple[int, ...]) -> list[pd.DataFrame]:
+    """For each network of an ensemble one row per epoch, from epoch 1.
+
+    Args:
+        kept: for each network the epoch whose weights were kept.
+
+    Raises:
+        UserError: damaged, or of another model.
+    """
+    table = read(path, HISTORY, "train")
+    histories = [part.reset_index(drop=True) for _, part in table.groupby("network")]
+    complete = all((part["epoch"] == np.arange(1, len(part) + 1)).all() for part in histories)
+    lengths = [len(part) for part in histories]
+    if len(lengths) != len(kept) or not complete or any(map(operator.lt, lengths, kept)):
+        raise damaged(path, "its epochs are not those of the model", "train")
+    return histories
+
+
+def right(predictions: pd.DataFrame) -> np.ndarray:
+    """(N,) bool, whether each prediction is right."""
+    return (predictions["actual"] == predictions["predicted"]).to_numpy()
+
+
+def read(path: Path, columns: dict[str, Kind], stage: str) -> pd.DataFrame:
+    """A table with these columns and at least one row; text stays text ("NA" is a name).
+
+    Raises:
+        UserError: there is none, other columns, no row, or a cell of another kind.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no such table ({path}): `dvc repro {stage}` makes it") from None
+    except (ValueError, pd.errors.ParserError):  # the first also for bytes that are no text
+        raise damaged(path, "not a table", stage) from None
+    if list(table.columns) != list(columns):
+        raise damaged(path, f"its columns are not {', '.join(columns)}", stage)
+    if table.empty:
+        raise damaged(path, "no rows", stage)
+    for name, kind in columns.items():
+        if kind != "text":
+            table[name] = convert(table[name], kind, path, stage)
+    return table
+
+
+def convert(cells: pd.Series, kind: Kind, path: Path, stage: str) -> pd.Series:
+    """The cells of a column as numbers."""
+    values = pd.to_numeric(cells, errors="coerce")
+    good = np.isfinite(values)
+    if kind == "fraction":
+        good &= values.between(0, 1)
+    if kind == "count":
+        good &= values.between(0, 2**53) & (values % 1 == 0)
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        problem = f"{str(cells.iloc[row])[:40]!r} is no {kind} (line {row + 2}, {cells.name})"
+        raise damaged(path, problem, stage)
+    return values.astype("int64" if kind == "count" else "float64")
+
+
+def damaged(path: Path, problem: str, stage: str) -> UserError:
+    return UserError(f"{problem} ({path}): `dvc repro --force {stage}` makes it again")

@@ -1,0 +1,78 @@
+"""Small models for tests: valid records, files of random networks, and files that lie."""
+
+import json
+from dataclasses import asdict, replace
+
+import safetensors.torch
+
+from cifar import networks
+from cifar.dataset import Dataset
+from cifar.model import FORMAT, Model, NetworkOptions, Provenance
+
+CLASSES = ("cat", "dog", "ship", "bird")
+OPTIONS = NetworkOptions(depth=1, width=4, batch_norm=True)
+PROVENANCE = Provenance(
+    parameters={"seed": 7, "train": {"lr": 0.1, "backbone": None}},
+    data={"data/x.npy": "abc"},
+    network_file="0" * 40,
+    device="cpu, AVX512",
+    threads=2,
+    processes=1,
+    versions={"torch": "2.14", "numpy": "2.4"},
+)
+
+
+def record(channels=3, classes=CLASSES, members=1, temperature=1.0, image_size=12):
+    """The record of a small VGG."""
+    dataset = Dataset(
+        name="pets",
+        classes=tuple(classes),
+        image_size=image_size,
+        channels=channels,
+        normalize="standardize",
+        mean=(0.4, 0.5, 0.6)[:channels],
+        std=(0.2, 0.25, 0.3)[:channels],
+    )
+    net = networks.build("vgg", dataset.shape, OPTIONS, seed=0)
+    return Model(
+        format=FORMAT,
+        network="vgg",
+        dataset=dataset,
+        options=OPTIONS,
+        layers=networks.summarize(net, dataset.shape),
+        ensemble=members,
+        epochs=(1,) * members,
+        temperature=temperature,
+        provenance=replace(PROVENANCE, network_file=networks.files.git_name(own_file())),
+    )
+
+
+def own_file():
+    return (networks.ROOT / networks.path_of("vgg")).read_bytes()
+
+
+def build(model):
+    """Its networks, each from its own seed."""
+    shape = model.dataset.shape
+    seeds = range(model.ensemble)
+    return [networks.build(model.network, shape, model.options, seed) for seed in seeds]
+
+
+def write(path, model):
+    """A model file of random weights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(networks.dump(build(model), model))
+    return model
+
+
+def write_lie(path, model, change=lambda content: None, weights=lambda state: None):
+    """A model file whose checksum is right and whose record or weights were changed."""
+    state = networks.join(build(model)).state_dict()
+    content = json.loads(json.dumps(asdict(model)))
+    change(content)
+    weights(state)
+    checksum = networks.checksum(state, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        safetensors.torch.save(state, {"model": json.dumps({"model": content, "sha256": checksum})})
+    )
