@@ -29,6 +29,7 @@ from cifar.training.distributed import World
 from cifar.training.fit import augment_images, make_trainer
 
 IMAGES = 50_000
+CLASS_COUNTS = torch.full((10,), IMAGES // 10)
 SHAPE = Shape(10, 3, 32, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 WARMUP = 3  # steps
 PLAIN: dict[str, Any] = {
@@ -83,22 +84,17 @@ def ours(p: Train, device: torch.device, fixed: bool) -> Callable[[int], None]:
     """The loop of stages/train.py; `fixed`: on its first batch only."""
     hardware.set_threads(p.threads)
     net = build(p).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = make_trainer(p, net, IMAGES, World())
+    training = make_trainer(p, net, CLASS_COUNTS, World())
     images, labels = (tensors.to_device(array, device) for array in noise())
     normalize = tensors.normalizer(SHAPE.mean, SHAPE.std, device)
-    augmented = augment_images(p, images, labels, normalize, SHAPE.image_size)
+    augmented = augment_images(p, images, labels, normalize, SHAPE)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
         for epoch in range(1, 10**6):
             order = torch.randperm(IMAGES, generator=seeds.generator(0, "order", epoch)).to(device)
             parts = trainer.split_order(order, p.batch_size)
-            yield from augmented.epoch(
-                epoch,
-                (index for index in parts if len(index) == p.batch_size),
-                World().part,
-                flip_generator=seeds.generator(0, "flip"),
-                epoch_generator=seeds.generator(0, "augmentation", epoch),
-            )
+            full = (index for index in parts if len(index) == p.batch_size)
+            yield from augmented.epoch(epoch, 0, full, World().part)
 
     source = batches()
     if fixed:
@@ -134,7 +130,7 @@ def conventional(p: Train, device: torch.device) -> Callable[[int], None]:
             return transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
     net = with_plain_dropout(build(p)).to(device)
-    training = make_trainer(p, net, IMAGES, World())  # for its optimizer and its loss
+    training = make_trainer(p, net, CLASS_COUNTS, World())  # for its optimizer and its loss
     loader = DataLoader(
         Pictures(),
         p.batch_size,

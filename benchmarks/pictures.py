@@ -11,7 +11,7 @@ from benchmarks.results import Result
 from benchmarks.tables import Row
 from cifar import files
 from cifar.evaluation import charts
-from cifar.evaluation.charts import MARK, TRAIN, VAL, plt
+from cifar.evaluation.charts import BLUE, GREY, ORANGE, plt
 
 DPI = 120
 
@@ -40,15 +40,15 @@ def compare(rows: list[Row]) -> charts.Figure:
             "D",
             ms=7,
             mfc="none",
-            mec=MARK,
+            mec=GREY,
             label="published",
         )
         for number, run in enumerate(row.runs):
             height = place + 0.16 * (number - (len(row.runs) - 1) / 2)
             ends = [100 * run.accuracy_low, 100 * run.accuracy_high]
-            axis.plot(ends, [height] * 2, color=TRAIN, lw=1.2)
+            axis.plot(ends, [height] * 2, color=BLUE, lw=1.2)
             axis.plot(
-                100 * run.accuracy, height, "o", ms=4, color=TRAIN, label="here, 95 % interval"
+                100 * run.accuracy, height, "o", ms=4, color=BLUE, label="here, 95 % interval"
             )
     axis.set_yticks(range(len(rows)), [label(row) for row in rows])
     axis.set(xlabel="test accuracy, %", ylim=(len(rows) - 0.4, -0.6))
@@ -72,11 +72,11 @@ def epochs(runs: list[Result], published: list[list[float]]) -> charts.Figure:
     figure, axis = plt.subplots(figsize=(6, 4))
     stated = 100 * pd.DataFrame(published, columns=["training", "validation", "test"])
     stated.index += 1
-    for name, color in (("training", TRAIN), ("validation", VAL)):
+    for name, color in (("training", BLUE), ("validation", ORANGE)):
         axis.plot(stated.index, stated[name], "--", color=color, label=f"{name}, published")
     for number, run in enumerate(runs):
         history = pd.DataFrame(run.history)
-        for part, name, color in (("train", "training", TRAIN), ("val", "validation", VAL)):
+        for part, name, color in (("train", "training", BLUE), ("val", "validation", ORANGE)):
             text = None if number else f"{name}, here"
             values = 100 * history[f"{part}_accuracy"]
             axis.plot(history["epoch"], values, "o-", ms=3, lw=1, color=color, label=text)
@@ -91,10 +91,10 @@ def overfitting(run: Result) -> charts.Figure:
     best = history["epoch"].to_numpy()[history["val_loss"].to_numpy().argmin()]
     figure, axes = plt.subplots(2, 1, sharex=True, figsize=(6, 5))
     for axis, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
-        for part, text, color in (("train", "training", TRAIN), ("val", "validation", VAL)):
+        for part, text, color in (("train", "training", BLUE), ("val", "validation", ORANGE)):
             axis.plot(history["epoch"], scale * history[f"{part}_{name}"], color=color, label=text)
         axis.axvline(
-            best, color=MARK, lw=1, ls="--", label=f"lowest validation loss: epoch {best:.0f}"
+            best, color=GREY, lw=1, ls="--", label=f"lowest validation loss: epoch {best:.0f}"
         )
     axes[0].set(ylabel="cross-entropy loss", title=f"{run.recipe}: where it starts to overfit")
     axes[1].set(ylabel="accuracy, %", xlabel="epoch")

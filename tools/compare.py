@@ -285,10 +285,10 @@ def draw_groups(axis: Axes, rows: pd.DataFrame, sets: Groups, metric: str) -> No
     for height, row in enumerate(rows.to_dict("records")):
         if not np.isnan(row["low"]):
             ends = [scale * row["low"], scale * row["high"]]
-            axis.plot(ends, [height] * 2, c=charts.TRAIN, label="95 % interval", **BAR)
-            axis.plot(scale * row["mean"], height, "|", c=charts.TRAIN, label="mean", **MEAN)
+            axis.plot(ends, [height] * 2, c=charts.BLUE, label="95 % interval", **BAR)
+            axis.plot(scale * row["mean"], height, "|", c=charts.BLUE, label="mean", **MEAN)
         values = [scale * found.metrics[metric] for found in sets[row["group"]]]
-        axis.plot(values, [height] * len(values), "o", c=charts.VAL, label="one run", **RING)
+        axis.plot(values, [height] * len(values), "o", c=charts.ORANGE, label="one run", **RING)
         labels.append(f"{charts.shorten(row['group'], 48)}  (n = {row['n']})")
     axis.set_yticks(range(len(rows)), labels)
     axis.set(xlabel=f"{metric}{unit}", ylim=(len(rows) - 0.5, -0.5))

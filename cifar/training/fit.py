@@ -249,7 +249,7 @@ def make_trainer(p: Train, net: nn.Module, class_counts: Tensor, world: World) -
     Args:
         class_counts: (classes,) training images of each class.
     """
-    count = int(class_counts.sum())
+    count = sum(class_counts.tolist())
     optimizer = optim.make_optimizer(
         net,
         optimizer=p.optimizer,

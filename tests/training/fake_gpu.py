@@ -19,12 +19,12 @@ from cifar import inference, networks, params, tensors
 from cifar.dataset import Shape
 from cifar.model import NetworkOptions
 from cifar.params.train import Train
-from cifar.training import fit, seeds, trainer
+from cifar.training import fit, trainer
 from cifar.training.distributed import World
 
 _setup_privateuseone_for_python_backend("fakegpu")
 DEVICE = torch.device("fakegpu:0")
-COUNT = 24  # images
+COUNT = 80  # images
 SIZE = 32
 
 
@@ -80,26 +80,22 @@ def run(case):
     )
     shape = Shape(10, 3, SIZE, (0.5,) * 3, (0.2,) * 3)
     net = networks.build(p.model, shape, options, seed=0)
+    counts = torch.full((10,), COUNT // 10)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        train(p, move(net), shape)
+        train(p, move(net), shape, counts)
 
 
-def train(p, net, shape):
+def train(p, net, shape, counts):
     images = torch.zeros(COUNT, SIZE, SIZE, 3, dtype=torch.uint8)
     labels = torch.zeros(COUNT, dtype=torch.long).to(DEVICE)
     normalize = tensors.normalizer(shape.mean, shape.std, DEVICE)
     placed = images if p.stream else images.to(DEVICE)
-    augmented = fit.augment_images(p, placed, labels, normalize, SIZE)
-    fitting = fit.make_trainer(p, net, COUNT, World())
+    augmented = fit.augment_images(p, placed, labels, normalize, shape)
+    fitting = fit.make_trainer(p, net, counts, World())
     fitting.all_reduce = Numbers
     for epoch in range(1, p.epochs + 1):
-        batches = augmented.epoch(
-            epoch,
-            trainer.split_order(torch.zeros(COUNT, dtype=torch.long).to(DEVICE), p.batch_size),
-            World().part,
-            seeds.generator(0, "flip"),
-            seeds.generator(0, "augmentation", epoch),
-        )
+        order = torch.zeros(COUNT, dtype=torch.long).to(DEVICE)
+        batches = augmented.epoch(epoch, 0, trainer.split_order(order, 40), World().part)
         fitting.epoch(batches, lambda net: (1.0, 1.0), lambda *_: None)
     fitting.finish()
     logits = inference.predict(fitting.net, placed, normalize)

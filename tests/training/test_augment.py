@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar.training import augment, seeds
+from cifar.training import augment, photo, seeds
+from cifar.training.augment import Augmentation
+from cifar.training.photo import PhotoOptions
 
 FLIPS = ["none", "random", "alternating"]
 
@@ -201,27 +203,58 @@ def test_an_epoch_shows_each_image_by_its_own_draw(stream):
     """The first epochs are of smaller images, the others of whole ones; each is cropped, mirrored and cut as drawn,
     whether all are kept in memory or each batch is read."""
     originals, labels = images(11, 8, 8), torch.arange(11)
-    shown = augment.AugmentedImages(
-        originals,
-        labels,
-        lambda x: x.float().permute(0, 3, 1, 2),
-        shift=1,
-        flip="random",
-        cutout=3,
-        small_epochs=2,
-        small_size=6,
-        stream=stream,
-    )
+    options = Augmentation(shift=1, flip="random", cutout=3, small_epochs=2, small_size=6)
+    shown = make(originals, labels, options, stream=stream)
     order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
     for epoch, of in (
         (1, augment.resize(originals, 6)),
         (2, augment.resize(originals, 6)),
         (3, originals),
     ):
-        first, now = seeds.generator(0, "flip"), seeds.generator(0, "augmentation", epoch)
-        batches = list(shown.epoch(epoch, order.split(4), lambda batch: batch, first, now))
+        batches = list(shown.epoch(epoch, 0, order.split(4), lambda batch: batch))
         assert torch.equal(torch.cat([labels for _, labels, _ in batches]), order)
         assert [count for *_, count in batches] == [4, 4, 3]
         own = draw(11, 1, "random", epoch).take(order)
         expected = augment.apply(augment.pad(of, 1), order, own, 1).float().permute(0, 3, 1, 2)
         assert torch.equal(torch.cat([x for x, *_ in batches]), augment.cut_out(expected, own, 3))
+
+
+def make(originals, labels, options, stream=False):
+    return augment.AugmentedImages(
+        originals,
+        labels,
+        lambda x: x.float().permute(0, 3, 1, 2),
+        options,
+        num_classes=11,
+        stream=stream,
+    )
+
+
+def test_an_epoch_changes_each_image_as_drawn():
+    """Rotation and colours follow the draws of (seed, epoch, image), whatever the batches are."""
+    originals, labels = images(6, 8, 8), torch.arange(6)
+    options = Augmentation(photo=PhotoOptions(rotate=30.0, brightness=0.5))
+    shown = make(originals, labels, options)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(2))
+    found = [
+        torch.cat([x for x, *_ in shown.epoch(3, 7, order.split(n), lambda part: part)])
+        for n in (6, 2)
+    ]
+    draws = photo.draw(6, options.photo, seeds.generator(7, "photo", 3))
+    expected = photo.apply(originals[order], draws.take(order, order.device), options.photo)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], expected.permute(0, 3, 1, 2))
+    (other,) = (x for x, *_ in shown.epoch(4, 7, [order], lambda part: part))
+    assert not torch.equal(other, found[0])
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_an_epoch_mixes_images_and_labels_alike(mixing):
+    """The probabilities of a mixed image are the parts that two images have in it."""
+    originals = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).expand(6, 8, 8, 1).clone()
+    shown = make(originals, torch.arange(6), Augmentation(**{mixing: 1.0}))
+    (batch,) = shown.epoch(1, 0, [torch.arange(6)], lambda index: index)
+    x, targets, _ = batch
+    assert torch.allclose(targets.sum(1), torch.ones(6))
+    assert torch.allclose(x.mean((1, 2, 3)), targets @ torch.arange(11.0), atol=1e-4)
+    assert ((targets > 0).sum(1) == 2).any()
