@@ -60,23 +60,13 @@ def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
     if it had been used: such a stage fails. `main` may return a function to call when all is well.
     """
     signal.signal(signal.SIGTERM, terminate)
-    if hasattr(signal, "SIGPIPE") and "DVC_STAGE" not in os.environ:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends a tool quietly
     sys.excepthook = sys.__excepthook__  # all is loaded: an error from here on is not of an import
     replace_closed_streams()
-    start = time.monotonic()
     try:
-        show_edits_to_git()
-        before = inputs()
-        clean_up = main()
-        after = inputs()
-        if changed := [key for key in after | before if after.get(key) != before.get(key)]:
-            raise UserError(
-                f"{changed[0]} changed while this stage ran (dvc.yaml): run `dvc repro` again"
-            )
-        if clean_up:
-            clean_up()
-        note_time(time.monotonic() - start)
+        watch(main)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        leave_pipe()
     except UserError as error:
         fail(str(error))
     except OSError as error:
@@ -88,6 +78,28 @@ def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
         advice = "run the same command again; a training resumes after its last whole epoch"
         fail(f"interrupted (Ctrl-C): {advice}", 128 + signal.SIGINT)
     sys.exit(0)
+
+
+def watch(main: Callable[[], Callable[[], None] | None]) -> None:
+    """Call `main` between two looks at the stage's inputs, and note how long it took."""
+    start = time.monotonic()
+    show_edits_to_git()
+    before = inputs()
+    clean_up = main()
+    after = inputs()
+    if changed := [key for key in after | before if after.get(key) != before.get(key)]:
+        raise UserError(
+            f"{changed[0]} changed while this stage ran (dvc.yaml): run `dvc repro` again"
+        )
+    if clean_up:
+        clean_up()
+    note_time(time.monotonic() - start)
+
+
+def leave_pipe() -> NoReturn:
+    """End as programs do whose reader has gone: silently, with the code of SIGPIPE."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+    sys.exit(128 + 13)
 
 
 def explain(error: MemoryError | RuntimeError) -> str:

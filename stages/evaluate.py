@@ -30,8 +30,7 @@ def main() -> None:
     images = tensors.from_disk(files.read_array(TEST / "images.npy"))  # read batch by batch
     labels = tensors.from_disk(files.read_array(TEST / "labels.npy"))
     names = files.read_array(TEST / "names.npy").tolist()
-    dataset = model.dataset
-    normalize = tensors.normalizer(dataset.mean, dataset.std, device)
+    normalize = tensors.normalizer(model.dataset.mean, model.dataset.std, device)
 
     def mirror(batch: Tensor) -> Tensor:
         return normalize(batch.flip(2))
@@ -47,12 +46,12 @@ def main() -> None:
     numbers = metrics.summarize(logits, labels)
     numbers |= metrics.summarize_calibration(logits, labels, predictions)
     numbers |= metrics.summarize_members(members, mirrored, labels)
-    results = metrics.per_class(predictions.choices, predictions.labels, dataset.classes)
+    results = metrics.per_class(predictions.choices, predictions.labels, model.dataset.classes)
     worst = calibration.confident_mistakes(predictions.confidences, predictions.right, MISTAKES)
     gradients = metrics.sensitivity(nets, images[worst], normalize)
     checksum = files.short_sha256(WEIGHTS.read_bytes())
     files.write_json("metrics/test.json", {"test": numbers, "model": checksum})
-    rows = predictions.rows(dataset.classes)
+    rows = predictions.rows(model.dataset.classes)
     files.write_csv("plots/predictions.csv", list(tables.PREDICTIONS), rows)
     files.write_csv("plots/classes.csv", list(tables.CLASSES), results)
     files.write_bytes("models/card.md", card.text(model, numbers, results).encode())

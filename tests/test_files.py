@@ -7,6 +7,7 @@ import resource
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -195,7 +196,7 @@ def test_a_content_is_named_as_git_names_it(tmp_path):
 class Point:
     """A record for these tests."""
 
-    __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "allow_inf_nan": False}
 
     x: int
     y: tuple[float, ...]

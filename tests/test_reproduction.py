@@ -205,7 +205,7 @@ def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
         reproduced.run("dvc", "exp", "run", "--queue", "--name", "first", *options)
         start_queue(reproduced)
         wait(
-            lambda: [path for path in (reproduced.path / ".checkpoints").glob("*/0.pt")],
+            lambda: list((reproduced.path / ".checkpoints").glob("*/0.pt")),
             200,
         )
         training(reproduced).kill()
