@@ -380,12 +380,11 @@ def test_digits(reproduced):
     """The real pipeline, killed after the first epoch of its training: resumed, and L1 held."""
     command = [sys.executable, "-m", "tools.verify"]
     environment = reproduced.environment()
-    started = subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=reproduced.path, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    assert any("epoch 1/" in line for line in started.stderr)
-    reproduced.end()
-    started.wait()
+    ) as started:
+        assert any("epoch 1/" in line for line in started.stderr)
+        reproduced.end()
     done = reproduced.run("python", "-m", "tools.verify")
     assert "preprocess: done before the interruption" in done.stderr
     assert "epoch 1/" not in done.stderr, "the training resumes after its last epoch"
@@ -402,5 +401,5 @@ def test_digits_with_other_threads(reproduced):
     core = str(min(os.sched_getaffinity(0)))
     done = reproduced.run("taskset", "-c", core, "python", "-m", "tools.verify", "two", ok=False)
     threads = len(os.sched_getaffinity(0))
-    assert f"environment differs (threads 1 instead of {threads})" in " ".join(done.stdout.split())
+    assert f"environment differs (threads 1 instead of {threads}" in " ".join(done.stdout.split())
     assert "models/model.safetensors     differs" in done.stdout

@@ -91,6 +91,11 @@ def test_the_same_tensors(describe):
             '{"a": 1, "b": null}',
             "1 of 2 values differs, first b: none, recorded missing",
         ),
+        (
+            '{"model": "abc", "test": 0.5}',
+            '{"model": "def", "test": 0.75}',
+            "2 of 2 values differ, first test: 0.75, recorded 0.5 (+0.25)",
+        ),
         ('{"a": 1}', '{"a":  1}', "the same values, other bytes"),
     ],
 )
