@@ -1,0 +1,180 @@
+"""The contract of reproducibility (docs/design.md): which level a rerun of a result kept.
+
+L1: on the same device, threads and versions every output is byte-identical. L3: elsewhere the data
+stages are, and the test accuracy agrees within a tolerance.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from cifar import UserError
+from cifar.experiments import groups, statistics, table
+from cifar.experiments.recorded import Recorded
+
+METRIC = "test.accuracy"
+SEEDS = 3  # fewer do not make a standard deviation
+LIBRARIES = (  # their versions may change an output
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pillow",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torchvision",
+)
+PIN = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something of the environment that differs.
+
+    Attributes:
+        name: device, threads, processes, or a program.
+        recorded: its value when the result was recorded.
+        here: its value now.
+    """
+
+    name: str
+    recorded: str
+    here: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.here} instead of {self.recorded}"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The test accuracy, and what L3 allows.
+
+    Attributes:
+        recorded: from 0 to 1.
+        made: that of the rerun.
+        low: the least that is allowed.
+        high: the most.
+        basis: where the tolerance comes from.
+    """
+
+    recorded: float
+    made: float
+    low: float
+    high: float
+    basis: str
+
+    def __str__(self) -> str:
+        tolerance = f"{self.low:.2%} to {self.high:.2%}, {self.basis}"
+        return f"{self.made:.2%}, recorded {self.recorded:.2%} (tolerance {tolerance})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The level that was kept, L1 or L3, or nothing; and why."""
+
+    level: str | None
+    text: str
+
+
+def pin_changes(recorded: Recorded) -> list[Change]:
+    """The libraries whose installed version is none of those in the commit's requirements.lock."""
+    if "requirements.lock" not in recorded.in_git:
+        return []
+    pins: dict[str, list[str]] = {}
+    for name, version in PIN.findall(recorded.content("requirements.lock").decode()):
+        pins.setdefault(name, []).append(version)
+    changes = []
+    for name in LIBRARIES:
+        here = installed(name)
+        if name in pins and here.partition("+")[0] not in pins[name]:
+            changes.append(Change(name, " or ".join(pins[name]), here))
+    return changes
+
+
+def installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def environment_changes(
+    recorded: Mapping[str, Any], made: Mapping[str, Any], pins: Iterable[Change]
+) -> list[Change]:
+    """What differs between the provenance of two models, and of what it does not know, the pins."""
+    a, b = (facts(record.get("provenance", {})) for record in (recorded, made))
+    changes = [
+        Change(name, a[name], b.get(name, "unknown")) for name in a if a[name] != b.get(name)
+    ]
+    return changes + [pin for pin in pins if pin.name not in a]
+
+
+def facts(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Device, threads, processes and versions of a model's provenance."""
+    names = [name for name in ("device", "threads", "processes") if name in provenance]
+    versions = provenance.get("versions", {})
+    return {name: str(provenance[name]) for name in names} | dict(versions)
+
+
+def accuracy(recorded: Recorded, before: Mapping[str, Any], after: Mapping[str, Any]) -> Accuracy:
+    """The accuracy in two versions of metrics/test.json, with the tolerance of L3.
+
+    It is three standard deviations over seeds, or the recorded 95 % interval if too few seeds
+    were run.
+
+    Raises:
+        LookupError: a number is missing.
+    """
+    old, new = before["test"], after["test"]["accuracy"]
+    spread = statistics.summarize(values) if len(values := seeds(recorded)) >= SEEDS else None
+    if spread and spread.std > 0:
+        half = 3 * spread.std
+        basis = f"three standard deviations over {spread.n} seeds"
+        return Accuracy(old["accuracy"], new, old["accuracy"] - half, old["accuracy"] + half, basis)
+    basis = f"the recorded 95 % interval, as fewer than {SEEDS} seeds were run"
+    return Accuracy(old["accuracy"], new, old["accuracy_low"], old["accuracy_high"], basis)
+
+
+def seeds(recorded: Recorded) -> list[float]:
+    """The test accuracy of each seed of the result: runs that differ by nothing else."""
+
+    def but_seed(of: Mapping[str, str]) -> dict[str, str]:
+        return {key: value for key, value in of.items() if key != "seed"}
+
+    try:
+        runs, _ = table.read()
+    except UserError:
+        return []
+    made_from = but_seed(table.made_from(recorded.stages))
+    equal = [run for run in runs if METRIC in run.metrics and but_seed(run.facts) == made_from]
+    return [run.metrics[METRIC] for run in groups.one_each(equal, ["seed"])[0]]
+
+
+def judge(
+    differing: Sequence[str], changes: Sequence[Change], known: bool, numbers: Accuracy | None
+) -> Verdict:
+    """The verdict in the words of the contract.
+
+    Args:
+        differing: the outputs that are not byte-identical.
+        changes: of the environment.
+        known: whether the recorded environment is known.
+        numbers: the test accuracies, if both are there.
+    """
+    if not differing:
+        return Verdict("L1", "L1 held: every output is byte-identical.")
+    if data := [path for path in differing if path.startswith("data/")]:
+        return Verdict(None, f"Not reproduced: {data[0]} differs, which even L3 excludes.")
+    if not changes:
+        count = "1 output differs" if len(differing) == 1 else f"{len(differing)} outputs differ"
+        place = "on the same device, threads and versions" if known else "and nothing says why"
+        return Verdict(None, f"Not reproduced: {count}, {place}.")
+    reason = "; ".join(map(str, changes))
+    because = f"L1 does not apply, because the environment differs ({reason})"
+    if numbers and numbers.low <= numbers.made <= numbers.high:
+        return Verdict("L3", f"{because}, and accuracy is within the tolerance of L3: {numbers}.")
+    problem = f"accuracy is out of L3: {numbers}" if numbers else "there is no accuracy to compare"
+    return Verdict(None, f"Not reproduced: {because}, but {problem}.")

@@ -1,0 +1,179 @@
+"""A recorded result: what the dvc.lock of a commit says, and the recorded outputs themselves."""
+
+import functools
+import hashlib
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from cifar import UserError, params, yaml12
+
+EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The result of one commit.
+
+    Attributes:
+        name: by which the user asked for it.
+        commit: 40 hex digits.
+        stages: as in dvc.lock.
+        in_git: the files of the commit.
+    """
+
+    name: str
+    commit: str
+    stages: dict[str, Any]
+    in_git: frozenset[str]
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """DVC's md5 of each output."""
+        return {
+            out["path"]: out["md5"]
+            for stage in self.stages.values()
+            for out in stage.get("outs", [])
+        }
+
+    @property
+    def order(self) -> list[str]:
+        """The stages, each after those whose outputs it reads."""
+        writer = {
+            out["path"]: name
+            for name, stage in self.stages.items()
+            for out in stage.get("outs", [])
+        }
+        graph = {
+            name: [writer[dep["path"]] for dep in stage.get("deps", []) if dep["path"] in writer]
+            for name, stage in self.stages.items()
+        }
+        return list(TopologicalSorter(graph).static_order())
+
+    @property
+    def title(self) -> str:
+        short = self.commit[:7]
+        return short if self.commit.startswith(self.name) else f"{self.name} ({short})"
+
+    def content(self, path: str) -> bytes:
+        """A file of the commit."""
+        return git("show", f"{self.commit}:{path}")
+
+    def copy(self, path: str, target: Path) -> None:
+        """Write the recorded output `path` to `target`.
+
+        Raises:
+            UserError: it is in neither Git, DVC's cache nor a remote.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path in self.in_git:
+            target.write_bytes(self.content(path))
+            return
+        try:
+            storage(self.commit).get(path, str(target), recursive=True)
+        except Exception as error:  # noqa: BLE001  the libraries of remotes raise their own kinds
+            reason = "" if isinstance(error, FileNotFoundError) else f", {error}"
+            raise UserError(
+                f"no {path} of {self.title} in DVC's cache or a remote{reason} (dvc.lock): "
+                "`dvc push` it where it was made"
+            ) from None
+
+
+@functools.lru_cache(maxsize=1)
+def storage(commit: str) -> Any:
+    """DVC's files at a commit, from the cache or else a remote."""
+    from dvc.api import DVCFileSystem  # a second to import
+
+    return DVCFileSystem(rev=commit)
+
+
+def read(name: str) -> Recorded:
+    """The recorded result of a commit, branch, tag or experiment.
+
+    Raises:
+        UserError: nothing has this name, or it has no readable dvc.lock.
+    """
+    commit = find(name)
+    in_git = frozenset(git("ls-tree", "-r", "-z", "--name-only", commit).decode().split("\0"))
+    if "dvc.lock" not in in_git:
+        raise UserError(
+            f"no recorded result, {name} has no dvc.lock (the default has none yet): "
+            "name another commit, or an experiment of `dvc exp list --all`"
+        )
+    text = git("show", f"{commit}:dvc.lock").decode(errors="replace")
+    lock = yaml12.loads(text, f"dvc.lock of {name}")
+    try:
+        return Recorded(name, commit, dict(lock["stages"]), in_git)
+    except (LookupError, TypeError, ValueError):
+        raise UserError(f"no stages (dvc.lock of {name}): name another commit") from None
+
+
+def find(name: str) -> str:
+    """The commit of that name in Git, or else of the experiment.
+
+    Of several experiments with one name, that of the last commit.
+
+    Raises:
+        UserError: there is none, or several of other commits.
+    """
+    try:
+        return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").decode().strip()
+    except UserError:
+        pass
+    experiments: dict[str, list[tuple[str, str]]] = {}
+    listed = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").decode()
+    for line in listed.splitlines():
+        commit, ref = line.split(" ", 1)
+        if match := EXPERIMENT.fullmatch(ref):
+            experiments.setdefault(match[1], []).append((commit, ref))
+    matches = experiments.get(name, [])
+    if len(matches) > 1:
+        head = git("rev-parse", "HEAD").decode().strip()
+        matches = [(c, ref) for c, ref in matches if head in ref.replace("/", "")] or matches
+    if len(matches) == 1:
+        return matches[0][0]
+    if matches:
+        commits = ", ".join(commit[:7] for commit, _ in matches)
+        raise UserError(f"{len(matches)} experiments are called {name} ({commits}): name a commit")
+    hint = params.did_you_mean(name, experiments)
+    raise UserError(
+        f"no commit or experiment {name}{hint} (command line): "
+        "`git log` and `dvc exp list --all` name them"
+    )
+
+
+def md5(path: Path) -> str:
+    """DVC's checksum of a file or a folder; empty if there is none."""
+    if path.is_dir():
+        entries = [
+            {"md5": md5(file), "relpath": file.relative_to(path).as_posix()}
+            for file in path.rglob("*")
+            if file.is_file()
+        ]
+        entries.sort(key=lambda entry: entry["relpath"])
+        return md5_of(json.dumps(entries, sort_keys=True).encode()) + ".dir"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def md5_of(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def git(*arguments: str) -> bytes:
+    """What a command of Git prints.
+
+    Raises:
+        UserError: it failed; with its last line.
+    """
+    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise UserError(f"{lines[-1]} (git {arguments[0]}): fix this and run again")
+    return done.stdout
