@@ -1,14 +1,13 @@
-"""Write report.html: one file that shows the result of the pipeline and opens offline in any browser.
+"""Write report.html: one file that shows the result of the pipeline, offline, in any browser.
 
     python -m tools.report
 
-It reads what the stages wrote, and nothing is computed anew but counts. The table of experiments comes from
-`dvc exp show`, the parameters that differ from the last commit from Git; without these two they are left out.
+It reads what the stages wrote and computes nothing but counts. The table of experiments comes from
+DVC, the parameters that differ from the last commit from Git; without these two they are left out.
 """
 
 import argparse
 import base64
-import csv
 import io
 import shutil
 import subprocess
@@ -22,16 +21,20 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from cifar import UserError, files, params, stage, yaml12
-from cifar.evaluation import calibration
+from cifar import UserError, files, stage, yaml12
+from cifar.evaluation import calibration, card, tables
+from cifar.evaluation.tables import Evaluation
+from cifar.experiments import ranking, table
 from cifar.experiments.table import flatten, stale
+from cifar.model import Model, read
 
-DATA, PLOTS = Path("data/processed"), Path("plots")
+DATA = Path("data/processed")
+PLOTS = Path("plots")
+WEIGHTS = Path("models/model.safetensors")
 STAGES = ("fetch", "preprocess", "train", "evaluate", "plot")
-MISTAKES, SAMPLES, CONFUSIONS = 24, 8, 10  # how many of each are shown
-# Columns of `dvc exp show` that say nothing here, and those that do not tell one run from another.
-HIDDEN = ("rev", "typ", "State", "Executor", "parent")
-NAMES = (*HIDDEN, "Experiment", "Created")
+MISTAKES = 24  # shown at most
+SAMPLES = 8
+CONFUSIONS = 10
 
 
 def main() -> None:
@@ -39,9 +42,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.report", description=__doc__, formatter_class=style
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="the file (default: report.html)"
-    )
+    out = Path("report.html")
+    parser.add_argument("--out", type=Path, default=out, help="the file (default: report.html)")
     out = parser.parse_args().out
     try:
         content = gather()
@@ -49,45 +51,68 @@ def main() -> None:
         raise UserError(
             f"no result yet (no {error.filename}): run `dvc repro` or `make demo`"
         ) from None
+    files.write_bytes(out, render(content).encode())
+    print(f"The report: {out.resolve().as_uri()} (open it in a browser)")
+
+
+def render(content: dict[str, Any]) -> str:
+    """The page. What comes from data is escaped by the template."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    files.write_bytes(out, environment.get_template("report.html").render(content).encode())
-    print(f"The report: {out.resolve().as_uri()} (open it in a browser)")
+    return environment.get_template("report.html").render(content)
 
 
 def gather() -> dict[str, Any]:
-    """Everything that the template shows."""
-    model, dataset = files.read_json("models/model.json"), files.read_json(DATA / "dataset.json")
-    text = {"image": str, "actual": str, "predicted": str}
-    predictions = pd.read_csv(PLOTS / "predictions.csv", dtype=text, keep_default_na=False)
-    classes = pd.read_csv(PLOTS / "classes.csv", dtype={"class": str}, keep_default_na=False)
-    right = (predictions["actual"] == predictions["predicted"]).to_numpy()
+    """Everything that the template shows.
+
+    Raises:
+        FileNotFoundError: a stage has not run.
+        UserError: a result is damaged.
+    """
+    checksum = files.short_sha256(WEIGHTS.read_bytes())
+    model = read(WEIGHTS)
+    names = model.dataset.classes
+    evaluation = tables.read_result(existing(Path("metrics/test.json")))
     recorded = yaml12.read("dvc.lock")["stages"] if Path("dvc.lock").exists() else {}
     used = used_parameters(model, recorded)
-    bins = calibration.bins(predictions["confidence"].to_numpy(), right)
+    foreign = evaluation.model != checksum
     return {
         "stale": stale(recorded),
+        "foreign": foreign,
         "model": model,
-        "dataset": dataset,
-        "parameters": model["ensemble"] * sum(row[3] for row in model["layers"]),
-        "test": files.read_json("metrics/test.json")["test"],
+        "dataset": model.dataset,
         "val": files.read_json("metrics/train.json")["val"],
-        "images": len(predictions),
-        "wrong": int((~right).sum()),
-        "calibration_error": calibration.expected_error(bins),
+        "result": None if foreign else result(evaluation, names),
         "picture": picture,
-        "classes": classes[classes["images"] > 0]
-        .sort_values("accuracy", kind="stable")
-        .to_dict("records"),
-        "confusions": confusions(predictions, classes),
-        "mistakes": list(mistakes(predictions)),
         "data": files.read_json(DATA / "report.json"),
-        "samples": list(samples(model["classes"])),
+        "samples": list(samples(names)),
         "changed": changed_parameters(used),
         "times": [(name, seconds(name)) for name in STAGES],
-        "experiments": experiments(used),
+        "experiments": experiments(model.dataset.name),
+    }
+
+
+def existing(path: Path) -> Path:
+    """The path of a file that is there; FileNotFoundError otherwise."""
+    path.stat()
+    return path
+
+
+def result(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
+    """What is known from the test images."""
+    predictions = tables.read_predictions(PLOTS / "predictions.csv", names)
+    classes = tables.read_classes(PLOTS / "classes.csv", names)
+    measured = classes[classes["images"] > 0]
+    return {
+        "test": evaluation.test,
+        "images": len(predictions),
+        "wrong": int((~tables.right(predictions)).sum()),
+        "unequal": card.unequal(measured["images"].tolist()),
+        "classes": measured.sort_values("accuracy", kind="stable").to_dict("records"),
+        "confusions": confusions(predictions, classes),
+        "mistakes": list(mistakes(predictions)),
     }
 
 
@@ -110,8 +135,8 @@ def encode(pixels: np.ndarray) -> str:
 def confusions(
     predictions: pd.DataFrame, classes: pd.DataFrame
 ) -> list[tuple[str, str, int, float]]:
-    """The most frequent mistakes: true class, predicted class, how often, and the share of the true class."""
-    wrong = predictions[predictions["actual"] != predictions["predicted"]]
+    """The most frequent mistakes: true class, predicted class, count, fraction of the class."""
+    wrong = predictions[~tables.right(predictions)]
     counts = Counter(zip(wrong["actual"], wrong["predicted"], strict=True)).most_common(CONFUSIONS)
     totals = dict(zip(classes["class"], classes["images"], strict=True))
     return [
@@ -120,20 +145,20 @@ def confusions(
 
 
 def mistakes(predictions: pd.DataFrame) -> Iterator[tuple[str, str, str, float]]:
-    """The wrong predictions that the network was surest of: picture, true class, predicted class, confidence."""
+    """The most confident mistakes: image, true class, predicted class, confidence."""
     images = files.read_array(DATA / "test" / "images.npy")
-    right = (predictions["actual"] == predictions["predicted"]).to_numpy()
-    worst = calibration.surest_mistakes(predictions["confidence"].to_numpy(), right, MISTAKES)
-    rows = predictions.iloc[worst].itertuples(index=False)
-    for number, (_, actual, predicted, confidence) in zip(worst, rows, strict=True):
+    confidences = predictions["confidence"].to_numpy()
+    worst = calibration.confident_mistakes(confidences, tables.right(predictions), MISTAKES)
+    rows = predictions.iloc[worst]
+    columns = (worst, rows["actual"], rows["predicted"], rows["confidence"])
+    for number, actual, predicted, confidence in zip(*columns, strict=True):
         yield encode(np.asarray(images[number])), actual, predicted, confidence
 
 
-def samples(classes: list[str]) -> Iterator[tuple[str, str]]:
+def samples(classes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """For each class a strip of its first training images."""
-    images, labels = (
-        files.read_array(DATA / "train" / f"{name}.npy") for name in ("images", "labels")
-    )
+    images = files.read_array(DATA / "train" / "images.npy")
+    labels = files.read_array(DATA / "train" / "labels.npy")
     height, width, channels = images.shape[1:]
     for label, name in enumerate(classes):
         chosen = images[np.flatnonzero(labels == label)[:SAMPLES]]
@@ -142,16 +167,16 @@ def samples(classes: list[str]) -> Iterator[tuple[str, str]]:
         yield name, encode(strip.reshape(height, -1, channels))
 
 
-def used_parameters(model: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
-    """What the outputs were made with, as {"train.lr": 0.1, …}; params.yaml may have changed since."""
+def used_parameters(model: Model, recorded: dict[str, Any]) -> dict[str, Any]:
+    """What made the outputs, as {"train.lr": 0.1, ...}; params.yaml may have changed since."""
     used: dict[str, Any] = {}
     for entry in recorded.values():
         used |= entry.get("params", {}).get("params.yaml", {})
-    return dict(flatten(used | model.get("made_by", {}).get("parameters", {})))
+    return dict(flatten(used | model.provenance.parameters))
 
 
 def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | None:
-    """(key, committed value, value of this result) where the two differ, or None where Git knows no params.yaml."""
+    """Key, committed value and that of this result if they differ; None without Git."""
     committed = output("git", "show", "HEAD:./params.yaml")
     if committed is None:
         return None
@@ -160,63 +185,45 @@ def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | Non
 
 
 def seconds(name: str) -> float | None:
-    """How long the stage took that made the outputs which are here, or None where that is not known."""
+    """How long the stage took that made the outputs which are here; None if not known."""
     try:
         return float(stage.time_file(name).read_text())
     except (OSError, ValueError):
         return None
 
 
-def experiments(used: dict[str, Any]) -> dict[str, Any] | None:
-    """The table of `dvc exp show`, best test accuracy first, and the place of the present result in it."""
-    text = output("dvc", "exp", "show", "--csv", "--drop", ".*/")
-    if not text:
+def experiments(dataset: str) -> dict[str, Any] | None:
+    """The ranking of the runs on this data set, and the rank of this result; None without any."""
+    try:
+        results, notes = table.read()
+    except UserError:
         return None
-    rows = list(csv.DictReader(io.StringIO(text)))
-    rows = [row for row in rows if row.get("test.accuracy", "!") not in ("", "!", "-")]
-    if not rows:
+    groups = ranking.by_dataset([run for run in results if run.facts["fetch.dataset"] == dataset])
+    here = [members for members in groups.values() if any(r.name == "workspace" for r in members)]
+    if not groups:
         return None
-    now = dict(flatten(params.read()))
-    for row in rows:
-        if row["rev"] == "workspace":  # DVC shows params.yaml as it is now
-            row |= {
-                k: "" if v is None else str(v)
-                for k, v in used.items()
-                if k in row and now.get(k) != v
-            }
-    differ = [
-        name for name in rows[0] if len({row[name] for row in rows}) > 1 or name == "test.accuracy"
-    ]
-    runs: dict[
-        tuple[str, ...], dict[str, Any]
-    ] = {}  # each once: under the name of its experiment where it has one
-    rows.sort(
-        key=lambda row: (
-            -float(row["test.accuracy"]),
-            not row["Experiment"],
-            row["rev"] == "workspace",
-        )
-    )
-    for row in rows:
-        first = runs.setdefault(
-            tuple(value for name, value in row.items() if name not in NAMES), row
-        )
-        first["here"] = first.get("here") or row["rev"] == "workspace"
-    rows = list(runs.values())
-    for row in rows:
-        row["Experiment"] = row["Experiment"] or row["rev"]
-        row["Created"] = row.get("Created", "").partition("T")[0]
-    scores = [row["test.accuracy"] for row in rows]
-    place = next((1 + scores.index(row["test.accuracy"]) for row in rows if row["here"]), None)
+    ranked = ranking.rank((here or list(groups.values()))[0])
+    rows = [row_of(row, ranking.parameters(ranked)) for row in ranked.to_dict("records")]
+    rank = next((number for number, row in enumerate(rows, 1) if row["here"]), None)
+    return {"rows": rows, "rank": rank, "notes": notes}
+
+
+def row_of(row: dict[Any, Any], parameters: list[str]) -> dict[str, Any]:
+    """A row of a ranking for the template, with only the parameters that the run has."""
+    present = [(key, row[key]) for key in parameters if not pd.isna(row[key])]
+    test = row[ranking.TEST]
+    val = row[ranking.VAL]
     return {
-        "columns": [name for name in differ if name not in HIDDEN],
-        "rows": rows,
-        "place": place,
+        "name": f"{row['name']} ({row['also']})" if row["also"] else row["name"],
+        "test": None if pd.isna(test) else test,
+        "val": None if pd.isna(val) else val,
+        "parameters": present,
+        "here": row["workspace"],
     }
 
 
 def output(*command: str) -> str | None:
-    """What a command prints, or None where there is no such command or it fails."""
+    """What a command prints; None if there is no such command or it fails."""
     if not shutil.which(command[0]):
         return None
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)

@@ -4,11 +4,14 @@ No time and no path is in it.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from cifar import stage
 from cifar.evaluation.metrics import ClassResult
 from cifar.model import Model, Provenance
+
+UNEQUAL = 1.5  # times as many images
 
 LIMITS = """\
 - It always predicts one of its classes, even for an image of something else.
@@ -63,7 +66,7 @@ def result(numbers: dict[str, Any], classes: list[ClassResult]) -> list[str]:
         f"| on {images:,} test images | value | 95 % interval |",
         "|---|---|---|",
         f"| accuracy | {accuracy} | {interval} |",
-        *(means(numbers) if len({row.images for row in classes}) > 1 else ()),
+        *(means(numbers) if unequal([row.images for row in classes]) else ()),
         f"| cross-entropy loss | {numbers['loss']:.3f} | |",
         f"| loss of the calibrated probabilities | {numbers['calibrated_loss']:.3f} | |",
         f"| calibration error, before the temperature | {points(numbers, 'raw_')} | |",
@@ -75,6 +78,11 @@ def result(numbers: dict[str, Any], classes: list[ClassResult]) -> list[str]:
         ),
         "",
     ]
+
+
+def unequal(images: Sequence[int]) -> bool:
+    """Whether a class has so many more images than another that accuracy alone misleads."""
+    return max(images) >= UNEQUAL * min(images)
 
 
 def means(numbers: dict[str, Any]) -> tuple[str, str]:

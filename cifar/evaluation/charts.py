@@ -23,6 +23,8 @@ from cifar.evaluation.calibration import Bin
 BLUE = "#0072B2"  # Okabe and Ito's colours, which colour-blind people can tell apart
 ORANGE = "#D55E00"
 GREY = "#666666"
+TRAIN = BLUE
+VAL = ORANGE
 MANY = 20  # classes; beyond, names are smaller and cells have no numbers
 plt.rcParams.update(
     {
@@ -76,7 +78,7 @@ def curves(histories: Sequence[pd.DataFrame], kept: Sequence[int]) -> Figure:
 def draw_curves(axis: Axes, history: pd.DataFrame, name: str, scale: float, kept: int) -> None:
     """One network's training and validation curve of `name`, and a circle at the kept epoch."""
     style = "o-" if len(history) <= 30 else "-"
-    for part, color in (("train", BLUE), ("val", ORANGE)):
+    for part, color in (("train", TRAIN), ("val", VAL)):
         values = scale * history[f"{part}_{name}"].to_numpy()
         axis.plot(history["epoch"], values, style, ms=3.5, color=color)
     mark = scale * history[f"val_{name}"].to_numpy()[kept - 1]
