@@ -187,13 +187,13 @@ def draw_bins(axis: Axes, bins: Sequence[Bin], color: str, label: str) -> None:
     axis.scatter(confidence, accuracy, areas, color=color, alpha=0.8, clip_on=False, label=label)
 
 
-def draw_counts(axis: Axes, bins: Sequence[Bin], **options: Any) -> None:
+def draw_counts(axis: Axes, bins: Sequence[Bin], **style: Any) -> None:
     """A bar per bin, as high as the fraction of the predictions in it."""
     total = sum(b.images for b in bins)
     middles = [50 * (b.low + b.high) for b in bins]
     heights = [100 * b.images / total for b in bins]
     widths = [92 * (b.high - b.low) for b in bins]
-    axis.bar(middles, heights, widths, **options)
+    axis.bar(middles, heights, widths, **style)
 
 
 def shorten(name: str, length: int = 14) -> str:

@@ -275,7 +275,11 @@ def make_trainer(p: Train, net: nn.Module, class_counts: Tensor, world: World) -
         forward,
         optimizer,
         schedule,
-        make_loss(class_counts.to(device), p.class_weights, p.label_smoothing),
+        make_loss(
+            class_counts.to(device),
+            class_weights=p.class_weights,
+            label_smoothing=p.label_smoothing,
+        ),
         processes=world.size,
         all_reduce=world.all_reduce,
         ema=p.ema,
@@ -286,7 +290,7 @@ def make_trainer(p: Train, net: nn.Module, class_counts: Tensor, world: World) -
     )
 
 
-def make_loss(class_counts: Tensor, class_weights: str, label_smoothing: float) -> nn.Module:
+def make_loss(class_counts: Tensor, *, class_weights: str, label_smoothing: float) -> nn.Module:
     """Cross-entropy from logits and labels, or from logits and probabilities.
 
     Args:
