@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import machine, pipeline, recipes, tables
+from benchmarks import machine, pages, pipeline, recipes
 from cifar import stage
 
 Run = Callable[[argparse.Namespace], None]
@@ -60,7 +60,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     trained = add("accuracy", pipeline.accuracy)
     trained.add_argument("--seeds", type=int, default=3, help="trainings (%(default)s)")
     recipes.add_arguments(add("recipes", recipes.run, recipes.__doc__))
-    add("tables", tables.run)
+    add("tables", pages.run)
     return parser.parse_args(words)
 
 

@@ -22,11 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from cifar import hardware, networks, params, tensors
 from cifar.dataset import Shape
 from cifar.layers import Dropout
-from cifar.model import NetworkOptions
 from cifar.params.train import Train
 from cifar.training import seeds, trainer
 from cifar.training.distributed import World
-from cifar.training.fit import augment_images, make_trainer
+from cifar.training.fit import augment_images, make_trainer, network_options
 
 IMAGES = 50_000
 CLASS_COUNTS = torch.full((10,), IMAGES // 10)
@@ -156,16 +155,7 @@ def conventional(p: Train, device: torch.device) -> Callable[[int], None]:
 
 
 def build(p: Train) -> nn.Module:
-    options = NetworkOptions(
-        depth=p.depth,
-        width=p.width,
-        dropout=p.dropout,
-        dropout_step=p.dropout_step,
-        batch_norm=p.batch_norm,
-        backbone=p.backbone,
-        freeze=p.freeze,
-    )
-    return networks.build(network=p.model, shape=SHAPE, options=options, seed=0)
+    return networks.build(network=p.model, shape=SHAPE, options=network_options(p), seed=0)
 
 
 def with_plain_dropout(net: nn.Module) -> nn.Module:

@@ -10,7 +10,6 @@ Text is written by hand; what stands between two markers is generated:
     <!-- end -->
 """
 
-import argparse
 import re
 import statistics
 import textwrap
@@ -21,7 +20,6 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.results import Changes, Result
-from cifar import files
 from cifar.experiments.statistics import summarize
 
 PAGES = [Path("RESULTS.md"), Path("docs/results.md")]
@@ -49,17 +47,6 @@ class Row:
     def difference(self) -> float:
         """Points above the published accuracy."""
         return self.mean - 100 * float(self.published["accuracy"])
-
-
-def run(options: argparse.Namespace) -> None:
-    """Write RESULTS.md, docs/results.md and their pictures anew from results/."""
-    from benchmarks import pictures  # matplotlib, a second to import
-
-    runs, published = read_runs(), results.read_published()
-    for page in PAGES:
-        files.write_bytes(page, fill(page.read_text(), runs, published).encode())
-    for path in pictures.draw(runs, published):
-        print(path)
 
 
 def read_runs() -> list[Result]:

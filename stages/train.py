@@ -13,11 +13,11 @@ from pathlib import Path
 
 from cifar import files, networks, params
 from cifar.dataset import Dataset
-from cifar.model import FORMAT, Model, NetworkOptions
+from cifar.model import FORMAT, Model
 from cifar.params.train import Train
 from cifar.training import distributed, provenance
 from cifar.training.checkpoint import Checkpoints
-from cifar.training.fit import HISTORY, Arrays, fit, small_size
+from cifar.training.fit import HISTORY, Arrays, fit, network_options, small_size
 
 DATA = Path("data/processed")
 PARTS = [DATA / part / f"{name}.npy" for part in ("train", "val") for name in ("images", "labels")]
@@ -27,15 +27,7 @@ RESULTS = [Path("metrics/test.json"), Path("plots/classes.csv"), Path("plots/pre
 def main() -> Callable[[], None] | None:
     p, seed = params.load(Train)
     dataset = files.read_record(DATA / "dataset.json", Dataset)
-    options = NetworkOptions(
-        depth=p.depth,
-        width=p.width,
-        dropout=p.dropout,
-        dropout_step=p.dropout_step,
-        batch_norm=p.batch_norm,
-        backbone=p.backbone,
-        freeze=p.freeze,
-    )
+    options = network_options(p)
     size = small_size(p, dataset.image_size) if p.small_epochs else None
     layers = networks.inspect(
         network=p.model,

@@ -123,6 +123,19 @@ def fit(
     return calibrate(members, splits) if not world.rank else Fitted(members, 1.0, None)
 
 
+def network_options(p: Train) -> NetworkOptions:
+    """The options of params.yaml that shape the network."""
+    return NetworkOptions(
+        depth=p.depth,
+        width=p.width,
+        dropout=p.dropout,
+        dropout_step=p.dropout_step,
+        batch_norm=p.batch_norm,
+        backbone=p.backbone,
+        freeze=p.freeze,
+    )
+
+
 def build(
     p: Train,
     shape: Shape,

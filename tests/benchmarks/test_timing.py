@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import machine, pipeline, recipes, speed, tables
+from benchmarks import machine, pages, pipeline, recipes, speed
 from cifar import UserError
 
 
@@ -62,7 +62,7 @@ def test_the_machine_is_named():
         (["stages"], pipeline.stages, {}),
         (["accuracy", "--seeds", "1"], pipeline.accuracy, {"seeds": 1}),
         (["recipes", "gap", "--seeds", "0", "1"], recipes.run, {"names": ["gap"], "seeds": [0, 1]}),
-        (["tables"], tables.run, {}),
+        (["tables"], pages.run, {}),
     ],
 )
 def test_a_command_names_its_benchmark(words, function, values):

@@ -17,7 +17,6 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from cifar import inference, networks, params, tensors
 from cifar.dataset import Shape
-from cifar.model import NetworkOptions
 from cifar.params.train import Train
 from cifar.training import fit, trainer
 from cifar.training.distributed import World
@@ -69,15 +68,7 @@ def main():
 def run(case):
     values = params.read("params.yaml")["train"] | {"batch_size": 8, "epochs": 2} | case
     p = Train.model_validate(values)
-    options = NetworkOptions(
-        depth=p.depth,
-        width=p.width,
-        dropout=p.dropout,
-        dropout_step=p.dropout_step,
-        batch_norm=p.batch_norm,
-        backbone=p.backbone,
-        freeze=p.freeze,
-    )
+    options = fit.network_options(p)
     shape = Shape(10, 3, SIZE, (0.5,) * 3, (0.2,) * 3)
     net = networks.build(p.model, shape, options, seed=0)
     counts = torch.full((10,), COUNT // 10)
