@@ -82,7 +82,7 @@ def test_plot_refuses_damaged_results(path, stage, content, folder):
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("shape", [(9, 12, 12), (2, 8, 8), (2, 12, 12, 3), (0,)])
+@pytest.mark.parametrize("shape", [(45, 12, 12), (2, 8, 8), (2, 12, 12, 3), (0,)])
 def test_maps_of_other_mistakes_are_refused(shape, folder):
     """Maps of pixels that do not fit the mistakes end in one line."""
     files.write_array("plots/gradients.npy", np.zeros(shape, np.uint8))
