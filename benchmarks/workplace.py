@@ -17,7 +17,7 @@ from cifar import UserError, files, params
 
 CODE = ["cifar", "stages", "recipes", "benchmarks", "params.yaml", "dvc.yaml"]
 OUTPUTS = {  # of each stage behind a result: what it writes last, and what the result is made of
-    "fetch": ["data/raw/dataset.json"],
+    "fetch": ["data/fetched/dataset.json"],
     "preprocess": ["data/processed/dataset.json"],
     "train": ["models/model.json", "plots/history.csv", "metrics/train.json"],
     "evaluate": ["metrics/test.json"],

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -75,6 +75,27 @@ def write_array(path: Path | str, array: np.ndarray) -> None:
             handle, np.lib.format.header_data_from_array_1_0(array)
         )
         handle.write(array.data)
+
+
+@contextlib.contextmanager
+def array_writer(
+    path: Path | str, row_shape: tuple[int, ...], dtype: Any
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that appends rows to a .npy file; in the end it has the bytes of `write_array`."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+    count = 0
+    with atomic(path) as handle:
+
+        def append(rows: np.ndarray) -> None:
+            nonlocal count
+            handle.write(np.ascontiguousarray(rows, dtype).data)
+            count += len(rows)
+
+        # NumPy leaves room in the header for the length to grow.
+        np.lib.format.write_array_header_1_0(handle, header | {"shape": (0, *row_shape)})
+        yield append
+        handle.seek(0)
+        np.lib.format.write_array_header_1_0(handle, header | {"shape": (count, *row_shape)})
 
 
 def read_json(path: Path | str) -> Any:

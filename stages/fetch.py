@@ -1,144 +1,150 @@
-"""Stage 1: the data set that params.yaml names, verified, as a few large files in data/raw.
+"""Stage 1: the data set that params.yaml names, verified, as a few large files in data/fetched.
 
-Either arrays (train_images.npy, train_labels.npy, test_…) or, for the user's own pictures, pictures.tar with the
-files as they are; and, last, dataset.json with the class names. Downloads stay in .downloads, outside DVC's outputs.
+Either arrays (train_images.npy, train_labels.npy, test_…) or, for the user's own pictures,
+pictures.tar with the files as they are; and, last, dataset.json with the class names. Downloads
+stay in .downloads, outside DVC's outputs.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
 
+import contextlib
 import os
-import shutil
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from cifar import UserError, files, params
-from cifar.data import archive, datasets, pictures, records
-from cifar.data import download as web
+from cifar.data import archive, datasets, folders, layout, names, pack, records, source
 from cifar.params.fetch import Fetch
 
-RAW = Path("data/raw")
+FETCHED = Path("data/fetched")
+OUTPUTS = ("data/fetched", "data/processed", "models", "metrics", "plots")
+ARRAYS = [f"{part}_{kind}.npy" for part in ("train", "test") for kind in ("images", "labels")]
+WRITTEN = ("dataset.json", "pictures.tar", *ARRAYS)
+
+Readers = dict[str, Callable[[], bytes]]  # name of a file -> a function that reads it
 
 
 def main() -> None:
     p, _ = params.load(Fetch)
+    check_folder()
     dataset = datasets.DATASETS.get(p.dataset)
-    path = None if p.dataset == "digits" else source(p, dataset)
-    shutil.rmtree(
-        RAW, ignore_errors=True
-    )  # what a stage run by hand left; DVC has done this already
-    if not path:
+    if p.dataset == "digits":
         classes = write_digits()
-    elif dataset:
-        classes = write_cifar(path, dataset)
     else:
-        classes = write_pictures(path)
-    files.write_json(RAW / "dataset.json", {"name": p.dataset, "classes": classes})
+        address = os.environ.get("FETCH_SOURCE") or p.source  # an address with a secret in it
+        path = source.find(address, p.sha256, dataset, stage.root())
+        check_source(path)
+        classes = write_cifar(path, dataset) if dataset else write_pictures(path)
+    files.write_json(FETCHED / "dataset.json", {"name": p.dataset, "classes": classes})
 
 
-def source(p: Fetch, dataset: datasets.Dataset | None) -> Path:
-    """The local file or folder to read, downloaded if need be.
-
-    CIFAR must be an official archive or the one of fetch.sha256, and a download of pictures needs fetch.sha256 too.
-    """
-    known = (
-        [p.sha256]
-        if p.sha256
-        else [dataset.binary.sha256, dataset.python.sha256]
-        if dataset
-        else []
-    )
-    if p.source is None:
-        assert dataset, "checked with params.yaml"
-        name, size = dataset.binary.archive, None if p.sha256 else dataset.binary.size
-        mirrors = os.environ.get("CIFAR_MIRRORS", "").split() or dataset.mirrors
-        return cached([f"{mirror.rstrip('/')}/{name}" for mirror in mirrors], name, known[:1], size)
-    is_url = p.source.startswith(("http://", "https://"))
-    local = stage.root() / os.path.expanduser(p.source)  # noqa: PTH111  Path's own fails on ~unknown
-    path = cached([p.source], PurePosixPath(p.source).name, known) if is_url else local
-    if not path.is_file() and (known or not path.is_dir()):  # a folder has no checksum
-        raise UserError(
-            f"no such file: {path} (params.yaml, fetch.source): name a folder of pictures or an archive"
-        )
-    if (known or is_url) and (found := files.sha256(path)) not in known:
-        problem = "is not the expected file" if known else "comes from the web and needs a checksum"
-        raise UserError(
-            f"{path} {problem} (params.yaml, fetch.sha256): if you trust it, set it to {found}"
-        )
-    return path
+def check_folder() -> None:
+    """Refuse files in data/fetched that are not this stage's: DVC would delete them one day."""
+    found = FETCHED.iterdir() if FETCHED.is_dir() else ()
+    for path in sorted(found):
+        if path.name not in WRITTEN and not names.leftover(path.name):
+            raise UserError(f"not an output of this stage ({path}): move it out of {FETCHED}")
 
 
-def cached(urls: list[str], name: str, known: list[str], size: int | None = None) -> Path:
-    """The file of this name in .downloads where it has a known checksum, or else a new one from `urls`."""
-    path = stage.root() / ".downloads" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{name}.lock")):  # queued experiments share this folder
-        if path.is_file() and files.sha256(path) in known:
-            return path
-        try:
-            web.download(urls, path, known[0] if len(known) == 1 else None, size)
-        except UserError as error:
-            ways = "set fetch.source to the path or URL of a copy, or fetch.dataset to digits, which is built in"
-            raise UserError(f"no download of {name} ({error}): {ways}") from None
-    return path
+def check_source(path: Path) -> None:
+    """Refuse a source in a folder of outputs, or with one in it: DVC deletes outputs."""
+    real = path.resolve()
+    for name in OUTPUTS:
+        for output in ((stage.root() / name).resolve(), Path(name).resolve()):
+            if real.is_relative_to(output) or (path.is_dir() and output.is_relative_to(real)):
+                raise UserError(
+                    f"{path} and the pipeline's own folder {name} are inside one another "
+                    "(params.yaml, fetch.source): move your files to a folder of their own"
+                )
+
+
+def remove_outputs() -> None:
+    """Remove what an earlier run by hand left; DVC has done this already."""
+    for name in WRITTEN:
+        (FETCHED / name).unlink(missing_ok=True)
 
 
 def write_cifar(path: Path, dataset: datasets.Dataset) -> list[str]:
-    """Arrays from an archive in either official layout; returns the class names."""
-    layouts, shape = (dataset.binary, dataset.python), dataset.image_shape
-    wanted = {name for layout in layouts for name in (*layout.train, *layout.test, layout.classes)}
-    found = {name: content for name, content in archive.members(path) if name in wanted}
-    layout = next((layout for layout in layouts if layout.classes in found), dataset.binary)
-    if missing := sorted({*layout.train, *layout.test, layout.classes} - found.keys()):
-        raise UserError(
-            f"no member {missing[0]} ({path}): it is not this data set's archive, or not all of it"
-        )
-    classes = records.read_classes(found[layout.classes], layout.classes, layout.classes_key)
-    for split, members in (("train", layout.train), ("test", layout.test)):
-        parts = [
-            records.read(found[name], name, shape, layout.label_bytes, layout.labels_key)
-            for name in members
-        ]
-        images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-        records.check_labels(labels, classes, f"{path}, {split}")
-        write_arrays(split, images, labels)
+    """Arrays from an archive or a folder in either official layout; returns the class names."""
+    if path.is_dir():
+        found = {name: file.read_bytes for name, file in folders.walk(path).items()}
+        print(f"note: a folder has no checksum: {path} is taken as it is", flush=True)
+        return write_records(found, path, dataset)
+    with archive.members(path, stage.root() / ".downloads") as members:
+        return write_records({member.name: member.read for member in members}, path, dataset)
+
+
+def write_records(found: Readers, path: Path, dataset: datasets.Dataset) -> list[str]:
+    """Arrays from the files of a copy, one at a time."""
+    kind, places = datasets.locate(dataset, found, str(path))
+
+    def content(name: str) -> tuple[bytes, str]:
+        return found[places[name]](), f"{path}, {name}"
+
+    classes = records.read_classes(*content(kind.classes), kind)
+    labels: dict[str, np.ndarray] = {}
+    with contextlib.ExitStack() as stack:  # no file has its name before all are right
+        for part, members in (("train", kind.train), ("test", kind.test)):
+            writer = files.array_writer(
+                FETCHED / f"{part}_images.npy", dataset.image_shape, np.uint8
+            )
+            append = stack.enter_context(writer)
+            parts = []
+            for name in members:
+                images, numbers = records.read(*content(name), kind, dataset.image_shape)
+                append(images)
+                parts.append(numbers)
+            labels[part] = np.concatenate(parts).astype(np.int64)
+        records.check_labels(labels["train"], labels["test"], classes, str(path))
+        remove_outputs()
+    for part, numbers in labels.items():
+        files.write_array(FETCHED / f"{part}_labels.npy", numbers)
     return classes
 
 
 def write_digits() -> list[str]:
-    """1,797 handwritten digits of 8x8 pixels and 17 grey levels, from inside scikit-learn; no test split."""
+    """1,797 handwritten digits, 8 x 8 pixels of 17 grey levels, from scikit-learn; no test part."""
     from sklearn.datasets import load_digits  # a second to import, and only this data set needs it
 
     bunch = load_digits()
-    write_arrays(
-        "train", np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None], bunch.target
-    )
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    remove_outputs()
+    files.write_array(FETCHED / "train_images.npy", images)
+    files.write_array(FETCHED / "train_labels.npy", bunch.target.astype(np.int64))
     return [str(name) for name in bunch.target_names]
-
-
-def write_arrays(split: str, images: np.ndarray, labels: np.ndarray) -> None:
-    files.write_array(RAW / f"{split}_images.npy", images)
-    files.write_array(RAW / f"{split}_labels.npy", labels.astype(np.int64))
 
 
 def write_pictures(path: Path) -> list[str]:
     """pictures.tar from a folder or archive of class folders; returns the class names."""
     if path.is_dir():
-        found = pictures.folder_files(path)
-        placed = pictures.place(found, str(path))
-        contents = ((place, found[name].read_bytes()) for name, place in placed.items())
+        found = {name: file.read_bytes for name, file in folders.walk(path).items()}
         print(
-            f"note: DVC does not watch {path}: when its pictures change, run `dvc repro --force fetch`"
+            f"note: DVC does not watch {path}: when its pictures change, run "
+            "`dvc repro --force fetch`, and `dvc repro` for the rest"
         )
-    else:
-        placed = pictures.place((name for name, _ in archive.members(path)), str(path))
-        contents = (
-            (placed[name], content) for name, content in archive.members(path) if name in placed
-        )
-    with files.atomic(RAW / "pictures.tar") as handle:
-        pictures.pack(contents, handle)
-    return sorted({place.split("/")[1] for place in placed.values()})
+        return pack_pictures(found, path)
+    with archive.members(path, stage.root() / ".downloads") as members:
+        return pack_pictures({member.name: member.read for member in members}, path)
+
+
+def pack_pictures(found: Readers, path: Path) -> list[str]:
+    recognized = layout.recognize(found, str(path))
+    report_left_out(recognized.left_out)
+    ordered = sorted((place, name) for name, place in recognized.places.items())
+    with files.atomic(FETCHED / "pictures.tar") as handle:
+        pack.write(((place, found[name]()) for place, name in ordered), handle)
+        remove_outputs()
+    return recognized.classes
+
+
+def report_left_out(left_out: list[str]) -> None:
+    """Name the first files that are no pictures in class folders."""
+    if left_out:
+        listed = ", ".join(names.escaped(name) for name in left_out[:3])
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        print(f"note: left out, not pictures in class folders: {listed}{more}", flush=True)
 
 
 if __name__ == "__main__":

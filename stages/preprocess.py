@@ -1,142 +1,190 @@
-"""Stage 2: raw images to three splits of one size, with the normalisation of the training part.
+"""Stage 2: raw images to three splits of one size, with the normalisation of the training split.
 
-data/processed/{train,val,test} hold images.npy (N, H, W, C) uint8, labels.npy and names.npy each; the
-facts that training needs (class names, image shape, mean, std) are in dataset.json.
+data/processed/{train,val,test} hold images.npy (N, H, W, C) uint8, labels.npy and names.npy each;
+the facts that training needs (class names, image shape, mean, std) are in dataset.json. Images pass
+in batches: memory does not grow with their number.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from cifar import UserError, files, params
-from cifar.data import normalize, pictures, split
+from cifar.data import normalize, split
+from cifar.data.names import escaped
+from cifar.data.parts import Part, read_arrays, read_pictures
+from cifar.data.splits import Split, written_images
 from cifar.dataset import Dataset
 from cifar.params.preprocess import Preprocess
 
-RAW, PROCESSED = Path("data/raw"), Path("data/processed")
+FETCHED, PROCESSED = Path("data/fetched"), Path("data/processed")
+IMBALANCE = 10  # times as many training images in one class as in another: worth a note
+
+Skipped = dict[str, str]  # name of a picture that cannot be used -> the reason
 
 
-class Split(NamedTuple):
-    images: np.ndarray  # (N, H, W, C) uint8
-    labels: np.ndarray  # (N,) int64
-    names: np.ndarray  # (N,) str, where the image comes from
+class BadPicturesError(Exception):
+    """Pictures that cannot be decoded turned up; nothing was written."""
 
-    def take(self, index: np.ndarray) -> "Split":
-        return Split(self.images[index], self.labels[index], self.names[index])
+    def __init__(self, skipped: Skipped) -> None:
+        super().__init__(f"{len(skipped)} pictures")
+        self.skipped = skipped
 
 
 def main() -> None:
     p, _ = params.load(Preprocess)
-    dataset = files.read_json(RAW / "dataset.json")
-    classes = dataset["classes"]
-    found, skipped = (
-        read_pictures(p, classes) if (RAW / "pictures.tar").exists() else (read_arrays(p), {})
-    )
-    splits = divide(p, found)
-    mean, std = normalize.constants(p.normalize, splits["train"].images)
+    fetched = files.read_json(FETCHED / "dataset.json")
+    classes = fetched["classes"]
+    source = read_source(p, classes)
+    skipped: Skipped = {}
+    splits = divide(p, find_usable(source, classes, skipped))
+    try:
+        histogram, duplicates = write_images(p, source, splits, skipped)
+    except BadPicturesError as error:  # a second pass, without them
+        skipped = error.skipped
+        splits = divide(p, find_usable(source, classes, skipped))
+        histogram, duplicates = write_images(p, source, splits, skipped)
+    counts = {name: np.bincount(s.labels, minlength=len(classes)) for name, s in splits.items()}
+    for name, s in splits.items():
+        files.write_array(PROCESSED / name / "labels.npy", s.labels)
+        files.write_array(PROCESSED / name / "names.npy", s.names)
+    report = {  # what a person wants to know, and training must not depend on
+        "counts": {name: count.tolist() for name, count in counts.items()},
+        "in_test_and_training": duplicates,
+        "skipped": skipped,
+    }
+    files.write_json(PROCESSED / "report.json", report)
+    mean, std = normalize.constants(p.normalize, histogram)
     record = Dataset(
-        name=dataset["name"],
+        name=fetched["name"],
         classes=tuple(classes),
         image_size=p.image_size,
-        channels=splits["train"].images.shape[3],
+        channels=len(histogram),
         normalize=p.normalize,
         mean=tuple(mean),
         std=tuple(std),
     )
-    report = {  # what a person wants to know, and training must not depend on
-        "counts": {
-            name: np.bincount(s.labels, minlength=len(classes)).tolist()
-            for name, s in splits.items()
-        },
-        "in_test_and_training": count_duplicates(p, splits),
-        "skipped": skipped,
-    }
-    for name, s in splits.items():
-        files.write_array(PROCESSED / name / "images.npy", s.images)
-        files.write_array(PROCESSED / name / "labels.npy", s.labels)
-        files.write_array(PROCESSED / name / "names.npy", s.names)
-    files.write_json(PROCESSED / "report.json", report)
     files.write_record(PROCESSED / "dataset.json", record)
-    print(", ".join(f"{len(s.labels)} {name}" for name, s in splits.items()), "images")
+    note_imbalance(counts["train"], classes)
+    print(", ".join(f"{len(s.index)} {name}" for name, s in splits.items()), "images")
 
 
-def read_arrays(p: Preprocess) -> dict[str, Split]:
-    splits = {}
-    for name in pictures.SPLITS:
-        if (path := RAW / f"{name}_images.npy").exists():
-            images = pictures.resize(files.read_array(path), p.image_size)
-            names = np.array([f"{name}/{i}" for i in range(len(images))])
-            splits[name] = Split(images, files.read_array(RAW / f"{name}_labels.npy"), names)
-    return splits
+def read_source(p: Preprocess, classes: list[str]) -> dict[str, Part]:
+    """The parts of what stage fetch left."""
+    tar = FETCHED / "pictures.tar"
+    if tar.exists():
+        return read_pictures(tar, classes, first_frame=p.on_animated == "first")
+    return read_arrays(FETCHED)
 
 
-def read_pictures(p: Preprocess, classes: list[str]) -> tuple[dict[str, Split], dict[str, str]]:
-    """Decode every picture once; the bad ones are listed all at once, and skipped where the user says so."""
-    names, contents = zip(*pictures.unpack(RAW / "pictures.tar"), strict=True)
-    images, problems = pictures.decode_all(list(contents), p.image_size)
-    skipped = {names[i]: problem for i, problem in problems.items()}
-    for name, problem in skipped.items():
-        print(f"{name}: {problem}", file=sys.stderr)
-    if skipped and p.on_bad_image == "error":
+def find_usable(source: dict[str, Part], classes: list[str], skipped: Skipped) -> dict[str, Split]:
+    """Each part without the skipped pictures; it must leave enough to train and to test."""
+    usable = {}
+    for name, part in source.items():
+        index = [i for i, image in enumerate(part.names.tolist()) if image not in skipped]
+        usable[name] = Split(part, np.array(index, np.int64))
+        if not index and name != "train":
+            raise UserError(f"no usable {name} picture (fetch.source): add some")
+    trained = set(usable["train"].labels.tolist())
+    if missing := [name for i, name in enumerate(classes) if i not in trained]:
         raise UserError(
-            f"{len(skipped)} of {len(names)} pictures cannot be used, listed above (fetch.source): mend or remove "
-            "them, or set preprocess.on_bad_image: skip"
+            f"no usable training picture of class '{missing[0]}' (fetch.source): add some"
         )
-    labels = np.array([classes.index(name.split("/")[1]) for name in names])
-    every = Split(images, labels, np.array(names))
-    splits = {}
-    for name in sorted(
-        {name.split("/")[0] for name in names}
-    ):  # train, and test where there is one
-        splits[name] = every.take(
-            np.array([n.startswith(f"{name}/") and n not in skipped for n in names])
-        )
-    if missing := set(classes) - {classes[label] for label in splits["train"].labels}:
+    return usable
+
+
+def divide(p: Preprocess, usable: dict[str, Split]) -> dict[str, Split]:
+    """Training, validation and test split; what the source has no part for is held out."""
+    train = usable["train"]
+    val = usable.get("val")
+    test = usable.get("test")
+    if val and p.folds:
         raise UserError(
-            f"no usable training picture of class {min(missing)!r} (fetch.source): add some"
+            f"preprocess.folds = {p.folds}, but the source has a validation part (params.yaml): "
+            "set it to 0, or merge the val folder into train"
         )
-    if not all(len(s.labels) for s in splits.values()):
-        raise UserError("no usable test picture (fetch.source): add some")
-    return splits, skipped
-
-
-def divide(p: Preprocess, found: dict[str, Split]) -> dict[str, Split]:
-    """Training, validation and test images; the test images come from the test part wherever there is one."""
-    train, test = found["train"], found.get("test")
-    if test is None:
-        sides = split.hold_out(
-            train.labels, p.test_fraction, p.split_seed, "preprocess.test_fraction"
-        )
-        train, test = train.take(sides[0]), train.take(sides[1])
-    train, test = (
-        s.take(split.per_class(s.labels, p.per_class, p.split_seed)) for s in (train, test)
-    )
+    if not test:
+        key = "preprocess.test_fraction"
+        kept, held = split.hold_out(train.labels, p.test_fraction, p.split_seed, key)
+        train, test = train.take(kept), train.take(held)
+    train, test = few(p, train), few(p, test)
+    if val:
+        print("note: the val folder is the validation part; preprocess.val_fraction is not used")
+        return {"train": train, "val": few(p, val), "test": test}
     if p.folds:
-        sides = split.fold(train.labels, p.folds, p.fold, p.split_seed, "preprocess.folds")
+        key = "preprocess.folds"
+        kept, held = split.fold(train.labels, p.folds, p.fold, p.split_seed, key)
     else:
-        sides = split.hold_out(
-            train.labels, p.val_fraction, p.split_seed, "preprocess.val_fraction"
-        )
-    return {"train": train.take(sides[0]), "val": train.take(sides[1]), "test": test}
+        key = "preprocess.val_fraction"
+        kept, held = split.hold_out(train.labels, p.val_fraction, p.split_seed, key)
+    return {"train": train.take(kept), "val": train.take(held), "test": test}
 
 
-def count_duplicates(p: Preprocess, splits: dict[str, Split]) -> int:
-    """How many test images the network will have seen; such a test flatters it, and is refused where the user asks."""
-    test, trained = splits["test"], np.concatenate([splits["train"].images, splits["val"].images])
-    found = split.duplicates(trained, test.images)
-    said = f"{len(found)} of {len(test.labels)} test images are also among the training images"
-    if found and p.on_duplicate == "error":
-        print(*test.names[found], sep="\n", file=sys.stderr)
+def few(p: Preprocess, whole: Split) -> Split:
+    """At most `per_class` images of each class."""
+    return whole.take(split.per_class(whole.labels, p.per_class, p.split_seed))
+
+
+def write_images(
+    p: Preprocess, source: dict[str, Part], splits: dict[str, Split], skipped: Skipped
+) -> tuple[np.ndarray, int]:
+    """Write images.npy of each split, all or none of them.
+
+    Returns:
+        The histogram of the training images, (C, 256), and the number of test images that are
+        also among the training or validation images.
+
+    Raises:
+        BadPicturesError: pictures that are not in `skipped` cannot be decoded.
+    """
+    with written_images(source, splits, p.image_size, PROCESSED) as images:
+        if images.bad.keys() - skipped.keys():
+            report_bad(p, images.bad, sum(len(part.names) for part in source.values()))
+            raise BadPicturesError(images.bad)
+        return images.histogram, count_duplicates(p, splits["test"], images.digests)
+
+
+def report_bad(p: Preprocess, skipped: Skipped, total: int) -> None:
+    """List all bad pictures; end here unless they are to be skipped."""
+    for name, reason in skipped.items():
+        print(f"{escaped(name)}: {reason}", file=sys.stderr)
+    if p.on_bad_image == "error":
         raise UserError(
-            f"{said}, listed above (fetch.source): remove them, or set preprocess.on_duplicate: report"
+            f"{len(skipped)} of {total} pictures cannot be used, listed above (fetch.source): fix "
+            "or remove them and run `dvc repro --force fetch && dvc repro`, or set "
+            "preprocess.on_bad_image: skip"
+        )
+
+
+def count_duplicates(p: Preprocess, test: Split, digests: dict[str, list[bytes]]) -> int:
+    """How many test images the network will have seen: they flatter it.
+
+    Raises:
+        UserError: there are some, and on_duplicate says so.
+    """
+    found = split.duplicates(digests["train"] + digests["val"], digests["test"])
+    text = f"{len(found)} of {len(test.index)} test images are also among the training images"
+    if found and p.on_duplicate == "error":
+        print(*map(escaped, test.names[found].tolist()), sep="\n", file=sys.stderr)
+        raise UserError(
+            f"{text}, listed above (fetch.source): remove them and run `dvc repro --force fetch && "
+            "dvc repro`, or set preprocess.on_duplicate: report"
         )
     if found:
-        print(f"note: {said}")
+        print(f"note: {text}")
     return len(found)
+
+
+def note_imbalance(counts: np.ndarray, classes: list[str]) -> None:
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if counts[most] >= IMBALANCE * counts[least]:
+        print(
+            f"note: class '{classes[most]}' has {counts[most]} training images and "
+            f"'{classes[least]}' has {counts[least]}: accuracy alone may mislead"
+        )
 
 
 if __name__ == "__main__":

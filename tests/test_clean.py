@@ -4,7 +4,7 @@ import pytest
 from filelock import FileLock
 
 STAY = {
-    "data/raw/images.npy",
+    "data/fetched/images.npy",
     "models/model.safetensors",
     ".dvc/cache/files/md5/00/11",
     ".downloads/archive.tar.gz",

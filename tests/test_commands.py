@@ -67,7 +67,7 @@ def test_the_second_repro_runs_nothing(first_run, reproduced):
 
 def test_files_of_file_managers_rerun_nothing(reproduced):
     """What a file manager or a notebook leaves in a data folder changes no dependency."""
-    for folder in ("data/raw", "data/processed/train"):
+    for folder in ("data/fetched", "data/processed/train"):
         (reproduced.path / folder / ".ipynb_checkpoints").mkdir()
         for name in (".DS_Store", "Thumbs.db", ".nfs0001", ".ipynb_checkpoints/x.py"):
             (reproduced.path / folder / name).write_text("not data")
@@ -213,7 +213,7 @@ def test_bad_parameters_are_refused_before_any_work(project):
         and "plot.dpi = 'high'" in line
         and "seed = -1" in line
     )
-    assert "Traceback" not in done.stderr and not (project.path / "data/raw").exists()
+    assert "Traceback" not in done.stderr and not (project.path / "data/fetched").exists()
 
 
 def test_a_clone_pulls_the_results(reproduced, tmp_path):

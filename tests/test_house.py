@@ -169,7 +169,7 @@ def test_nobody_imports_a_program():
 
 def test_training_cannot_see_the_test_images():
     """Nothing that train depends on holds test images or raw images, or comes from them."""
-    hidden = ["data/raw", "data/processed/test", "metrics/test.json"]
+    hidden = ["data/fetched", "data/processed/test", "metrics/test.json"]
     for path in paths("train", "deps"):
         assert not within(path, hidden) and not within("data/processed/test", [path]), path
     assert writer("metrics/test.json") not in {"train", None} | ancestors("train")

@@ -80,7 +80,7 @@ def test_changed_inputs_are_refused(project, name):
     done = official(project, ok=False)
     expected = f"error: {name} differs from the commit (git diff HEAD): "
     assert done.returncode == 1 and done.stderr.startswith(expected)
-    assert done.stdout == "" and not (project.path / "data/raw").exists()
+    assert done.stdout == "" and not (project.path / "data/fetched").exists()
 
 
 def test_data_from_elsewhere_are_refused(project):

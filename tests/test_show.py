@@ -11,7 +11,7 @@ from tools import show
 
 
 def result(name, test, val=0.5, dataset="digits", **facts):
-    made_from = {"fetch.dataset": dataset, "data/raw": "r"} | {
+    made_from = {"fetch.dataset": dataset, "data/fetched": "r"} | {
         key.replace("__", "."): value for key, value in facts.items()
     }
     numbers = {"val.accuracy": val} | ({} if test is None else {"test.accuracy": test})

@@ -150,7 +150,7 @@ def test_nothing_to_compare(project):
 
 
 def result(name, accuracy, dataset="digits", **facts):
-    made_from = {"fetch.dataset": dataset, "data/raw": dataset} | {
+    made_from = {"fetch.dataset": dataset, "data/fetched": dataset} | {
         key.replace("__", "."): value for key, value in facts.items()
     }
     return Result(name, name, made_from, {"val.accuracy": accuracy})

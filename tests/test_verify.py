@@ -40,10 +40,10 @@ def text(path, content):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(content)
 if stage == "fetch":
-    array("data/raw/numbers.npy", np.arange(6) + noise)
-    array("data/raw/more/numbers.npy", np.arange(3))
+    array("data/fetched/numbers.npy", np.arange(6) + noise)
+    array("data/fetched/more/numbers.npy", np.arange(3))
 elif stage == "preprocess":
-    array("data/processed/numbers.npy", np.load("data/raw/numbers.npy") * 2 + noise)
+    array("data/processed/numbers.npy", np.load("data/fetched/numbers.npy") * 2 + noise)
 elif stage == "train":
     weight = np.load("data/processed/numbers.npy") + 0.25 * (threads - 2) + noise + seed
     facts = {"device": "cpu, AVX2", "threads": threads, "processes": 1, "versions": {}}
@@ -67,10 +67,10 @@ stages:
   fetch:
     cmd: python pipeline.py fetch
     deps: [pipeline.py]
-    outs: [data/raw]
+    outs: [data/fetched]
   preprocess:
     cmd: python pipeline.py preprocess
-    deps: [pipeline.py, data/raw]
+    deps: [pipeline.py, data/fetched]
     outs: [data/processed]
   train:
     cmd: python pipeline.py train
@@ -140,7 +140,7 @@ def lost(project, *lost_contents):
 
 def raw(project):
     """The contents of the files of the raw data."""
-    return [path.read_bytes() for path in (project.path / "data/raw").rglob("*.npy")]
+    return [path.read_bytes() for path in (project.path / "data/fetched").rglob("*.npy")]
 
 
 def test_the_same_result(quick):
@@ -154,7 +154,7 @@ def test_the_same_result(quick):
     done = quick.run("python", "-m", "tools.verify", PYTHONPATH=str(ROOT), DVC_ROOT="/")
     assert "L1 held: every output is byte-identical." in done.stdout
     assert done.stdout.count("identical\n") == 4
-    assert "data/raw                  from DVC, not made" in done.stdout
+    assert "data/fetched                  from DVC, not made" in done.stdout
     assert not [path for path in (quick.path / "runs/verify").iterdir() if path.is_dir()]
 
 
@@ -212,11 +212,11 @@ def test_the_recorded_file_is_lost(quick, verify):
 def test_raw_data_that_are_lost(quick, verify):
     """Raw data that are in no cache and no remote: one line; from scratch they are made again."""
     lost(quick, *raw(quick))
-    with pytest.raises(UserError, match=r"no data/raw of HEAD .*push.*--from-scratch"):
+    with pytest.raises(UserError, match=r"no data/fetched of HEAD .*push.*--from-scratch"):
         verify()
     code, out, _ = verify("--from-scratch")
     assert code == 0
-    assert "fetch       data/raw                  identical" in out
+    assert "fetch       data/fetched                  identical" in out
 
 
 @pytest.mark.long
@@ -224,13 +224,13 @@ def test_raw_data_from_a_remote(quick, verify):
     """Raw data that only the remote has are taken from there; a remote that is gone is one line."""
     quick.run("dvc", "remote", "add", "--default", "storage", "../storage")
     quick.commit()
-    quick.run("dvc", "push", "--quiet", "data/raw")
+    quick.run("dvc", "push", "--quiet", "data/fetched")
     lost(quick, *raw(quick))
     code, out, _ = verify()
     assert code == 0
     assert "L1 held" in out
     shutil.rmtree(quick.path.with_name("storage"))
-    with pytest.raises(UserError, match=r"no data/raw of HEAD .*--from-scratch"):
+    with pytest.raises(UserError, match=r"no data/fetched of HEAD .*--from-scratch"):
         verify()
 
 
@@ -241,7 +241,7 @@ def test_damaged_raw_data(quick, verify):
             path.chmod(0o644)
             path.write_bytes(path.read_bytes()[:-1] + b"?")
             break
-    with pytest.raises(UserError, match=r"data/raw of HEAD .* is damaged"):
+    with pytest.raises(UserError, match=r"data/fetched of HEAD .* is damaged"):
         verify()
 
 
@@ -320,7 +320,7 @@ def test_stages_that_do_not_fit(quick, verify):
     """A lock whose stages have not met each other's latest outputs is refused."""
     quick.edit(
         "dvc.lock",
-        lambda text: re.sub(r"(outs:\n    - path: data/raw\n.*\n.*md5: .)", r"\g<1>0", text),
+        lambda text: re.sub(r"(outs:\n    - path: data/fetched\n.*\n.*md5: .)", r"\g<1>0", text),
     )
     quick.commit()
     with pytest.raises(UserError, match="stage preprocess has not met its latest inputs"):

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from cifar import UserError, hardware, stage
 from cifar.data import pictures
+from cifar.data.names import hidden
 from cifar.use import Classifier, Prediction
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "model.safetensors"
@@ -92,7 +93,7 @@ def find(given: list[Path]) -> Files:
         if not path.exists():
             raise UserError(f"no such file or folder ({path}): name pictures, or folders of them")
         inside = sorted(path.rglob("*")) if path.is_dir() else []
-        visible = (p for p in inside if not pictures.hidden(p.relative_to(path).parts))
+        visible = (p for p in inside if not hidden(p.relative_to(path).parts))
         paths += [p for p in visible if p.is_file()] if path.is_dir() else [path]
     if not paths:
         raise UserError(f"no files in there ({given[0]}): name pictures, or folders of them")

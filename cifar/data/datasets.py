@@ -1,79 +1,130 @@
-"""The data sets that can be downloaded, as plain data. Adding one with CIFAR's layout is an entry here.
+"""The data sets that can be downloaded, as plain data.
 
-Checksums: the md5 sums are on the official page, the sha256 sums are those of the same files as Keras
-and other loaders state them.
+Another one in CIFAR's layout is an entry here.
+
+The sha256 sums are those of the official files as Keras and other loaders state them; the official
+page has their md5 sums only.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from cifar import UserError
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")
 
 
 @dataclass(frozen=True)
-class Layout:
+class Archive:
     """One archive of a data set: what it is called, and what of it is read."""
 
-    archive: str
+    name: str
     size: int  # bytes
     sha256: str
-    train: tuple[str, ...]  # members, in order
+    train: tuple[str, ...]  # names of the files, in order, without their folder
     test: tuple[str, ...]
-    classes: str  # the member with the class names
-    labels_key: str = ""  # python layout: the key of the labels and of the class names
-    classes_key: str = ""
-    label_bytes: int = 0  # binary layout: bytes before the pixels; the last one is the label
+    classes: str  # the file with the class names
+
+
+@dataclass(frozen=True)
+class Binary(Archive):
+    """Records of label bytes and pixels, and a text file of class names."""
+
+    label_bytes: int  # before the pixels; the last one is the label
+
+
+@dataclass(frozen=True)
+class Pickled(Archive):
+    """Python's pickles of dictionaries."""
+
+    labels_key: str
+    classes_key: str
 
 
 @dataclass(frozen=True)
 class Dataset:
-    binary: Layout  # the one that is downloaded: no pickle in it
-    python: Layout  # accepted as a copy that the user already has
+    """A data set in both of its official layouts."""
+
+    binary: Binary  # the one that is downloaded: no pickle in it
+    python: Pickled  # accepted as a copy that the user already has
     image_shape: tuple[int, int, int] = (32, 32, 3)  # height, width, channels
     mirrors: tuple[str, ...] = MIRRORS  # in the order in which they are tried
 
 
 CIFAR10 = Dataset(
-    binary=Layout(
-        archive="cifar-10-binary.tar.gz",
+    binary=Binary(
+        name="cifar-10-binary.tar.gz",
         size=170_052_171,
         sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        train=tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
-        test=("cifar-10-batches-bin/test_batch.bin",),
-        classes="cifar-10-batches-bin/batches.meta.txt",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test=("test_batch.bin",),
+        classes="batches.meta.txt",
         label_bytes=1,
     ),
-    python=Layout(
-        archive="cifar-10-python.tar.gz",
+    python=Pickled(
+        name="cifar-10-python.tar.gz",
         size=170_498_071,
         sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-        train=tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)),
-        test=("cifar-10-batches-py/test_batch",),
-        classes="cifar-10-batches-py/batches.meta",
+        train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+        test=("test_batch",),
+        classes="batches.meta",
         labels_key="labels",
         classes_key="label_names",
     ),
 )
 
 CIFAR100 = Dataset(
-    binary=Layout(
-        archive="cifar-100-binary.tar.gz",
+    binary=Binary(
+        name="cifar-100-binary.tar.gz",
         size=168_513_733,
         sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-        train=("cifar-100-binary/train.bin",),
-        test=("cifar-100-binary/test.bin",),
-        classes="cifar-100-binary/fine_label_names.txt",
+        train=("train.bin",),
+        test=("test.bin",),
+        classes="fine_label_names.txt",
         label_bytes=2,
     ),
-    python=Layout(
-        archive="cifar-100-python.tar.gz",
+    python=Pickled(
+        name="cifar-100-python.tar.gz",
         size=169_001_437,
         sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-        train=("cifar-100-python/train",),
-        test=("cifar-100-python/test",),
-        classes="cifar-100-python/meta",
+        train=("train",),
+        test=("test",),
+        classes="meta",
         labels_key="fine_labels",
         classes_key="fine_label_names",
     ),
 )
 
 DATASETS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+
+
+def locate(
+    dataset: Dataset, paths: Iterable[str], where: str
+) -> tuple[Binary | Pickled, dict[str, str]]:
+    """The layout of a copy, and by name of each of its files the path, in whatever folder.
+
+    Raises:
+        UserError: a file is missing, or there twice.
+    """
+    paths = list(paths)
+    found: dict[str, str] = {}
+    layouts = (dataset.binary, dataset.python)
+    wanted = {name for kind in layouts for name in (*kind.train, *kind.test, kind.classes)}
+    for path in paths:
+        name = PurePosixPath(path).name
+        if name not in wanted:
+            continue
+        if name in found:
+            raise UserError(f"two files named {name} ({where}): keep the one that is meant")
+        found[name] = path
+    kind = next((kind for kind in layouts if kind.classes in found), layouts[0])
+    missing = [name for name in (*kind.train, *kind.test, kind.classes) if name not in found]
+    if missing and len(missing) > len(found):
+        raise UserError(
+            f"no file {missing[0]} ({where}): this is not CIFAR in an official layout; for "
+            "pictures of your own set fetch.dataset: images"
+        )
+    if missing:
+        raise UserError(f"no file {missing[0]} ({where}): it is not all of the data set")
+    return kind, found

@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from tqdm import tqdm
@@ -20,11 +22,7 @@ class TransientError(Exception):
     """A failure that may be gone at the next attempt."""
 
 
-FAULTS = (
-    TransientError,
-    requests.RequestException,
-    ValueError,
-)  # the last of an address, as in a redirect
+FAULTS = (TransientError, requests.RequestException, ValueError)  # ValueError: of an address
 
 
 def download(
@@ -38,9 +36,12 @@ def download(
 ) -> str:
     """Bring the first of `urls` that works to `target`; return its sha256.
 
-    The file has the name `target` only once its checksum is right. `timeout` is in seconds, for the
-    connection and for each silence; `pause` seconds are waited after a failure, and twice as many
-    after the next. With `sha256=None` any content is taken: the caller decides on the returned sum.
+    The file has the name `target` only once its checksum is right. With `sha256=None` any content
+    is taken: the caller decides on the returned checksum.
+
+    Args:
+        timeout: seconds, for the connection and for each silence.
+        pause: seconds after a failure; each further pause is twice as long.
 
     Raises:
         UserError: no mirror gave the right file; it says what each of them did.
@@ -51,12 +52,12 @@ def download(
     try:
         for url in urls:
             try:
-                got = insist(url, part, sha256, size, timeout, pause)
+                received = download_with_retries(url, part, sha256, size, timeout, pause)
             except FAULTS as error:
-                failures.append(f"{url}: {describe(error)}")
+                failures.append(f"{without_secrets(url)}: {describe(error)}")
             else:
                 os.replace(part, target)
-                return got
+                return received
     except OSError as error:  # a full disk, for which the system names no file
         error.filename = error.filename or str(target)
         raise
@@ -65,48 +66,40 @@ def download(
     raise UserError("; ".join(failures))
 
 
-def insist(
+def download_with_retries(
     url: str, part: Path, sha256: str | None, size: int | None, timeout: float, pause: float
 ) -> str:
     """`stream` and the check of its sum, tried again after what may pass."""
-    attempt = 1
-    while True:
+    for attempt in range(1, ATTEMPTS + 1):
         try:
-            got = stream(url, part, size, timeout)
-            if sha256 and got != sha256:
-                raise TransientError(f"wrong content, sha256 {got} instead of {sha256[:12]}…")
-            return got
+            received = stream(url, part, size, timeout)
+            if sha256 and received != sha256:
+                raise TransientError(f"wrong content, sha256 {received} instead of {sha256[:12]}…")
+            return received
         except FAULTS as error:
             if attempt == ATTEMPTS or permanent(error):
                 raise
-            print(f"{url}: {describe(error)}, trying again", flush=True)
+            print(f"{without_secrets(url)}: {describe(error)}, trying again", flush=True)
         time.sleep(pause)
-        attempt, pause = attempt + 1, pause * 2
+        pause *= 2
+    raise AssertionError("the last attempt returns or raises")
 
 
 def stream(url: str, part: Path, size: int | None, timeout: float) -> str:
-    """Write the body of `url` to `part` and return its sha256; more or fewer bytes than `size` are an error."""
-    digest, received = hashlib.sha256(), 0
+    """Write the body of `url` to `part`; return its sha256. It must have `size` bytes, if given."""
+    digest = hashlib.sha256()
+    received = 0
     # Identity: some servers call a .tar.gz gzip-encoded, and it would be unpacked on the way.
-    with requests.get(
-        url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"}
-    ) as answer:
+    headers = {"Accept-Encoding": "identity"}
+    with requests.get(url, stream=True, timeout=timeout, headers=headers) as answer:
         answer.raise_for_status()
-        answer.raw.headers.pop(
-            "Content-Encoding", None
-        )  # … and some do so even when asked for identity
+        # Some servers do so even when asked for identity.
+        answer.raw.headers.pop("Content-Encoding", None)
         announced = answer.headers.get("Content-Length", "")
         total = int(announced) if announced.isdigit() else size
         if size and total != size:
             raise TransientError(f"{total} bytes announced instead of {size}")
-        bar = tqdm(
-            total=total,
-            unit="B",
-            unit_scale=True,
-            desc=part.name[1:-5],
-            disable=not sys.stderr.isatty(),
-        )
-        with part.open("wb") as handle, bar:
+        with part.open("wb") as handle, progress(part.name[1:-5], total) as bar:
             for chunk in answer.iter_content(CHUNK):
                 received += len(chunk)
                 if total is not None and received > total:
@@ -121,16 +114,20 @@ def stream(url: str, part: Path, size: int | None, timeout: float) -> str:
     return digest.hexdigest()
 
 
+def progress(name: str, total: int | None) -> Any:
+    hidden = not sys.stderr.isatty()
+    return tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=hidden)
+
+
 def permanent(error: Exception) -> bool:
+    """Whether another attempt cannot help."""
     if isinstance(error, requests.HTTPError):
         return error.response.status_code != 429 and error.response.status_code < 500
-    return isinstance(
-        error, requests.TooManyRedirects | ValueError
-    )  # errors of an address are ValueErrors
+    return isinstance(error, requests.TooManyRedirects | ValueError)  # ValueError: of an address
 
 
 def describe(error: Exception) -> str:
-    """The error in a few words; requests' own messages repeat the address and the object's memory address."""
+    """The error in a few words; requests' own messages repeat the address, secrets included."""
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.TooManyRedirects):
@@ -141,4 +138,16 @@ def describe(error: Exception) -> str:
         return "not a web address"
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
         return "no connection" if "Max retries" in str(error) else "connection cut"
-    return str(error)
+    return str(error) if isinstance(error, TransientError) else type(error).__name__
+
+
+def without_secrets(url: str) -> str:
+    """The address without user, password, query and fragment: those of presigned URLs are keys."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return url.partition("?")[0].rpartition("@")[2]
+    if not parts.netloc:
+        return url.partition("?")[0]
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"

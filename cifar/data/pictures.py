@@ -1,151 +1,130 @@
-"""The user's own pictures: class folders packed into one tar, and each picture decoded under fixed rules."""
+"""Each picture decoded under fixed rules: upright, on white, its centre square scaled."""
 
 import io
-import tarfile
-import unicodedata
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import IO
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from cifar import UserError
+from cifar.data.png import essential_png
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-EIGHT_BIT = {
-    "1",
-    "L",
-    "LA",
-    "La",
-    "P",
-    "PA",
-    "RGB",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "HSV",
-    "LAB",
+try:
+    import pillow_heif  # type: ignore[import-not-found]
+except ImportError:
+    pillow_heif = None
+else:
+    pillow_heif.register_heif_opener()
+
+FORMATS = (
+    *("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"),
+    *(["AVIF"] if features.check("avif") else []),
+    *(["HEIF"] if pillow_heif else []),
+)
+EIGHT_BIT = frozenset(
+    ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
+)
+HEIC_BRANDS = frozenset([b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"])
+MAX_PIXELS = 200_000_000  # the environment variable of this name changes it
+TURNS = {  # by the camera's orientation, the tag 0x0112 of EXIF
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
-SPLITS = ("train", "test")
-LAYOUT = "expected train/<class>/<picture> and test/<class>/<picture>, or <class>/<picture> alone"
+
+Image.MAX_IMAGE_PIXELS = None  # the limit is ours, in `check`: one line instead of a warning
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that nothing here uses
 
 
-def folder_files(folder: Path, inside: str = "") -> dict[str, Path]:
-    """Every file by its name relative to `folder`, sorted; links are followed, and a circle of them is too deep."""
-    found: dict[str, Path] = {}
-    for path in sorted(path for path in folder.iterdir() if not hidden((path.name,))):
-        name = f"{inside}{path.name}"
-        if path.is_dir():
-            if name.count("/") > 2:
-                raise UserError(f"folders nested too deep ({path}): {LAYOUT}")
-            if not (below := folder_files(path, f"{name}/")):
-                raise UserError(f"empty folder ({path}): put pictures into it, or remove it")
-            found |= below
-        elif path.is_file():
-            found[name] = path
-        else:
-            raise UserError(f"neither a file nor a folder ({path}): remove it, or mend the link")
-    return found
+class RefusedError(ValueError):
+    """A picture that is whole, and is not read."""
 
 
-def place(names: Iterable[str], where: str) -> dict[str, str]:
-    """For each picture its place, 'train/<class>/<file>' or 'test/<class>/<file>'.
+def decode(content: bytes, size: int, first_frame: bool = False) -> np.ndarray:
+    """One picture as (size, size, 3) uint8, upright, fitted, transparency laid over white.
 
-    Hidden files are left out, and one folder around everything, as archives often have, is ignored.
-
-    Raises:
-        UserError: pictures outside class folders, a name that is not text, or classes as in `check_classes`.
-    """
-    parts = {
-        name: PurePosixPath(name).parts for name in names if not hidden(PurePosixPath(name).parts)
-    }
-    if not parts:
-        raise UserError(f"no pictures ({where}): {LAYOUT}")
-    tops, depths = {p[0] for p in parts.values()}, {len(p) for p in parts.values()}
-    if len(tops) == 1 and depths <= {3, 4} and (depths == {4} or not tops & set(SPLITS)):
-        parts = {name: p[1:] for name, p in parts.items()}
-        tops = {p[0] for p in parts.values()}
-    if not (tops <= set(SPLITS) and "train" in tops):
-        parts = {name: ("train", *p) for name, p in parts.items()}
-    for name, p in parts.items():
-        if len(p) != 3:
-            raise UserError(f"{name!r} is not in a class folder ({where}): {LAYOUT}")
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-            raise UserError(
-                f"the name {name!r} is not UTF-8 or has control characters ({where}): rename it"
-            )
-    check_classes({(p[0], p[1]) for p in parts.values()}, where)
-    return {name: "/".join(p) for name, p in parts.items()}
-
-
-def check_classes(found: set[tuple[str, str]], where: str) -> None:
-    """Refuse a class without training pictures, one class alone, and two that differ by case only."""
-    train = sorted(name for split, name in found if split == "train")
-    if extra := sorted({name for _, name in found} - set(train)):
-        raise UserError(
-            f"class {extra[0]!r} has test pictures but no training pictures ({where}): add or remove it"
-        )
-    if len(train) < 2:
-        raise UserError(f"only one class, {train[0]!r} ({where}): a classifier needs at least two")
-    by_case: dict[str, str] = {}
-    for name in train:
-        if (other := by_case.setdefault(name.casefold(), name)) != name:
-            raise UserError(
-                f"classes {other!r} and {name!r} differ by case only ({where}): rename one"
-            )
-
-
-def hidden(parts: tuple[str, ...]) -> bool:
-    """Files that systems leave in folders and archives without being asked."""
-    return any(
-        part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in parts
-    )
-
-
-def pack(files: Iterable[tuple[str, bytes]], handle: IO[bytes]) -> None:
-    """Write (name, content) pairs as an uncompressed tar with no times and no owners."""
-    with tarfile.open(fileobj=handle, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
-def unpack(path: Path) -> list[tuple[str, bytes]]:
-    """The (name, content) pairs that `pack` wrote, sorted by name."""
-    with tarfile.open(path, "r:") as tar:
-        return sorted((info.name, tar.extractfile(info).read()) for info in tar)  # type: ignore[union-attr]
-
-
-def decode(content: bytes, size: int) -> np.ndarray:
-    """One picture as (size, size, 3) uint8, upright, fitted, transparency laid over white as a viewer shows it.
+    Args:
+        first_frame: take the first frame of an animation or page of a document.
 
     Raises:
         ValueError: with the reason in a few words, for what has no such pixels.
+        UserError: MAX_PIXELS is no number.
     """
+    limit = max_pixels()
     try:
-        file = Image.open(io.BytesIO(content), formats=FORMATS)
-        if (
-            getattr(file, "n_frames", 1) > 1 and file.format != "MPO"
-        ):  # of a telephone, with the picture first
-            raise ValueError("animated, or of several pages")
-        if file.mode not in EIGHT_BIT or ";16" in str(
-            file.tile
-        ):  # Pillow would drop half of the 16 bits
-            raise ValueError(f"not 8 bits per channel (mode {file.mode})")
-        image = ImageOps.exif_transpose(file)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return fit(image.convert("RGB"), size)
+        try:
+            return read_pixels(content, size, first_frame, limit)
+        except RefusedError:
+            raise
+        except Exception:  # an extra chunk that no viewer minds may be all that is wrong
+            essential = essential_png(content)
+            if not essential:
+                raise
+            return read_pixels(essential, size, first_frame, limit)
     except UnidentifiedImageError:
-        raise ValueError("not a picture in a known format" if content else "empty file") from None
+        raise ValueError(unknown(content)) from None
     except Exception as error:  # noqa: BLE001  a damaged picture raises almost anything
         raise ValueError(str(error).partition("\n")[0] or "damaged") from None
+
+
+def read_pixels(content: bytes, size: int, first_frame: bool, limit: int) -> np.ndarray:
+    """`decode` without the second try; what Pillow raises is not caught."""
+    file = Image.open(io.BytesIO(content), formats=FORMATS)
+    check(file, first_frame, limit)
+    image = upright(file)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return fit(image.convert("RGB"), size)
+
+
+def check(file: Image.Image, first_frame: bool, limit: int) -> None:
+    """Refuse an opened picture that is too large, moves, or has more than 8 bits per channel."""
+    width, height = file.size
+    if width * height > limit:
+        raise RefusedError(
+            f"{width} x {height} = {width * height} pixels, more than MAX_PIXELS={limit}"
+        )
+    frames = getattr(file, "n_frames", 1)
+    if frames > 1 and file.format != "MPO" and not first_frame:  # MPO: views of one photograph
+        raise RefusedError(f"animated, or of several pages ({frames}; preprocess.on_animated)")
+    if file.mode not in EIGHT_BIT or ";16" in str(
+        getattr(file, "tile", "")
+    ):  # Pillow would drop half of the bits
+        raise RefusedError(f"not 8 bits per channel (mode {file.mode})")
+
+
+def max_pixels() -> int:
+    text = os.environ.get("MAX_PIXELS", str(MAX_PIXELS))
+    if not text.isdecimal():
+        raise UserError(f"not a number: '{text}' (MAX_PIXELS): set it to a number of pixels")
+    return int(text)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as its camera was held; as it is where nothing readable says so."""
+    image.load()
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # noqa: BLE001  odd metadata raise almost anything
+        return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def unknown(content: bytes) -> str:
+    """Why a file that Pillow does not know is not read."""
+    if not content:
+        return "empty file"
+    if content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS and not pillow_heif:
+        return "HEIC, which needs `pip install pillow-heif`"
+    return "not a picture in a known format"
 
 
 def shorter_side(content: bytes) -> int:
@@ -167,33 +146,41 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
 def decode_all(
     contents: list[bytes], size: int, channels: int = 3
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """All pictures as (N, size, size, channels) uint8, and for each that cannot be read its index and the reason.
+    """All pictures as (N, size, size, channels) uint8, and the reason of each that is not read.
 
     Args:
         channels: 3, or 1 for grey levels.
     """
-    images = np.zeros((len(contents), size, size, channels), np.uint8)
-    problems: dict[int, str] = {}
 
-    def one(i: int) -> None:
-        try:
-            pixels = decode(contents[i], size)
-            images[i] = pixels if channels == 3 else grey(pixels)
-        except ValueError as error:
-            problems[i] = str(error)
+    def read(content: bytes) -> np.ndarray:
+        image = decode(content, size)
+        return image if channels == 3 else grey(image)
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        list(pool.map(one, range(len(contents))))
-    return images, dict(sorted(problems.items()))
+        return collect([pool.submit(read, content) for content in contents], size, channels)
+
+
+def collect(
+    results: Sequence[Future[np.ndarray]], size: int, channels: int = 3
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The images of `decode` in other threads, and the reason of each that is not read."""
+    images = np.zeros((len(results), size, size, channels), np.uint8)
+    problems: dict[int, str] = {}
+    for i, result in enumerate(results):
+        try:
+            images[i] = result.result()
+        except ValueError as error:
+            problems[i] = str(error)
+    return images, problems
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """(N, H, W, C) uint8 to (N, size, size, C), with Pillow's bicubic filter; unchanged where it fits already."""
+    """(N, H, W, C) uint8 to (N, size, size, C), bicubic; unchanged if it fits."""
     if images.shape[1:3] == (size, size):
         return images
     out = np.empty((len(images), size, size, images.shape[3]), np.uint8)
-    for pixels, row in zip(images, out, strict=True):
-        row[:] = fit(
-            Image.fromarray(pixels[..., 0] if row.shape[2] == 1 else pixels), size
-        ).reshape(row.shape)
+    for image, row in zip(images, out, strict=True):
+        row[:] = fit(Image.fromarray(image[..., 0] if row.shape[2] == 1 else image), size).reshape(
+            row.shape
+        )
     return out

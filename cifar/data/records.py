@@ -7,39 +7,56 @@ from typing import Any
 import numpy as np
 
 from cifar import UserError
+from cifar.data import names
+from cifar.data.datasets import Archive, Binary, Pickled
+from cifar.data.names import escaped
 
 # All that a pickle in the python layout needs, under the names of NumPy 1 and 2.
 ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
+    (f"numpy.{core}.{module}", name)
+    for core in ("core", "_core")
+    for module, name in (("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))
+} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+SCALARS = {("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")}
+
+
+class ForbiddenName(pickle.UnpicklingError):
+    """A pickle asks for something that could run code."""
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Loads dicts, lists, strings and NumPy arrays; a pickle that names anything else is refused."""
+    """Loads dicts, lists, strings and NumPy arrays; anything else is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ALLOWED:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'!r}")
+        if (module, name) in SCALARS:
+            return integer
+        raise ForbiddenName(f"it asks for '{escaped(f'{module}.{name}')}'")
 
 
-def read(
-    content: bytes, where: str, shape: tuple[int, int, int], label_bytes: int, labels_key: str
-) -> tuple:
-    """`read_binary` where there are label bytes, else `read_python`."""
-    if label_bytes:
-        return read_binary(content, where, label_bytes, shape)
-    return read_python(content, where, labels_key, shape)
+def integer(dtype: np.dtype, content: bytes) -> int:
+    """A NumPy integer in a pickle, as the labels of some copies are; other scalars are refused."""
+    if dtype.kind not in "iu":
+        raise pickle.UnpicklingError("a label is not an integer")
+    return int(np.frombuffer(content, dtype)[0])
 
 
-def read_binary(content: bytes, where: str, label_bytes: int, shape: tuple[int, int, int]) -> tuple:
-    """Images (N, H, W, C) and labels (N,), both uint8, of records of `label_bytes` and channel-first pixels.
+Records = tuple[np.ndarray, np.ndarray]  # images (N, H, W, C) and labels (N,), both uint8
+
+
+def read(content: bytes, where: str, archive: Archive, shape: tuple[int, int, int]) -> Records:
+    """Images and labels of one file of an archive in either layout."""
+    if isinstance(archive, Binary):
+        return read_binary(content, where, archive.label_bytes, shape)
+    assert isinstance(archive, Pickled), "the only other layout"
+    return read_python(content, where, archive.labels_key, shape)
+
+
+def read_binary(
+    content: bytes, where: str, label_bytes: int, shape: tuple[int, int, int]
+) -> Records:
+    """Images and labels of records of `label_bytes` and channel-first pixels.
 
     Raises:
         UserError: the file is empty or its length is no multiple of the record length.
@@ -48,71 +65,90 @@ def read_binary(content: bytes, where: str, label_bytes: int, shape: tuple[int, 
     record = label_bytes + height * width * channels
     if not content or len(content) % record:
         raise UserError(
-            f"{len(content)} bytes are no whole number of {record}-byte records ({where}): get it again"
+            f"{len(content)} bytes are no whole number of {record}-byte records ({where}): get it "
+            "again"
         )
     table = np.frombuffer(content, np.uint8).reshape(-1, record)
     return channels_last(table[:, label_bytes:], shape), table[:, label_bytes - 1]
 
 
-def read_python(content: bytes, where: str, labels_key: str, shape: tuple[int, int, int]) -> tuple:
-    """Images (N, H, W, C) and labels (N,), both uint8, of a pickled batch.
+def read_python(
+    content: bytes, where: str, labels_key: str, shape: tuple[int, int, int]
+) -> Records:
+    """Images and labels of a pickled batch.
 
     Raises:
         UserError: the pickle asks for code, or does not hold N rows of pixels and N labels.
     """
     batch = unpickle(content, where)
-    pixels, labels = batch.get("data"), batch.get(labels_key)
+    pixels = batch.get("data")
+    length = int(np.prod(shape))
     if (
         not isinstance(pixels, np.ndarray)
         or pixels.dtype != np.uint8
-        or pixels.shape[1:] != (np.prod(shape),)
+        or pixels.shape[1:] != (length,)
     ):
-        raise UserError(
-            f"no uint8 rows of {np.prod(shape)} pixels under 'data' ({where}): get it again"
-        )
-    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-        raise UserError(f"no list of integers under {labels_key!r} ({where}): get it again")
+        raise UserError(f"no uint8 rows of {length} pixels under 'data' ({where}): get it again")
+    labels = integers(batch.get(labels_key))
+    if labels is None:
+        raise UserError(f"no list of integers under '{labels_key}' ({where}): get it again")
     if len(labels) != len(pixels) or not labels:
         raise UserError(f"{len(labels)} labels for {len(pixels)} images ({where}): get it again")
-    if strange := [label for label in labels if not 0 <= label < 256]:
-        raise UserError(f"label {strange[0]} out of range ({where}): get it again")
+    if outside := [label for label in labels if not 0 <= label < 256]:
+        raise UserError(f"label {outside[0]} out of range ({where}): get it again")
     return channels_last(pixels, shape), np.array(labels, np.uint8)
 
 
-def read_classes(content: bytes, where: str, classes_key: str) -> list[str]:
-    """The class names, one per line of a text file, or from a pickle where `classes_key` is given.
+def integers(values: Any) -> list[int] | None:
+    """The values of a list or a one-dimensional array of integers; None for anything else."""
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu":
+        return values.tolist()
+    if isinstance(values, list) and all(type(value) is int for value in values):
+        return values
+    return None
+
+
+def read_classes(content: bytes, where: str, archive: Archive) -> list[str]:
+    """The class names, one per line of a text file, or from a pickle.
 
     Raises:
         UserError: the pickle asks for code, or does not hold a list of names.
     """
-    if not classes_key:
-        return [
-            line.strip() for line in content.decode("utf-8", "replace").splitlines() if line.strip()
-        ]
-    names = unpickle(content, where).get(classes_key)
-    if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
-        raise UserError(f"no list of class names under {classes_key!r} ({where}): get it again")
-    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
+    if not isinstance(archive, Pickled):
+        lines = content.decode("utf-8-sig", "replace").split("\n")
+        return [line.strip() for line in lines if line.strip()]
+    values = unpickle(content, where).get(archive.classes_key)
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, list) or not all(isinstance(name, bytes | str) for name in values):
+        raise UserError(
+            f"no list of class names under '{archive.classes_key}' ({where}): get it again"
+        )
+    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in values]
 
 
-def check_labels(labels: np.ndarray, classes: list[str], where: str) -> None:
-    if len(set(classes)) != len(classes) or len(classes) < 2:
-        raise UserError(
-            f"{len(classes)} class names, {len(set(classes))} different ({where}): get it again"
-        )
-    if labels.max() >= len(classes):
-        raise UserError(
-            f"label {labels.max()} but only {len(classes)} classes ({where}): get it again"
-        )
+def check_labels(train: np.ndarray, test: np.ndarray, classes: list[str], where: str) -> None:
+    """Refuse labels without a class, and class names as `names.check_classes` does.
+
+    Raises:
+        UserError: in one line that names `where`.
+    """
+    highest = max(train.max(), test.max())
+    if highest >= len(classes):
+        raise UserError(f"label {highest} but only {len(classes)} classes ({where}): get it again")
+    names.check_classes(classes, (), where)
+    names.check_classes([classes[label] for label in np.unique(train)], classes, where)
 
 
 def unpickle(content: bytes, where: str) -> dict[str, Any]:
     """A pickled dict with its keys as text (the official files have bytes keys)."""
     try:
         value = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except ForbiddenName as error:
+        raise UserError(f"not a CIFAR batch, {error} ({where}): do not trust this file") from None
     except Exception as error:  # noqa: BLE001  a damaged pickle raises almost anything
         problem = str(error).partition("\n")[0]
-        raise UserError(f"not a CIFAR batch, {problem} ({where}): do not trust this file") from None
+        raise UserError(f"not a CIFAR batch, {problem} ({where}): get it again") from None
     if not isinstance(value, dict):
         raise UserError(f"not a CIFAR batch, no dictionary ({where}): get it again")
     return {

@@ -1,5 +1,6 @@
 """Which images train and which are held out: stratified by class, seeded, in file order."""
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,50 +17,55 @@ def by_class(labels: np.ndarray, seed: int) -> list[np.ndarray]:
 def hold_out(
     labels: np.ndarray, fraction: float, seed: int, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of the (kept, held out) images; each class gives `fraction` of its images, and at least one.
+    """Sorted indices of the (kept, held out) images: `fraction` of each class, and at least one.
 
     Raises:
-        UserError: a class with too few images for both sides; it names `key`, the parameter of the fraction.
+        UserError: a class with too few images for both; it names `key`, the fraction's parameter.
     """
     groups = by_class(labels, seed)
     counts = [max(1, round(fraction * len(group))) for group in groups]
-    if too_few := [
-        len(group) for group, count in zip(groups, counts, strict=True) if count >= len(group)
-    ]:
+    if too_few := [len(g) for g, count in zip(groups, counts, strict=True) if count >= len(g)]:
         raise UserError(
-            f"too few images: a class has {min(too_few)} and {fraction:g} of them are to be held out "
-            f"(params.yaml, {key}): add images or change the fraction"
+            f"too few images: a class has {min(too_few)} and {fraction:g} of them are to be held "
+            f"out (params.yaml, {key}): add images or change the fraction"
         )
-    return sides(len(labels), (group[:count] for group, count in zip(groups, counts, strict=True)))
+    return separate(len(labels), (g[:count] for g, count in zip(groups, counts, strict=True)))
 
 
 def fold(
     labels: np.ndarray, folds: int, number: int, seed: int, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of the (kept, held out) images of one fold; each image is held out in one of the `folds`.
+    """Sorted indices of the (kept, held out) images of one fold; each image is held out once.
 
     Raises:
-        UserError: a class with fewer images than folds; it names `key`, the parameter of their number.
+        UserError: a class with fewer images than folds; it names `key`, their parameter.
     """
     groups = by_class(labels, seed)
-    if (smallest := min(map(len, groups))) < folds:
+    smallest = min(map(len, groups))
+    if smallest < folds:
         raise UserError(
-            f"too few images: a class has {smallest} for {folds} folds (params.yaml, {key}): fewer folds"
+            f"too few images: a class has {smallest} for {folds} folds (params.yaml, {key}): use "
+            "fewer folds"
         )
-    return sides(len(labels), (group[number::folds] for group in groups))
+    return separate(len(labels), (group[number::folds] for group in groups))
 
 
-def sides(count: int, held: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def separate(count: int, held: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     held_out = np.sort(np.concatenate(list(held)))
     return np.setdiff1d(np.arange(count), held_out), held_out
 
 
 def per_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Sorted indices of at most `count` images of each class, chosen at random; all of them for 0."""
+    """Sorted indices of at most `count` images of each class, at random; all for 0."""
     return np.sort(np.concatenate([group[: count or None] for group in by_class(labels, seed)]))
 
 
-def duplicates(first: np.ndarray, second: np.ndarray) -> list[int]:
-    """The indices of the images of `second` that have exactly the pixels of an image of `first`."""
-    seen = {image.tobytes() for image in first}
-    return [i for i, image in enumerate(second) if image.tobytes() in seen]
+def digests(images: np.ndarray) -> list[bytes]:
+    """A hash of the pixels of each image: two images have the same one only if they are equal."""
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+
+
+def duplicates(known: Iterable[bytes], others: Iterable[bytes]) -> list[int]:
+    """The positions in `others` of the digests that are among `known`."""
+    known = set(known)
+    return [i for i, digest in enumerate(others) if digest in known]

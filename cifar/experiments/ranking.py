@@ -18,12 +18,12 @@ def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
     raw: dict[str, set[str]] = {}
     for found in results:
         versions = raw.setdefault(found.facts["fetch.dataset"], set())
-        versions.add(found.facts.get("data/raw", "unknown"))
+        versions.add(found.facts.get("data/fetched", "unknown"))
     datasets: dict[str, list[Result]] = {}
     for found in results:
         name = found.facts["fetch.dataset"]
         if len(raw[name]) > 1:
-            name += f", raw data {found.facts.get('data/raw', 'unknown')}"
+            name += f", raw data {found.facts.get('data/fetched', 'unknown')}"
         datasets.setdefault(name, []).append(found)
     return datasets
 
@@ -55,7 +55,7 @@ def described(facts: dict[str, str], differing: set[str]) -> dict[str, str]:
 
 
 def is_parameter(key: str) -> bool:
-    return not is_code(key) and key != "data/raw"
+    return not is_code(key) and key != "data/fetched"
 
 
 def is_code(key: str) -> bool:

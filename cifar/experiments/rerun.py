@@ -16,7 +16,7 @@ from cifar.experiments.consistency import check_code
 from cifar.experiments.recorded import Recorded, md5
 
 ROOT = Path("runs/verify")
-RAW = "data/raw"
+RAW = "data/fetched"
 
 
 class Rerun:

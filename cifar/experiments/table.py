@@ -158,7 +158,7 @@ def made_from(stages: dict[str, Any]) -> dict[str, str]:
         for key, value in flatten(stages[name].get("params", {}).get("params.yaml")):
             facts[key] = plain(value)
         for file in stages[name].get("deps", []):
-            if file["path"].endswith(".py") or file["path"] == "data/raw":
+            if file["path"].endswith(".py") or file["path"] == "data/fetched":
                 facts[file["path"]] = file["md5"][:7]
     return facts
 

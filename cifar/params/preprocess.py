@@ -17,6 +17,7 @@ class Preprocess(Section):
     per_class: int = Field(ge=0, le=1_000_000_000)
     normalize: Literal["unit", "symmetric", "center", "standardize"]
     on_bad_image: Literal["error", "skip"]
+    on_animated: Literal["error", "first"]
     on_duplicate: Literal["report", "error"]
 
     @model_validator(mode="after")

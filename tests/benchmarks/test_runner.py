@@ -38,7 +38,7 @@ with open("ran", "a") as handle:
     handle.write(Path(__file__).stem + "\\n")
 """
 STAGES = {
-    "fetch": 'write("data/raw/dataset.json", {})',
+    "fetch": 'write("data/fetched/dataset.json", {})',
     "preprocess": """
 for part in ("train", "val", "test"):
     Path("data/processed", part).mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import pytest
 
 from cifar import UserError
 from cifar.data import archive
+from cifar.data.names import escaped
 
 HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
 FILES = {"train/cat/1.png": b"cat" * 100, "train/dog/ä.png": b"dog" * 100, "test/cat/2.png": b""}
@@ -19,7 +20,7 @@ TARS = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
 
 @pytest.fixture(autouse=True)
 def _nothing_is_written(tmp_path, monkeypatch):
-    """Every test starts in an empty folder, and it is empty at the end; so is the folder around it."""
+    """Every test starts in an empty folder, and leaves it and the one around it empty."""
     (tmp_path / "around" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "around" / "here")
     yield
@@ -54,9 +55,15 @@ def make(kind: str, folder: Path, files: dict[str, bytes]) -> Path:
     return zipped(path, files) if kind == "zip" else tar(path, files, TARS[kind])
 
 
+def read(path: Path) -> list[tuple[str, bytes]]:
+    """Name and content of every member."""
+    with archive.members(path, path.parent / "scratch") as members:
+        return [(member.name, member.read()) for member in members]
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        list(archive.members(path))
+        read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -64,34 +71,32 @@ def refusal(path: Path) -> str:
 
 @pytest.mark.parametrize("kind", [*TARS, "zip"])
 def test_all_kinds_read_alike(kind, tmp_path):
-    """Names and contents come in the archive's order, folders left out, from whatever kind of archive."""
-    assert list(archive.members(make(kind, tmp_path, FILES))) == list(FILES.items())
+    """Names and contents come in the archive's order, folders left out, from all kinds."""
+    assert read(make(kind, tmp_path, FILES)) == list(FILES.items())
 
 
 def test_the_kind_is_in_the_content_not_in_the_name(tmp_path):
     """A zip under the name of a tar is read as the zip that it is."""
-    assert dict(archive.members(zipped(tmp_path / "a.tar.gz", FILES))) == FILES
+    assert dict(read(zipped(tmp_path / "a.tar.gz", FILES))) == FILES
 
 
 @pytest.mark.parametrize("name", ["./train/cat/1.png", "train//cat/1.png", "train/./cat/1.png"])
 def test_names_are_made_plain(name, tmp_path):
     """Detours that stay inside are removed from a name."""
-    assert list(archive.members(tar(tmp_path / "a.tar", {name: b"x"}))) == [
-        ("train/cat/1.png", b"x")
-    ]
+    assert read(tar(tmp_path / "a.tar", {name: b"x"})) == [("train/cat/1.png", b"x")]
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 @pytest.mark.parametrize(
     "name",
     [*(pytest.param(name, marks=HOSTILE) for name in ("../evil", "/tmp/evil", "C:\\evil")),
-     "a/../../evil", "a/..", "..\\evil", "a\\b.png"],
+     "a/../../evil", "a/..", "..\\evil", "C:/evil", "\\evil"],
 )  # fmt: skip
 def test_names_that_point_outside_are_refused(name, kind, tmp_path):
-    """`..`, an absolute name and a backslash end the reading, with the name."""
+    """`..`, an absolute name and the letter of a drive end the reading, with the name."""
     message = refusal(make(kind, tmp_path, {"good": b"x", name: b"x"}))
     assert "points outside the archive" in message
-    assert repr(name) in message
+    assert f"'{escaped(name)}'" in message
 
 
 TYPES = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "character device": tarfile.CHRTYPE,
@@ -101,7 +106,7 @@ TYPES = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "character devic
 @HOSTILE
 @pytest.mark.parametrize("type_", TYPES.values(), ids=TYPES.keys())
 def test_what_is_no_plain_file_is_refused_in_a_tar(type_, tmp_path):
-    """Links, devices, pipes and unknown types end the reading, also where they point inside the archive."""
+    """Links, devices, pipes and unknown types are refused, also if they point inside."""
     path = tar(tmp_path / "a.tar", {"link": b""}, type=type_, linkname="train/cat/1.png")
     assert "'link' is a link, device or the like" in refusal(path)
 
@@ -115,7 +120,7 @@ def test_what_is_no_plain_file_is_refused_in_a_zip(mode, tmp_path):
     info.external_attr = mode << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
         made.writestr(info, "/etc/passwd")
-    assert "'link' is a link or the like" in refusal(tmp_path / "a.zip")
+    assert "'link' is a link, device or the like" in refusal(tmp_path / "a.zip")
 
 
 @pytest.mark.hostile
@@ -138,7 +143,7 @@ def test_sparse_members_are_refused(tmp_path):
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_members_of_one_name_are_refused(again, kind, tmp_path):
-    """Which of two members of the same name is meant, nobody knows; other spellings of the name count too."""
+    """Two members of one name are refused, in other spellings too: nobody knows which is meant."""
     path = tmp_path / "a"
     if kind == "tar":
         with tarfile.open(path, "w") as made:
@@ -153,20 +158,23 @@ def test_two_members_of_one_name_are_refused(again, kind, tmp_path):
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "zip"])
-def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path):
-    """Members that are together far larger than the archive end the reading, in one piece or in many."""
+def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path, monkeypatch):
+    """Members far larger than the archive are refused, in one piece or in many."""
+    monkeypatch.setenv("MAX_UNPACKED_GB", "0.001")
     zeros = bytes(1_500_000)
-    assert "unpacks to far more than" in refusal(make(kind, tmp_path, {"bomb": zeros}))
-    assert "unpacks to far more than" in refusal(
+    assert "unpacks to more than" in refusal(make(kind, tmp_path, {"bomb": zeros}))
+    assert "unpacks to more than" in refusal(
         make(kind, tmp_path, {str(i): zeros[:200_000] for i in range(8)})
     )
 
 
 def test_what_packs_well_is_no_bomb(tmp_path):
     """A small archive of monotonous pictures is read."""
-    assert (
-        len(list(archive.members(make("tar.gz", tmp_path, {"white.bmp": b"\xff" * 900_000})))) == 1
-    )
+    content = b"\xff" * 5_000_000
+    for kind in ("tar.xz", "zip"):
+        path = make(kind, tmp_path, {"white.bmp": content})
+        assert len(content) > 900 * path.stat().st_size
+        assert read(path) == [("white.bmp", content)]
 
 
 @pytest.mark.hostile
@@ -177,17 +185,17 @@ def test_a_member_of_gigabytes_is_refused(tmp_path):
     header.size = 2 << 30
     path.write_bytes(header.tobuf())
     os.truncate(path, 3 << 30)  # takes no space: the rest is a hole
-    assert "unpacks to far more than" in refusal(path)
+    assert "a member of more than 1073741824 bytes" in refusal(path)
 
 
 @pytest.mark.hostile
 def test_a_size_that_lies_is_refused(tmp_path):
     """A tar header that announces more than there is ends the reading."""
     path, header = tmp_path / "a.tar", tarfile.TarInfo("x")
-    for size, said in ((2 << 20, "unpacks to far more"), (4096, "unexpected end of data")):
+    for size in (2 << 20, 4096):
         header.size = size
         path.write_bytes(header.tobuf() + b"x" * 512 + bytes(1024))
-        assert said in refusal(path)
+        assert "unexpected end of data" in refusal(path)
 
 
 @pytest.mark.hostile
@@ -208,7 +216,7 @@ def test_an_encrypted_zip_is_refused(tmp_path):
     ["tar.bz2", "tar.xz", *(pytest.param(k, marks=HOSTILE) for k in ("tar", "tar.gz", "zip"))],
 )
 def test_every_cut_is_noticed(kind, tmp_path):
-    """An archive that ends early is refused wherever it was cut, between two members too: no file is lost unsaid."""
+    """An archive that ends early is refused wherever it was cut, between two members too."""
     path = make(kind, tmp_path, FILES)
     whole = path.read_bytes()
     # A tar ends with a block of zeros; what follows is padding, which some programs leave out.
@@ -222,7 +230,7 @@ def test_every_cut_is_noticed(kind, tmp_path):
     "kind", ["tar.bz2", "tar.xz", *(pytest.param(k, marks=HOSTILE) for k in ("tar.gz", "zip"))]
 )
 def test_damage_is_noticed(kind, tmp_path):
-    """A changed byte inside the packed data is told, thanks to the checksum that the format carries."""
+    """A changed byte in the packed data is refused, thanks to the format's checksum."""
     path = make(kind, tmp_path, {"a": random.Random(0).randbytes(300_000).hex().encode()})
     content = bytearray(path.read_bytes())
     for place in range(10_000, 290_000, 40_000):
@@ -251,7 +259,7 @@ def test_a_damaged_tar_header_is_noticed(tmp_path):
     ],
 )
 def test_what_is_no_archive_is_told(content, tmp_path):
-    """Nothing, a few bytes, a web page, and the first bytes of an archive are told as no archive."""
+    """Nothing, a few bytes, a web page, and the first bytes of an archive are no archive."""
     (tmp_path / "a.tar.gz").write_bytes(content)
     assert "not a readable tar or zip archive" in refusal(tmp_path / "a.tar.gz")
 
@@ -267,6 +275,6 @@ def test_names_in_an_unknown_encoding_are_told(tmp_path):
 def test_a_missing_file_is_the_systems_error(tmp_path):
     """What the system refuses stays its own error, which names the file."""
     with pytest.raises(FileNotFoundError, match=r"a\.tar"):
-        list(archive.members(tmp_path / "a.tar"))
+        read(tmp_path / "a.tar")
     with pytest.raises(IsADirectoryError):
-        list(archive.members(tmp_path))
+        read(tmp_path)

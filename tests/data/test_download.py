@@ -26,7 +26,7 @@ def reply(
     length: int | None = None,
     **headers: str,
 ):
-    """A status, headers, and a body that may be another length than announced; -1 announces none."""
+    """A status, headers, and a body; `length` is the one announced, -1 for none."""
     server.send_response(status)
     if length != -1:
         server.send_header("Content-Length", str(len(body) if length is None else length))
@@ -37,7 +37,7 @@ def reply(
 
 
 class Mirror:
-    """A server on loopback that gives the listed answers, one per request, the last one again and again."""
+    """A server on loopback that gives the listed answers, one per request, the last for ever."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers, self.requests, self.done = list(answers), [], Event()
@@ -110,7 +110,7 @@ def failure(folder: Path, *urls: str, **options) -> str:
 
 
 def test_a_good_file_arrives(serve, tmp_path):
-    """The content of the address is at the target, alone in its folder, and its checksum is returned."""
+    """The content of the address is at the target, alone in its folder."""
     mirror = serve(reply)
     assert fetch(tmp_path / "new", mirror.url, size=len(BODY)) == SHA
     assert (tmp_path / "new" / "archive").read_bytes() == BODY
@@ -119,13 +119,13 @@ def test_a_good_file_arrives(serve, tmp_path):
 
 
 def test_without_a_checksum_any_content_is_taken(serve, tmp_path):
-    """The caller who gives no checksum gets the content and its checksum to decide on, without a length too."""
+    """Without a checksum any content is taken, and its own is returned to decide on."""
     assert fetch(tmp_path, serve(partial(reply, length=-1)).url, sha256=None) == SHA
     assert (tmp_path / "archive").read_bytes() == BODY
 
 
 def test_a_packed_file_stays_packed(serve, tmp_path):
-    """A .tar.gz that the server calls gzip-encoded arrives as it is, and is not unpacked on the way."""
+    """A .tar.gz that the server calls gzip-encoded arrives as it is."""
     mirror = serve(partial(reply, Content_Encoding="gzip"))
     assert fetch(tmp_path, mirror.url) == SHA
     assert mirror.requests[0]["Accept-Encoding"] == "identity"
@@ -186,7 +186,7 @@ VARIANTS = ("cut, known size", "a page, known size", "more than wanted", "redire
     [pytest.param(name, marks=() if name in VARIANTS else pytest.mark.fault) for name in FAULTS],
 )
 def test_a_fault_leaves_nothing_behind(fault, serve, tmp_path):
-    """Whatever goes wrong, no file is left, the message says what the address did, and what may pass is tried again."""
+    """No file is left, the message says what the address did, and what may pass is tried again."""
     answer, options, said, requests = FAULTS[fault]
     mirror = serve(answer)
     assert f"{mirror.url}: " in (message := failure(tmp_path, mirror.url, **options))
@@ -230,7 +230,7 @@ def test_what_is_no_web_address_is_told(tmp_path):
 
 @pytest.mark.fault
 def test_the_next_mirror_takes_over(serve, tmp_path):
-    """Mirrors are tried in order, the file of the first good one is taken, and the ones after it are not asked."""
+    """The file of the first good mirror is taken, and those after it are not asked."""
     bad = [
         serve(partial(reply, status=404)),
         serve(partial(reply, status=500)),
@@ -254,7 +254,7 @@ def test_a_short_outage_is_outlasted(kind, serve, tmp_path):
 
 
 def test_the_pauses_double(serve, tmp_path, monkeypatch):
-    """Between the attempts on one mirror the pause doubles, and after the last one there is none."""
+    """Between the attempts on one mirror the pause doubles; after the last one there is none."""
     pauses: list[float] = []
     monkeypatch.setattr("time.sleep", pauses.append)
     with pytest.raises(UserError):
@@ -274,7 +274,7 @@ def test_a_failed_download_keeps_the_file_that_was_there(serve, tmp_path):
 
 @pytest.mark.fault
 def test_an_error_of_the_disk_names_the_target(serve, tmp_path, monkeypatch):
-    """A disk's error is no fault of the mirror: it ends the download at once, names the file and leaves nothing."""
+    """An error of the disk ends the download at once, names the file and leaves nothing."""
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")

@@ -1,11 +1,8 @@
 """The user's own pictures: which layouts are read, and what becomes of each kind of picture."""
 
 import io
-import os
 import struct
-import tarfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +28,7 @@ def encoded(
 
 
 def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
-    """A PNG by hand, for what Pillow does not write; kind 0 is grey, 2 RGB, 4 grey with alpha, 6 RGBA."""
+    """A PNG that Pillow does not write; kind 0 is grey, 2 RGB, 4 grey with alpha, 6 RGBA."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return (
@@ -48,211 +45,6 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
-
-
-def fill(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(name.encode("utf-8", "surrogateescape"))
-    return folder
-
-
-# Layouts
-
-
-@pytest.mark.parametrize(
-    ("names", "places"),
-    [
-        (
-            ["train/cat/1", "train/dog/1", "test/dog/2"],
-            ["train/cat/1", "train/dog/1", "test/dog/2"],
-        ),
-        (["train/cat/1", "train/dog/1"], ["train/cat/1", "train/dog/1"]),
-        (["cat/1", "dog/1"], ["train/cat/1", "train/dog/1"]),
-        (["pets/cat/1", "pets/dog/1"], ["train/cat/1", "train/dog/1"]),
-        (
-            ["pets/train/cat/1", "pets/train/dog/1", "pets/test/cat/1"],
-            ["train/cat/1", "train/dog/1", "test/cat/1"],
-        ),
-        (["train/train/cat/1", "train/train/dog/1"], ["train/cat/1", "train/dog/1"]),
-        (["train/1", "plane/1"], ["train/train/1", "train/plane/1"]),
-        pytest.param(
-            ["Katzen/ä ö/1", "Katzen/犬/1"],
-            ["train/ä ö/1", "train/犬/1"],
-            marks=HOSTILE,
-            id="other scripts",
-        ),
-    ],
-)
-def test_the_layouts_that_are_read(names, places):
-    """Train and test, train alone, classes alone, each with one folder around it or without, in any script."""
-    assert pictures.place(names, "x") == dict(zip(names, places, strict=True))
-
-
-@pytest.mark.parametrize(
-    "junk",
-    [
-        *(
-            pytest.param(name, marks=HOSTILE)
-            for name in ("dog/.DS_Store", "__MACOSX/cat/._1", "cat/Thumbs.db")
-        ),
-        ".git/config",
-        "cat/desktop.ini",
-    ],
-)
-def test_hidden_files_are_left_out(junk):
-    """What systems leave in folders and archives is no picture and no class."""
-    assert set(pictures.place(["cat/1", "dog/1", junk], "x")) == {"cat/1", "dog/1"}
-
-
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        pytest.param([], "no pictures", marks=HOSTILE, id="nothing"),
-        ([".hidden/cat/1"], "no pictures"),
-        pytest.param(["1", "2"], "'1' is not in a class folder", marks=HOSTILE, id="a flat folder"),
-        pytest.param(
-            ["cat/1", "dog/1", "readme.txt"],
-            "'readme.txt' is not in a class folder",
-            marks=HOSTILE,
-            id="a text beside",
-        ),
-        (["train/cat/1", "train/dog/1", "test/1"], "'test/1' is not in a class folder"),
-        (["train/cat/1", "train/dog/old/1"], "'train/dog/old/1' is not in a class folder"),
-        (["test/cat/1", "test/dog/1"], "is not in a class folder"),
-        pytest.param(
-            ["cat/1", "cat/2"], "only one class, 'cat'", marks=HOSTILE, id="a single class"
-        ),
-        (["train/cat/1", "test/cat/1"], "only one class, 'cat'"),
-        pytest.param(
-            ["train/cat/1", "train/dog/1", "test/cow/1"],
-            "class 'cow' has test pictures but no training pictures",
-            marks=HOSTILE,
-            id="a class for testing only",
-        ),
-        pytest.param(
-            ["cat/1", "dog/1", "Cat/1"],
-            "classes 'Cat' and 'cat' differ by case only",
-            marks=HOSTILE,
-            id="cat and Cat",
-        ),
-        (["straße/1", "dog/1", "STRASSE/1"], "differ by case only"),
-        pytest.param(
-            ["cat/\udcff1", "dog/1"],
-            r"the name 'cat/\udcff1' is not UTF-8",
-            marks=HOSTILE,
-            id="a name that is no text",
-        ),
-        pytest.param(
-            ["cat/\033[2J", "dog/1"],
-            r"the name 'cat/\x1b[2J' is not",
-            marks=HOSTILE,
-            id="a name that clears the screen",
-        ),
-        (["cat/1\nerror: all is well", "dog/1"], "has control characters"),
-        (["cat/1", "d\udce9g/1"], "is not UTF-8"),
-    ],
-)
-def test_the_layouts_that_are_refused(names, said):
-    """No picture, pictures outside class folders, no two classes, ambiguous classes and names that are no text."""
-    with pytest.raises(UserError) as caught:
-        pictures.place(names, "my/pictures")
-    assert said in str(caught.value)
-    assert "my/pictures" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    str(caught.value).encode()
-
-
-def test_a_folder_is_read_sorted_and_without_what_is_hidden(tmp_path):
-    """Names come sorted, links to files and folders are followed, and hidden folders are not entered, however deep."""
-    fill(
-        tmp_path / "a", "cat/2.png", "cat/10.png", ".git/refs/remotes/origin/HEAD", "cat/.DS_Store"
-    )
-    fill(tmp_path / "b", "dog/1.png", "1.png")
-    (tmp_path / "a" / "dog").symlink_to(tmp_path / "b" / "dog")
-    (tmp_path / "a" / "cat" / "3.png").symlink_to(tmp_path / "b" / "1.png")
-    found = pictures.folder_files(tmp_path / "a")
-    assert list(found) == ["cat/10.png", "cat/2.png", "cat/3.png", "dog/1.png"]
-    assert found["dog/1.png"].read_bytes() == b"dog/1.png"
-
-
-@pytest.mark.hostile
-def test_folders_deeper_than_any_layout_are_refused(tmp_path):
-    """The deepest layout, train and test with a folder around them, is read; a folder inside a class is not."""
-    fill(tmp_path, "pets/train/cat/1", "pets/train/dog/1")
-    assert list(pictures.folder_files(tmp_path)) == ["pets/train/cat/1", "pets/train/dog/1"]
-    fill(tmp_path, "pets/train/dog/old/1")
-    with pytest.raises(UserError, match=r"folders nested too deep .*old"):
-        pictures.folder_files(tmp_path)
-
-
-@pytest.mark.parametrize("place", [".", "cat", pytest.param("train/cat", marks=HOSTILE)])
-def test_a_circle_of_links_ends(place, tmp_path):
-    """A link to a folder that it is in multiplies no pictures: it is an error that names the place."""
-    fill(tmp_path, "train/cat/1", "cat/1")
-    (tmp_path / place / "again").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(UserError, match=r"folders nested too deep .*again"):
-        pictures.folder_files(tmp_path)
-
-
-@pytest.mark.hostile
-@pytest.mark.parametrize("kind", ["pipe", "dangling", "itself"])
-def test_what_is_no_file_is_refused(kind, tmp_path):
-    """A pipe, which would wait for ever, a link to nothing and a link to itself are told by name."""
-    path = fill(tmp_path, "cat/1", "dog/1") / "cat" / "strange"
-    if kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to("nothing" if kind == "dangling" else path)
-    with pytest.raises(UserError, match=r"neither a file nor a folder .*strange"):
-        pictures.folder_files(tmp_path)
-
-
-@HOSTILE
-def test_an_empty_class_folder_is_refused(tmp_path):
-    """A class folder without a picture, or with hidden files only, is told: nobody means a class of nothing."""
-    fill(tmp_path, "train/cat/1", "train/dog/1", "train/cow/.DS_Store")
-    with pytest.raises(UserError, match=r"^empty folder \(.*train/cow\): put pictures into it"):
-        pictures.folder_files(tmp_path)
-
-
-def test_a_name_that_is_not_utf8_is_refused(tmp_path):
-    """A file name in another encoding is told, since no output file could hold it."""
-    try:
-        fill(tmp_path, "cat/\udce4.png", "dog/1.png")
-    except OSError:
-        pytest.skip("this file system has UTF-8 names only")
-    with pytest.raises(UserError, match="is not UTF-8"):
-        pictures.place(pictures.folder_files(tmp_path), str(tmp_path))
-
-
-# Packing
-
-PAIRS = [
-    ("train/dog/1.png", b"dog"),
-    ("train/cat/ä.png", b""),
-    (f"test/cat/{'n' * 150}.png", b"x" * 2000),
-]
-
-
-def test_unpack_is_the_inverse_of_pack(tmp_path):
-    """What was packed comes back, sorted by name: long names, other scripts and empty files too."""
-    with open(tmp_path / "a.tar", "wb") as handle:
-        pictures.pack(iter(PAIRS), handle)
-    assert pictures.unpack(tmp_path / "a.tar") == sorted(PAIRS)
-
-
-def test_a_pack_carries_no_times_and_no_owners():
-    """The same pictures are the same bytes, whoever packs them, and whenever."""
-    packs = [io.BytesIO(), io.BytesIO()]
-    for handle in packs:
-        pictures.pack(PAIRS, handle)
-    assert packs[0].getvalue() == packs[1].getvalue()
-    packs[0].seek(0)
-    with tarfile.open(fileobj=packs[0]) as tar:
-        assert {
-            (info.mtime, info.uid, info.gid, info.uname, info.gname, info.mode) for info in tar
-        } == {(0, 0, 0, "", "", 0o644)}
 
 
 # Decoding
@@ -291,7 +83,7 @@ def test_grey_becomes_three_equal_channels():
 
 @pytest.mark.hostile
 def test_transparency_is_laid_over_white():
-    """Opaque stays, clear becomes white whatever is below it, and half is halfway; for RGBA, grey and palettes."""
+    """Opaque stays, clear becomes white, half is halfway; for RGBA, grey and palettes."""
     rgba = [[[255, 0, 0, 255], [255, 0, 0, 0]], [[0, 0, 0, 51], [100, 200, 0, 102]]]
     assert pictures.decode(encoded(rgba), 2).tolist() == [
         [RED, WHITE],
@@ -347,7 +139,7 @@ def test_a_picture_is_turned_upright(orientation, expected):
 
 @pytest.mark.hostile
 def test_scaling_averages():
-    """A picture of one pixel is scaled up to one colour, and pixels that do not fit are averaged, not dropped."""
+    """One pixel is scaled up to one colour; pixels that do not fit are averaged, not dropped."""
     assert (pictures.decode(encoded([[[9, 8, 7]]]), 5) == [9, 8, 7]).all()
     assert pictures.decode(encoded([[0, 200], [200, 0]]), 1).tolist() == [[[100] * 3]]
 
@@ -391,6 +183,96 @@ BAD = {
 }
 
 
+def with_chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
+    """A PNG of SQUARE with one more chunk, behind its header."""
+    whole = encoded(SQUARE)
+    checksum = zlib.crc32(kind + content) if checksum is None else checksum
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+    return whole[:33] + chunk + whole[33:]
+
+
+LARGE = zlib.compress(np.random.default_rng(0).bytes(1_500_000))
+
+
+@HOSTILE
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_chunk(b"eXIf", bytes.fromhex("00080002011200030000000100010000")),
+        with_chunk(b"eXIf", b""),
+        with_chunk(b"iCCP", b"icc\0\0" + LARGE),
+        with_chunk(b"iCCP", b"icc\0\0not packed"),
+        with_chunk(b"zTXt", b"Comment\0\0" + LARGE),
+        with_chunk(b"iTXt", b"XML\0\1\0\0\0" + LARGE),
+        with_chunk(b"tEXt", b"Comment\0x", checksum=1),
+        with_chunk(b"pHYs", b"\0"),
+        with_chunk(b"prVt", b"private"),
+    ],
+    ids=[
+        *("eXIf without a header", "no eXIf", "large iCCP", "damaged iCCP", "large zTXt"),
+        *("large iTXt", "wrong checksum", "short pHYs", "private"),
+    ],
+)
+def test_odd_chunks_do_not_matter(content):
+    """A PNG that every viewer shows is read, whatever stands in the chunks beside its pixels."""
+    assert pictures.decode(content, 2).tolist() == SQUARE
+
+
+@HOSTILE
+def test_a_damaged_pixel_chunk_does_matter():
+    """Without the odd chunk a PNG is still read as strictly as before."""
+    content = bytearray(with_chunk(b"iCCP", b"icc\0\0" + LARGE))
+    content[-20] ^= 1
+    with pytest.raises(ValueError, match=r"."):
+        pictures.decode(bytes(content), 2)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_frame_of_an_animation(form):
+    """With on_animated: first an animation, or a document of pages, is its first frame."""
+    with pytest.raises(ValueError, match=r"animated, or of several pages \(2; preprocess.on_anim"):
+        pictures.decode(animation(form), 1)
+    pixels = pictures.decode(animation(form), 1, first_frame=True)
+    assert (np.abs(pixels.astype(int) - RED) <= 2).all()
+
+
+@HOSTILE
+def test_the_limit_of_pixels_can_be_moved(monkeypatch):
+    """The number of pixels that is refused is MAX_PIXELS, and no warning of Pillow shows."""
+    content = encoded(np.zeros((10, 20, 3)))
+    monkeypatch.setenv("MAX_PIXELS", "199")
+    with pytest.raises(ValueError, match="20 x 10 = 200 pixels, more than MAX_PIXELS=199"):
+        pictures.decode(content, 2)
+    monkeypatch.setenv("MAX_PIXELS", "200")
+    assert pictures.decode(content, 2).shape == (2, 2, 3)
+    monkeypatch.setenv("MAX_PIXELS", "many")
+    with pytest.raises(UserError, match=r"not a number: 'many' \(MAX_PIXELS\)"):
+        pictures.decode(content, 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_picture_is_read_without_a_warning():
+    """Pillow's limit of 89 million pixels plays no part: this one is refused because it is cut."""
+    with pytest.raises(ValueError, match="truncated"):
+        pictures.decode(png(9_500, 9_500, 1, 0, b""), 2)
+
+
+@pytest.mark.skipif("AVIF" not in pictures.FORMATS, reason="this Pillow has no AVIF")
+def test_avif_is_read():
+    """AVIF, which telephones and the web use, is a picture like any other."""
+    pixels = pictures.decode(encoded(np.full((64, 64, 3), [200, 50, 100]), "AVIF", quality=95), 8)
+    assert np.abs(pixels.astype(int) - [200, 50, 100]).max() <= 4
+
+
+@HOSTILE
+def test_heic_without_its_reader_says_what_to_install(monkeypatch):
+    """A telephone's HEIC is read with pillow-heif, and named where that is missing."""
+    monkeypatch.setattr(pictures, "pillow_heif", None)
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    with pytest.raises(ValueError, match="HEIC, which needs `pip install pillow-heif`"):
+        pictures.decode(content, 2)
+
+
 VARIANTS = ("icon", "cut BMP", "16-bit grey, alpha", "16-bit RGBA")
 
 
@@ -410,7 +292,7 @@ def test_a_bad_picture_is_told(name):
 @pytest.mark.hostile
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damage_of_any_kind_is_a_reason():
-    """Whatever byte of a picture is damaged, the outcome is pixels or a reason, and no other error."""
+    """Whatever byte of a picture is damaged, the outcome is pixels or a reason."""
     for form in ("PNG", "JPEG", "TIFF", "GIF", "WEBP"):
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -427,14 +309,14 @@ def test_damage_of_any_kind_is_a_reason():
 
 @pytest.mark.hostile
 def test_a_telephones_jpeg_is_its_first_picture():
-    """A JPEG that carries further views behind the picture, as telephones write them, is no animation."""
+    """A JPEG with further views behind the picture, as telephones write them, is no animation."""
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
     pixels = pictures.decode(encoded(red, "MPO", save_all=True, append_images=[blue]), 8)
     assert (np.abs(pixels.astype(int) - RED) <= 2).all()
 
 
 def test_all_bad_pictures_are_listed_and_the_good_ones_are_there():
-    """Every picture is tried; the bad ones are known by their index, and the others are in their places."""
+    """Every picture is tried; bad ones are known by their index, the others are in place."""
     images, problems = pictures.decode_all([b"", encoded([[RED]]), b"x", encoded([[BLUE]])], 1)
     assert problems == {0: "empty file", 2: "not a picture in a known format"}
     assert images.shape == (4, 1, 1, 3)
@@ -443,7 +325,7 @@ def test_all_bad_pictures_are_listed_and_the_good_ones_are_there():
 
 @pytest.mark.parametrize("cores", [1, 64])
 def test_the_number_of_threads_leaves_no_trace(cores, monkeypatch):
-    """On any number of cores the same pixels come in the same order, and the same pictures are bad."""
+    """On any number of cores the same pixels come in the same order; the same are bad."""
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     contents = [b"" if i % 7 == 3 else encoded(np.full((9, 5, 3), i)) for i in range(200)]
     images, problems = pictures.decode_all(contents, 4)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from cifar import UserError
-from cifar.data import records
+from cifar.data import datasets, records
 
 HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+BINARY, PICKLED = datasets.CIFAR10.binary, datasets.CIFAR10.python
 SHAPE = (2, 3, 3)  # height 2, width 3, three channels: 18 bytes per image, and no two sides alike
 PIXELS = bytes(range(200, 218))  # red 200 to 205 row by row, green 206 to 211, blue 212 to 217
 EXPECTED = [
@@ -30,7 +31,7 @@ def batch(pixels=None, labels=(7, 0), protocol=2, **other) -> bytes:
     ("prefixes", "labels"), [([b"\x07", b"\x00"], [7, 0]), ([b"\x01\x63", b"\x09\x05"], [99, 5])]
 )
 def test_binary_records_are_label_and_channel_planes(prefixes, labels):
-    """A record is its label bytes, of which the last one counts, and then red, green and blue, each row by row."""
+    """A record is label bytes, of which the last counts, then red, green and blue, row by row."""
     content = b"".join(prefix + PIXELS for prefix in prefixes)
     images, found = records.read_binary(content, "x.bin", len(prefixes[0]), SHAPE)
     assert images.tolist() == [EXPECTED] * 2
@@ -50,7 +51,7 @@ def test_binary_records_are_label_and_channel_planes(prefixes, labels):
     ],
 )
 def test_a_binary_file_of_another_length_is_refused(length):
-    """Bytes that are no whole number of records, or none, are refused with their number and the file."""
+    """Bytes that are no whole number of records are refused with their number and the file."""
     with pytest.raises(
         UserError, match=rf"{length} bytes are no whole number of 19-byte records \(x\.bin\)"
     ):
@@ -78,10 +79,12 @@ def test_batches_of_either_numpy_are_read(module):
 
 
 def test_a_python_2_pickle_is_read():
-    """The official files are Python 2's: byte strings as keys, pixels and names, and NumPy's old names."""
+    """The official files are Python 2's: byte strings everywhere, and NumPy's old names."""
     content = (
-        b"\x80\x02}q\x01(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        b"(K\x01K\x02K\x12\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"\x80\x02}q\x01(U\x04data"
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02K\x12\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         b"\x89U\x24"
         + PIXELS * 2
         + b"tbU\x06labels](K\x07K\x00eU\x0blabel_names](U\x03catU\x03dogeu."
@@ -89,7 +92,7 @@ def test_a_python_2_pickle_is_read():
     images, labels = records.read_python(content, "x", "labels", SHAPE)
     assert images.tolist() == [EXPECTED] * 2
     assert labels.tolist() == [7, 0]
-    assert records.read_classes(content, "x", "label_names") == ["cat", "dog"]
+    assert records.read_classes(content, "x", PICKLED) == ["cat", "dog"]
 
 
 class Evil:
@@ -105,7 +108,7 @@ class Evil:
 @pytest.mark.parametrize("protocol", [pytest.param(2, marks=HOSTILE), 0, 4])
 @pytest.mark.parametrize("place", ["data", "labels", "elsewhere", "alone"])
 def test_a_pickle_that_runs_code_does_not(place, protocol, tmp_path):
-    """A command in a pickle is refused by its name before it runs, wherever in the pickle it stands."""
+    """A command in a pickle is refused by its name before it runs, wherever it stands."""
     evil = Evil(os.system, f"touch {tmp_path}/touched")
     content = pickle.dumps(
         evil if place == "alone" else {b"data": 1, b"labels": 2, place.encode(): evil}, protocol
@@ -113,7 +116,7 @@ def test_a_pickle_that_runs_code_does_not(place, protocol, tmp_path):
     with pytest.raises(UserError, match=r"it asks for '(posix|nt)\.system'"):
         records.read_python(content, "x", "labels", SHAPE)
     with pytest.raises(UserError, match="do not trust this file"):
-        records.read_classes(content, "x", "label_names")
+        records.read_classes(content, "x", PICKLED)
     assert not (tmp_path / "touched").exists()
     pickle.loads(content)
     assert (tmp_path / "touched").exists(), "the same pickle does run in Python's own reader"
@@ -197,7 +200,7 @@ def test_a_refusal_is_one_line():
     ],
 )
 def test_a_damaged_batch_is_told(content, said):
-    """A pickle that is cut, or holds other things than N images and N labels, is refused in one line with the file."""
+    """A pickle that is cut, or not of N images and N labels, is refused in one line."""
     with pytest.raises(UserError) as caught:
         records.read_python(content, "data_batch_1", "labels", SHAPE)
     assert said in str(caught.value)
@@ -214,46 +217,86 @@ def test_every_cut_of_a_batch_is_told():
 
 
 def test_class_names_of_either_layout():
-    """Class names stand one per line, blank lines and Windows' line ends aside, or in a pickled list."""
-    assert records.read_classes(b" airplane\r\nsea horse \n\n", "x.txt", "") == [
-        "airplane",
-        "sea horse",
-    ]
-    assert records.read_classes(
-        pickle.dumps({b"label_names": [b"cat", "dög"]}), "x", "label_names"
-    ) == ["cat", "dög"]
+    """Class names stand one per line, in whatever line ends, or in a pickled list or array."""
+    lines = b"\xef\xbb\xbf airplane\r\nsea horse \n\n"
+    assert records.read_classes(lines, "x.txt", BINARY) == ["airplane", "sea horse"]
+    for values in ([b"cat", "dög"], np.array(["cat", "dög"])):
+        content = pickle.dumps({b"label_names": values})
+        assert records.read_classes(content, "x", PICKLED) == ["cat", "dög"]
 
 
 @pytest.mark.parametrize("names", [None, 5, b"cat", [1, 2], {"cat": 1}])
-def test_class_names_that_are_none_are_told(names):
+def test_class_names_that_are_none_are_refused(names):
     """A pickle without a list of names is refused in one line."""
     content = pickle.dumps({b"label_names": names} if names else {})
     with pytest.raises(UserError, match="no list of class names under 'label_names'"):
-        records.read_classes(content, "meta", "label_names")
+        records.read_classes(content, "meta", PICKLED)
+
+
+@HOSTILE
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *(np.array([7, 0], kind) for kind in ("i8", "i4", "u1", ">i4")),
+        [np.int64(7), np.int32(0)],
+        [np.uint8(7), 0],
+    ],
+    ids=["int64", "int32", "uint8", "big-endian", "scalars", "mixed"],
+)
+def test_labels_of_numpy_are_read(labels):
+    """Copies that NumPy wrote hold labels as an array, or as NumPy's own integers."""
+    for protocol in (0, 2, 4, 5):
+        data = np.frombuffer(PIXELS * 2, np.uint8).reshape(2, 18)
+        content = pickle.dumps({"data": data, "labels": labels}, protocol)
+        assert records.read_python(content, "x", "labels", SHAPE)[1].tolist() == [7, 0]
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes", "said"),
+    "scalar", [np.float64(1), np.datetime64(1, "D"), np.str_("a"), np.array(None, object)[()]]
+)
+def test_other_scalars_of_numpy_are_refused(scalar):
+    """A number that is no integer is no label."""
+    with pytest.raises(UserError):
+        records.read_python(batch(labels=[0, scalar]), "x", "labels", SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "classes", "message"),
     [
         pytest.param(
-            [0, 3], ["a", "b", "c"], "label 3 but only 3 classes", marks=HOSTILE, id="no such class"
+            *([0, 1, 2], [3], ["a", "b", "c"], "label 3 but only 3 classes"),
+            marks=HOSTILE,
+            id="no such class",
         ),
-        ([0, 255], ["a", "b"], "label 255 but only 2 classes"),
+        ([0, 255], [0], ["a", "b"], "label 255 but only 2 classes"),
         pytest.param(
-            [0, 1], ["a", "a"], "2 class names, 1 different", marks=HOSTILE, id="a class twice"
+            *([0, 1], [0], ["a", "a"], "classes 'a' and 'a' have the same name"),
+            marks=HOSTILE,
+            id="a class twice",
         ),
+        pytest.param([0, 0], [0], ["a"], "1 class, 'a'", marks=HOSTILE, id="a single class"),
+        ([0, 0], [0], [], "label 0 but only 0 classes"),
         pytest.param(
-            [0, 0], ["a"], "1 class names, 1 different", marks=HOSTILE, id="a single class"
+            *([0, 2], [1], ["a", "b", "c"], "class 'b' has no training images"),
+            marks=HOSTILE,
+            id="a class for testing only",
         ),
-        ([0, 0], [], "0 class names, 0 different"),
+        *(
+            pytest.param(
+                *([0, 1], [1], ["a", f"b{unseen}c"], "invalid class name 'b"),
+                marks=HOSTILE,
+                id=f"a name with {unseen!a}",
+            )
+            for unseen in "\0\x1b\ufeff"
+        ),
     ],
 )
-def test_labels_and_classes_fit_together(labels, classes, said):
-    """A label without a class, a class that occurs twice, and fewer than two classes are refused."""
-    with pytest.raises(UserError, match=said):
-        records.check_labels(np.array(labels, np.uint8), classes, "x")
+def test_labels_and_classes_fit_together(train, test, classes, message):
+    """CIFAR's classes are checked as those of pictures are."""
+    with pytest.raises(UserError, match=message):
+        records.check_labels(np.array(train), np.array(test), classes, "x")
 
 
 def test_the_last_class_is_a_class():
     """The highest label that has a class is accepted."""
-    records.check_labels(np.array([0, 2], np.uint8), ["a", "b", "c"], "x")
+    records.check_labels(np.array([0, 1, 2]), np.array([2]), ["a", "b", "c"], "x")

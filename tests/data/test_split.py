@@ -18,7 +18,7 @@ def counts(index: np.ndarray) -> list[int]:
     [(0.25, [5, 10, 1]), (0.5, [10, 20, 2]), (0.001, [1, 1, 1]), (0.8, [16, 32, 4])],
 )
 def test_each_class_gives_its_share_and_at_least_one(fraction, held):
-    """The held-out images are the rounded fraction of each class, at least one of it, and no image is on both sides."""
+    """The rounded fraction of each class is held out, one image at least; none is in both."""
     kept, held_out = split.hold_out(LABELS, fraction, 0, "key")
     assert counts(held_out) == held
     assert sorted([*kept, *held_out]) == list(range(65))
@@ -52,7 +52,7 @@ def test_the_choice_is_random():
     [([0, 0, 1], 0.5, 1), ([0, 0, 1, 1], 0.9, 2), ([0] * 100 + [1] * 4, 0.95, 4), ([0, 1], 0.1, 1)],
 )
 def test_too_few_images_are_told(labels, fraction, smallest):
-    """A class that cannot give to both sides ends it, with its size, the fraction and the parameter's name."""
+    """A class too small for both is refused with its size, the fraction and the parameter."""
     with pytest.raises(
         UserError, match=rf"a class has {smallest} and {fraction:g} .*preprocess\.val_fraction"
     ):
@@ -73,7 +73,7 @@ def test_the_folds_hold_out_every_image_once():
 
 
 def test_more_folds_than_images_are_told():
-    """A class with fewer images than folds ends it with the parameter's name; with as many it goes."""
+    """A class with fewer images than folds is refused with the parameter's name."""
     assert counts(split.fold(LABELS, 5, 0, 0, "key")[1]) == [4, 8, 1]
     with pytest.raises(
         UserError, match=r"a class has 5 for 6 folds \(params\.yaml, preprocess\.folds\)"
@@ -90,12 +90,11 @@ def test_some_images_of_each_class():
 
 
 def test_duplicates_are_found():
-    """Every image of the second part whose pixels occur in the first one is told by its place, a twin of it again."""
+    """Test images whose very pixels are among the known ones are named by position, twins too."""
     images = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), dtype=np.uint8)
     almost = images[0].copy()
     almost[1, 1, 2] ^= 1
-    assert split.duplicates(images[:3], images[3:]) == []
-    assert split.duplicates(images[:3], np.stack([images[1], images[4], almost, images[1]])) == [
-        0,
-        3,
-    ]
+    known = split.digests(images[:3])
+    assert split.duplicates(known, split.digests(images[3:])) == []
+    tested = np.stack([images[1], images[4], almost, images[1]])
+    assert split.duplicates(known, split.digests(tested)) == [0, 3]

@@ -20,7 +20,7 @@ NUMBERS = Accuracy(recorded=0.5, made=0.51, low=0.49, high=0.52, basis="by hand"
         (["plots/a.png"], THREADS, replace(NUMBERS, made=0.53), None),
         (["plots/a.png"], THREADS, replace(NUMBERS, made=0.48), None),
         (["plots/a.png"], [], NUMBERS, None),
-        (["data/raw", "plots/a.png"], THREADS, NUMBERS, None),
+        (["data/fetched", "plots/a.png"], THREADS, NUMBERS, None),
     ],
 )
 def test_the_verdict(differing, changes, numbers, level):

@@ -7,7 +7,7 @@ from cifar.experiments.table import Result
 
 
 def result(name, test=None, val=0.5, **facts):
-    made_from = {"fetch.dataset": "digits", "data/raw": "r1"} | {
+    made_from = {"fetch.dataset": "digits", "data/fetched": "r1"} | {
         key.replace("__", "."): value for key, value in facts.items()
     }
     numbers = {"val.accuracy": val} | ({} if test is None else {"test.accuracy": test})
@@ -19,7 +19,7 @@ def test_data_sets_are_never_ranked_together():
     runs = [
         result("a"),
         result("b", fetch__dataset="cifar10"),
-        Result("c", "", {"fetch.dataset": "cifar10", "data/raw": "r2"}, {}),
+        Result("c", "", {"fetch.dataset": "cifar10", "data/fetched": "r2"}, {}),
         Result("d", "", {"fetch.dataset": "cifar10"}, {}),
     ]
     found = {name: [run.name for run in runs] for name, runs in ranking.by_dataset(runs).items()}

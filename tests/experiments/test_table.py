@@ -12,11 +12,11 @@ LOCK = {
     "fetch": {
         "params": {"fetch": {"dataset": "digits", "source": None}},
         "deps": {"stages/fetch.py": "f" * 32},
-        "outs": {"data/raw": "r"},
+        "outs": {"data/fetched": "r"},
     },
     "preprocess": {
         "params": {"preprocess": {"fold": 0}},
-        "deps": {"data/raw": "r"},
+        "deps": {"data/fetched": "r"},
         "outs": {"data/processed": "p"},
     },
     "train": {
@@ -32,7 +32,7 @@ TRAIN_FACTS = {
     "fetch.source": "null",
     "stages/fetch.py": "fffffff",
     "preprocess.fold": "0",
-    "data/raw": "r",
+    "data/fetched": "r",
     "train.lr": "0.1",
     "seed": "1",
 }

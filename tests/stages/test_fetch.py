@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scratch import content, run_stage
 
-from cifar.data import datasets, pictures
+from cifar.data import datasets, pack
 
 CLASSES = {
     "cifar10": [f"class {i}" for i in range(10)],
@@ -24,25 +24,26 @@ CLASSES = {
 }
 
 
-def arrays(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8), rng.integers(0, classes, 3)
+def arrays(member: int, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images of one member of an archive, its labels in turn."""
+    images = np.random.default_rng(member).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return images, (member * count + np.arange(count)) % classes
 
 
-def cifar(path: Path, name: str, kind: str) -> dict[str, np.ndarray]:
-    """Make an archive in an official layout, three images per member, and return what it holds."""
+def cifar(path: Path, name: str, kind: str, top: str = "top/") -> dict[str, np.ndarray]:
+    """Make an archive in an official layout, every class in it, and return what it holds."""
     layout = getattr(datasets.DATASETS[name], kind)
     members, expected = {}, {}
     for split, names in (("train", layout.train), ("test", layout.test)):
-        parts = [arrays(i + 9 * (split == "test"), len(CLASSES[name])) for i in range(len(names))]
+        count = len(CLASSES[name]) // len(names)
+        first = 9 * (split == "test")
+        parts = [arrays(first + i, count, len(CLASSES[name])) for i in range(len(names))]
         expected[f"{split}_images"] = np.concatenate([images for images, _ in parts])
         expected[f"{split}_labels"] = np.concatenate([labels for _, labels in parts])
         for member, (images, labels) in zip(names, parts, strict=True):
-            rows = images.transpose(0, 3, 1, 2).reshape(3, -1)
+            rows = images.transpose(0, 3, 1, 2).reshape(count, -1)
             if kind == "binary":
-                prefix = np.zeros(
-                    (3, layout.label_bytes), np.uint8
-                )  # of two label bytes, the first is the coarse one
+                prefix = np.zeros((count, layout.label_bytes), np.uint8)  # coarse label first
                 prefix[:, -1] = labels
                 members[member] = np.hstack([prefix, rows]).tobytes()
             else:
@@ -54,12 +55,22 @@ def cifar(path: Path, name: str, kind: str) -> dict[str, np.ndarray]:
     else:
         members[layout.classes] = pickle.dumps({layout.classes_key.encode(): CLASSES[name]})
     members["readme.html"] = b"not wanted"
+    write_tar(path, {f"{top}{member}": body for member, body in members.items()})
+    return expected
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
     with tarfile.open(path, "w:gz") as tar:
         for member, body in members.items():
             info = tarfile.TarInfo(member)
             info.size = len(body)
             tar.addfile(info, io.BytesIO(body))
-    return expected
+
+
+def packed(path: Path) -> list[tuple[str, bytes]]:
+    """Name and content of each picture in a tar of stage fetch."""
+    whole = path.read_bytes()
+    return [(name, whole[start : start + size]) for name, start, size in pack.index(path)]
 
 
 def sha256(path: Path) -> str:
@@ -67,7 +78,7 @@ def sha256(path: Path) -> str:
 
 
 def check_raw(folder: Path, name: str, expected: dict[str, np.ndarray]) -> None:
-    raw = folder / "data" / "raw"
+    raw = folder / "data" / "fetched"
     assert {path.name for path in raw.iterdir()} == {
         "dataset.json",
         *(f"{key}.npy" for key in expected),
@@ -91,7 +102,7 @@ def error(run) -> str:
 
 @pytest.fixture
 def web(tmp_path):
-    """A folder and the address of a server of its files; the paths that were asked for are in `web.asked`."""
+    """A folder and the address of a server of its files; `web.asked` lists the requests."""
     folder = tmp_path / "web"
     folder.mkdir()
 
@@ -108,10 +119,10 @@ def web(tmp_path):
 
 
 def test_digits_are_built_in(tmp_path):
-    """All 1,797 digits arrive from inside scikit-learn, their 17 grey levels spread over 0 to 255."""
+    """All 1,797 digits come from scikit-learn, their 17 grey levels spread over 0 to 255."""
     run = run_stage(tmp_path, "fetch", fetch={"dataset": "digits"})
     assert run.returncode == 0, run.stderr
-    raw = tmp_path / "data" / "raw"
+    raw = tmp_path / "data" / "fetched"
     assert {path.name for path in raw.iterdir()} == {
         "dataset.json",
         "train_images.npy",
@@ -145,9 +156,9 @@ def test_digits_are_built_in(tmp_path):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("kind", ["binary", "python"])
 def test_a_copy_in_either_layout_is_read(name, kind, tmp_path):
-    """A local archive becomes the very arrays and class names that it was made of, and replaces an earlier data set."""
-    (tmp_path / "data" / "raw").mkdir(parents=True)
-    (tmp_path / "data" / "raw" / "pictures.tar").write_bytes(b"of a stage that was run by hand")
+    """A local archive becomes the arrays and class names it was made of, and replaces others."""
+    (tmp_path / "data" / "fetched").mkdir(parents=True)
+    (tmp_path / "data" / "fetched" / "pictures.tar").write_bytes(b"of a stage that was run by hand")
     expected = cifar(tmp_path / "copy.tar.gz", name, kind)
     source = {"dataset": name, "source": "copy.tar.gz", "sha256": sha256(tmp_path / "copy.tar.gz")}
     run = run_stage(tmp_path, "fetch", fetch=source)
@@ -156,7 +167,7 @@ def test_a_copy_in_either_layout_is_read(name, kind, tmp_path):
 
 
 def test_a_copy_needs_its_checksum(tmp_path):
-    """A copy that is not the official archive, or not the one whose checksum is given, is refused with its real one."""
+    """A copy without an official or given checksum is refused with its real one."""
     cifar(tmp_path / "copy.tar.gz", "cifar10", "python")
     real = sha256(tmp_path / "copy.tar.gz")
     message = error(run_stage(tmp_path, "fetch", fetch={"source": "copy.tar.gz"}))
@@ -171,7 +182,7 @@ def test_a_copy_needs_its_checksum(tmp_path):
 
 
 def test_an_address_is_downloaded_once_and_verified(web, tmp_path):
-    """An archive from an address stays in .downloads, where it serves the next time, and is replaced once damaged."""
+    """A download stays in .downloads for the next time, and is replaced once damaged."""
     expected = cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
     source = {"source": f"{web.url}/copy.tar.gz", "sha256": sha256(web.folder / "copy.tar.gz")}
     assert run_stage(tmp_path, "fetch", fetch=source).returncode == 0
@@ -189,7 +200,7 @@ def test_an_address_is_downloaded_once_and_verified(web, tmp_path):
 
 @pytest.mark.parametrize("dataset", ["cifar10", "images"])
 def test_an_address_needs_a_checksum(dataset, web, tmp_path):
-    """What comes from the web without a checksum is refused with its real one, pictures too, and nothing is written."""
+    """What comes from the web without a checksum is refused with its real one, pictures too."""
     cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
     message = error(
         run_stage(tmp_path, "fetch", fetch={"dataset": dataset, "source": f"{web.url}/copy.tar.gz"})
@@ -201,7 +212,7 @@ def test_an_address_needs_a_checksum(dataset, web, tmp_path):
 
 
 def test_a_wrong_download_is_refused(web, tmp_path):
-    """What comes from the web with another checksum than the given one is refused with the real one, and not kept."""
+    """A download with another checksum than the given one is refused, and not kept."""
     (web.folder / "copy.tar.gz").write_bytes(b"<html>Please log in</html>")
     message = error(
         run_stage(tmp_path, "fetch", fetch={"source": f"{web.url}/copy.tar.gz", "sha256": "0" * 64})
@@ -212,7 +223,7 @@ def test_a_wrong_download_is_refused(web, tmp_path):
 
 
 def test_mirrors_are_tried_in_turn(web, tmp_path):
-    """The official archive comes from the first of CIFAR_MIRRORS that has the right one, whatever its slashes."""
+    """The official archive comes from the first of CIFAR_MIRRORS that has the right one."""
     (web.folder / "a").mkdir()
     (web.folder / "a" / "cifar-100-binary.tar.gz").write_bytes(b"<html>Please log in</html>")
     (web.folder / "b").mkdir()
@@ -228,7 +239,7 @@ def test_mirrors_are_tried_in_turn(web, tmp_path):
 
 @pytest.mark.fault
 def test_without_a_mirror_two_ways_on_are_named(web, tmp_path):
-    """When no mirror has the official archive, the message says what each did, and how to go on without them."""
+    """When no mirror has the archive, the message says what each did, and what else to try."""
     run = run_stage(
         tmp_path,
         "fetch",
@@ -252,7 +263,7 @@ FILES = {
 
 
 def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
-    """Folder, tar.gz and zip of the same pictures give the same files and classes; DVC's root is where paths begin."""
+    """Folder, tar.gz and zip of the same pictures give the same bytes; paths begin at the root."""
     for name, body in FILES.items():
         (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "pets" / name).write_bytes(body)
@@ -269,9 +280,9 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
         )
         assert run.returncode == 0, run.stderr
         assert ("DVC does not watch" in run.stdout) == (source == "pets")
-        raw = tmp_path / "copy" / "data" / "raw"
+        raw = tmp_path / "copy" / "data" / "fetched"
         expected = sorted((name, body) for name, body in FILES.items() if ".DS_Store" not in name)
-        assert pictures.unpack(raw / "pictures.tar") == expected
+        assert packed(raw / "pictures.tar") == expected
         assert json.loads((raw / "dataset.json").read_text()) == {
             "name": "images",
             "classes": ["cat", "dog"],
@@ -284,15 +295,15 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
     [
         (
             {"dataset": "images", "source": "~nobody-of-this-name/x"},
-            "no such file: ~nobody-of-this-name/x",
+            "no such file or folder: ~nobody-of-this-name/x",
         ),
         (
             {"dataset": "images", "source": "nowhere"},
-            "no such file: nowhere (params.yaml, fetch.source)",
+            "no such file or folder: nowhere (params.yaml, fetch.source)",
         ),
         (
-            {"dataset": "cifar10", "source": "."},
-            "no such file: . (params.yaml, fetch.source): name a folder",
+            {"dataset": "cifar10", "source": "pets"},
+            "no file data_batch_1.bin (pets): this is not CIFAR in an official layout; for",
         ),
         ({"dataset": "images", "source": "evil.tar"}, "member 'train/cat/link' is a link"),
         (
@@ -301,25 +312,145 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
         ),
         (
             {"dataset": "cifar100", "source": "cifar10.tar.gz", "sha256": True},
-            "no member cifar-100-binary/",
+            "no file train.bin (cifar10.tar.gz): this is not CIFAR",
         ),
     ],
 )
 def test_a_source_that_cannot_serve_is_told(source, said, tmp_path):
-    """No such file, a folder, a hostile archive and that of another data set end it, and nothing is written."""
+    """No file, a hostile archive and that of another data set are refused; nothing is written."""
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
         info = tarfile.TarInfo("train/cat/link")
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(info)
     cifar(tmp_path / "cifar10.tar.gz", "cifar10", "binary")
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    (tmp_path / "pets" / "cat" / "1.png").write_bytes(b"")
     if "sha256" in source:
         source = source | {"sha256": sha256(tmp_path / source["source"])}
     assert said in error(run_stage(tmp_path, "fetch", fetch=source))
     assert not (tmp_path / "data").exists()
 
 
+def unpacked(folder: Path, name: str, kind: str) -> dict[str, np.ndarray]:
+    """The files of an archive in a folder, as a user unpacks it, and what they hold."""
+    folder.mkdir(parents=True)
+    archive = folder.parent / "archive.tar.gz"
+    expected = cifar(archive, name, kind, top="")
+    with tarfile.open(archive) as tar:
+        for info in tar:
+            (folder / info.name).write_bytes(tar.extractfile(info).read())
+    archive.unlink()
+    return expected
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("kind", ["binary", "python"])
+def test_an_unpacked_cifar_is_read(kind, tmp_path):
+    """The official folder is read as its archive is, also with other files and folders around."""
+    expected = unpacked(tmp_path / "torch" / "cifar-10-batches", "cifar10", kind)
+    (tmp_path / "torch" / "cifar-10-python.tar.gz").write_bytes(b"the archive beside it")
+    for source in ("torch/cifar-10-batches", "torch"):
+        run = run_stage(tmp_path, "fetch", fetch={"dataset": "cifar10", "source": source})
+        assert run.returncode == 0, run.stderr
+        assert f"note: a folder has no checksum: {source} is taken as it is" in run.stdout
+        check_raw(tmp_path, "cifar10", expected)
+
+
+@pytest.mark.hostile
+def test_a_cifar_archive_without_its_folder_is_read(tmp_path):
+    """An archive that somebody packed inside the official folder has the same files."""
+    expected = cifar(tmp_path / "copy.tar.gz", "cifar10", "python", top="")
+    source = {"source": "copy.tar.gz", "sha256": sha256(tmp_path / "copy.tar.gz")}
+    assert run_stage(tmp_path, "fetch", fetch=source).returncode == 0
+    check_raw(tmp_path, "cifar10", expected)
+
+
+def small_pictures(folder: Path, *names: str) -> dict[str, bytes]:
+    """Files that a folder of pictures has; the stage does not look into them."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return content(folder)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("data/fetched", "data/fetched"),
+        ("data/processed/train", "data/processed/train"),
+        ("models/mine", "models"),
+        ("data/fetched/mine", "data"),
+        ("data/fetched/mine", "."),
+        ("data/processed", "link"),
+    ],
+)
+def test_the_users_files_are_never_deleted(place, source, tmp_path):
+    """A source in a folder of outputs, or around one, is refused, and every file is still there."""
+    before = small_pictures(tmp_path / place, "cat/1.png", "dog/1.png")
+    (tmp_path / "link").symlink_to(place)
+    run = run_stage(tmp_path, "fetch", fetch={"dataset": "images", "source": source})
+    message = error(run)
+    assert "are inside one another" in message or "not an output of this stage" in message
+    assert content(tmp_path / place) == before
+
+
+@pytest.mark.fault
+def test_a_foreign_file_among_the_outputs_is_refused(tmp_path):
+    """DVC deletes the stage's folder: a file of the user's in it is named, and stays."""
+    small_pictures(tmp_path / "data" / "fetched", "notes.txt", ".DS_Store")
+    run = run_stage(tmp_path, "fetch", fetch={"dataset": "digits"})
+    assert "not an output of this stage (data/fetched/notes.txt): move it out" in error(run)
+    assert content(tmp_path / "data") == {
+        "fetched/notes.txt": b"notes.txt",
+        "fetched/.DS_Store": b".DS_Store",
+    }
+
+
+@pytest.mark.fault
+def test_a_refused_source_leaves_the_outputs_before_it(tmp_path):
+    """Run by hand, the stage removes its earlier outputs only when it has others to write."""
+    assert run_stage(tmp_path, "fetch", fetch={"dataset": "digits"}).returncode == 0
+    before = content(tmp_path / "data")
+    unpacked(tmp_path / "cifar", "cifar10", "python")
+    (tmp_path / "cifar" / "test_batch").write_bytes(b"damaged")
+    small_pictures(tmp_path / "pets", "cat/1.png", "cat/2.png")
+    for dataset, source in (("cifar10", "cifar"), ("images", "pets"), ("images", "nowhere")):
+        error(run_stage(tmp_path, "fetch", fetch={"dataset": dataset, "source": source}))
+        assert content(tmp_path / "data") == before
+
+
+@pytest.mark.hostile
+def test_what_is_left_out_is_said(tmp_path):
+    """Documents and files outside class folders are named, escaped, and not packed."""
+    small_pictures(
+        tmp_path / "pets", "README.md", "train/cat/1", "train/dog/1", "val/dog/1",
+        "val/cat/labels.csv", "test/cat/1", "e\033[2J", "train/9", "train/cat/Thumbs.db",
+    )  # fmt: skip
+    run = run_stage(tmp_path, "fetch", fetch={"dataset": "images", "source": "pets"})
+    assert run.returncode == 0, run.stderr
+    line = r"note: left out, not pictures in class folders: README.md, e\x1b[2J, train/9 and 1 more"
+    assert line in run.stdout.splitlines()
+    names = [name for name, _ in packed(tmp_path / "data" / "fetched" / "pictures.tar")]
+    assert names == ["test/cat/1", "train/cat/1", "train/dog/1", "val/dog/1"]
+
+
+@pytest.mark.hostile
+def test_an_address_from_the_environment(web, tmp_path):
+    """FETCH_SOURCE takes the place of fetch.source, and its secret is written nowhere."""
+    cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
+    checksum = sha256(web.folder / "copy.tar.gz")
+    env = {"FETCH_SOURCE": f"{web.url}/copy.tar.gz?Signature=5ec2e7"}
+    run = run_stage(tmp_path, "fetch", env=env, fetch={"sha256": checksum})
+    assert run.returncode == 0, run.stderr
+    wrong = run_stage(tmp_path, "fetch", env=env, fetch={"sha256": "0" * 64})
+    assert checksum in error(wrong)
+    written = b"".join(content(tmp_path).values()).decode("latin-1")
+    assert "5ec2e7" not in "".join([run.stdout, run.stderr, wrong.stdout, wrong.stderr, written])
+
+
 def test_a_mistake_in_the_last_section_stops_the_first_stage(tmp_path):
-    """All of params.yaml is checked before anything is done: a wrong plot.dpi costs no hour of training."""
+    """All of params.yaml is checked first: a wrong plot.dpi costs no hour of training."""
     message = error(run_stage(tmp_path, "fetch", fetch={"dataset": "digits"}, plot={"dpi": 1}))
     assert "plot.dpi = 1" in message
     assert list(content(tmp_path)) == ["params.yaml"]
@@ -327,7 +458,7 @@ def test_a_mistake_in_the_last_section_stops_the_first_stage(tmp_path):
 
 @pytest.mark.parametrize("trouble", ["disk is full", "folder is a file"])
 def test_trouble_with_the_disk_leaves_nothing(trouble, tmp_path):
-    """When writing fails, the stage ends with one line that names the file, and no part of a file is there."""
+    """When writing fails, the stage ends with one line that names the file, and leaves nothing."""
     expected = cifar(tmp_path / "copy.tar.gz", "cifar10", "binary")
     assert expected["train_images"].size > 20_000
     if trouble == "folder is a file":
@@ -338,5 +469,5 @@ def test_trouble_with_the_disk_leaves_nothing(trouble, tmp_path):
             tmp_path, "fetch", fetch=source, disk=20_000 if trouble == "disk is full" else None
         )
     )
-    assert "data/raw" in message
+    assert re.search(r"\(data/fetched|\(\.downloads\)", message)
     assert content(tmp_path).keys() - {"data"} == {"params.yaml", "copy.tar.gz"}

@@ -1,8 +1,7 @@
-"""Stage preprocess: three splits that share nothing, statistics of the training part, and the same bytes each time."""
+"""Stage preprocess: three splits that share nothing, and the same bytes each time."""
 
 import io
 import json
-import re
 import tarfile
 from pathlib import Path
 
@@ -15,31 +14,31 @@ SPLITS = ("train", "val", "test")
 
 
 def raw_arrays(folder: Path, channels: int = 3, test: int = 20) -> dict[str, np.ndarray]:
-    """data/raw as stage fetch leaves it: 60 training images of 3 classes and 4 x 4 pixels, and test images or none."""
+    """What stage fetch leaves: 60 training images of 3 classes, 4 x 4 pixels, and test images."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name, count in (("train", 60), ("test", test)):
         if count:
             arrays[f"{name}_images"] = rng.integers(0, 256, (count, 4, 4, channels), dtype=np.uint8)
             arrays[f"{name}_labels"] = np.arange(count) % 3
-    (folder / "data" / "raw").mkdir(parents=True)
+    (folder / "data" / "fetched").mkdir(parents=True)
     for name, array in arrays.items():
-        np.save(folder / "data" / "raw" / f"{name}.npy", array)
-    (folder / "data" / "raw" / "dataset.json").write_text(
+        np.save(folder / "data" / "fetched" / f"{name}.npy", array)
+    (folder / "data" / "fetched" / "dataset.json").write_text(
         '{"name": "made", "classes": ["a", "b", "c"]}'
     )
     return arrays
 
 
 def raw_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
-    (folder / "data" / "raw").mkdir(parents=True, exist_ok=True)
-    with tarfile.open(folder / "data" / "raw" / "pictures.tar", "w") as tar:
+    (folder / "data" / "fetched").mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / "data" / "fetched" / "pictures.tar", "w") as tar:
         for name, body in pictures.items():
             info = tarfile.TarInfo(name)
             info.size = len(body)
             tar.addfile(info, io.BytesIO(body))
     classes = sorted({name.split("/")[1] for name in pictures})
-    (folder / "data" / "raw" / "dataset.json").write_text(
+    (folder / "data" / "fetched" / "dataset.json").write_text(
         json.dumps({"name": "images", "classes": classes})
     )
 
@@ -51,7 +50,7 @@ def picture(value: int) -> bytes:
 
 
 def pets(**more: bytes) -> dict[str, bytes]:
-    """Ten training pictures of each of two classes and two test pictures; the red of each picture tells which it is."""
+    """Ten training pictures of each of two classes and two test pictures, told by their red."""
     cats = {f"train/cat/{i}.png": picture(i) for i in range(10)}
     dogs = {f"train/dog/{i}.png": picture(100 + i) for i in range(10)}
     return cats | dogs | {"test/cat/0.png": picture(50), "test/dog/0.png": picture(150)} | more
@@ -60,7 +59,7 @@ def pets(**more: bytes) -> dict[str, bytes]:
 def preprocess(
     folder: Path, env: dict[str, str] | None = None, **values
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """Run the stage with the repository's parameters, changed by `values`; all facts, and the arrays by name."""
+    """Run the stage with changed parameters; all facts, and the arrays by name."""
     run = run_stage(
         folder, "preprocess", env=env, preprocess={"image_size": 4, "val_fraction": 0.25} | values
     )
@@ -86,8 +85,8 @@ def error(run) -> str:
 
 
 def test_three_splits_of_the_arrays(tmp_path):
-    """Validation is a share of each class of the training part, test is the test part, every image is in one place
-    with its label, and the statistics are those of the training images alone."""
+    """Validation is a fraction of each class, every image is in one split with its label, and the
+    statistics are those of the training images."""
     raw = raw_arrays(tmp_path)
     facts, out = preprocess(tmp_path)
     assert sorted([*out["train/names"], *out["val/names"]]) == sorted(
@@ -120,7 +119,7 @@ def test_three_splits_of_the_arrays(tmp_path):
 
 
 def test_the_same_bytes_elsewhere_and_later(tmp_path):
-    """Another folder, number of threads, hash seed and time zone give the same bytes, of arrays and of pictures."""
+    """Another folder, number of threads, hash seed and time zone give the same bytes."""
     outputs = []
     for name, env in (
         ("a", {"OMP_NUM_THREADS": "1"}),
@@ -138,7 +137,7 @@ def test_the_same_bytes_elsewhere_and_later(tmp_path):
 
 
 def test_a_test_part_is_held_out_where_there_is_none(tmp_path):
-    """Without a test part a share of each class becomes it, whatever part validates; images are scaled, grey stays."""
+    """Without a test part a fraction of each class becomes it; images are scaled, grey stays."""
     raw_arrays(tmp_path, channels=1, test=0)
     facts, out = preprocess(tmp_path, test_fraction=0.2, image_size=6)
     assert facts["counts"] == {"train": [12] * 3, "val": [4] * 3, "test": [4] * 3}
@@ -150,7 +149,7 @@ def test_a_test_part_is_held_out_where_there_is_none(tmp_path):
 
 
 def test_folds_take_turns(tmp_path):
-    """In cross-validation each fold validates on other images, and all are tested on the same ones."""
+    """Each fold validates on other images, and all are tested on the same ones."""
     raw_arrays(tmp_path, test=0)
     _, whole = preprocess(tmp_path)
     folds = [preprocess(tmp_path, folds=2, fold=fold)[1] for fold in (0, 1)]
@@ -161,7 +160,7 @@ def test_folds_take_turns(tmp_path):
 
 
 def test_few_images_for_quick_looks(tmp_path):
-    """With per_class, at most so many images of each class are shared by training and validation, and as many test."""
+    """With per_class, training and validation share so many images of a class; as many test."""
     raw_arrays(tmp_path)
     assert preprocess(tmp_path, per_class=4)[0]["counts"] == {
         "train": [3] * 3,
@@ -176,7 +175,7 @@ def test_few_images_for_quick_looks(tmp_path):
 
 
 def test_pictures_become_arrays(tmp_path):
-    """Each picture is in the split and class that its folder says, in the order of the names, with its pixels."""
+    """Each picture is in the split and class of its folder, in the order of the names."""
     raw_pictures(tmp_path, dict(reversed(pets().items())))
     facts, out = preprocess(tmp_path)
     assert facts["classes"] == ["cat", "dog"]
@@ -194,9 +193,62 @@ def test_pictures_become_arrays(tmp_path):
     assert {name.split("/")[0] for name in out["test/names"]} == {"test"}
 
 
+def test_a_val_folder_is_the_validation_part(tmp_path):
+    """Its pictures validate, all of train/ trains, val_fraction is unused, folds are refused."""
+    val = {f"val/{name}/{i}.png": picture(60 + i) for name in ("cat", "dog") for i in range(3)}
+    raw_pictures(tmp_path, pets(**val))
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
+    assert "note: the val folder is the validation part; preprocess.val_fraction" in run.stdout
+    facts, out = preprocess(tmp_path)
+    assert facts["counts"] == {"train": [10, 10], "val": [3, 3], "test": [1, 1]}
+    assert out["val/names"].tolist() == sorted(val)
+    assert preprocess(tmp_path, per_class=2)[0]["counts"] == {
+        "train": [2, 2],
+        "val": [2, 2],
+        "test": [1, 1],
+    }
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4, "folds": 2})
+    assert "preprocess.folds = 2, but the source has a validation part" in error(run)
+    raw_pictures(
+        tmp_path, {name: body for name, body in pets(**val).items() if "test/" not in name}
+    )
+    assert preprocess(tmp_path)[0]["counts"] == {"train": [8, 8], "val": [3, 3], "test": [2, 2]}
+
+
+@pytest.mark.hostile
+def test_unequal_classes_are_noted(tmp_path):
+    """A class with ten times the training images of another is named; with nine times it is not."""
+    more = {f"train/cat/more{i}.png": picture(i) for i in range(100)}
+    raw_pictures(tmp_path, pets(**more))
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
+    assert "note: class 'cat' has 99 training images and 'dog' has 9" in run.stdout
+    raw_pictures(tmp_path, pets(**dict(list(more.items())[:79])))
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
+    assert "training images and" not in run.stdout
+
+
+@pytest.mark.hostile
+def test_an_animation_is_bad_or_its_first_frame(tmp_path):
+    """on_animated decides: a bad picture like others, or its first frame."""
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    raw_pictures(tmp_path, pets(**{"train/cat/moving.gif": buffer.getvalue()}))
+    run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
+    assert "1 of 23 pictures cannot be used" in error(run)
+    assert "train/cat/moving.gif: animated, or of several pages (2; preprocess.on_a" in run.stderr
+    facts, out = preprocess(tmp_path, on_animated="first")
+    names, images = (
+        np.concatenate([out[f"{split}/{kind}"] for split in SPLITS]) for kind in ("names", "images")
+    )
+    (position,) = np.flatnonzero(names == "train/cat/moving.gif")
+    assert images[position].tolist() == [[[255, 0, 0]] * 4] * 4
+    assert facts["skipped"] == {}
+
+
 @pytest.mark.hostile
 def test_bad_pictures_are_listed_or_skipped(tmp_path):
-    """All bad pictures are named with their reasons, then the stage ends; or it goes on and records them."""
+    """All bad pictures are named with their reasons; the stage ends, or skips and records them."""
     bad = {
         "train/cat/empty.png": b"",
         "train/dog/text.png": b"hello",
@@ -205,10 +257,11 @@ def test_bad_pictures_are_listed_or_skipped(tmp_path):
     raw_pictures(tmp_path, pets(**bad))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
     assert "3 of 25 pictures cannot be used, listed above" in error(run)
+    assert "run `dvc repro --force fetch && dvc repro`" in run.stderr
     assert "set preprocess.on_bad_image: skip" in run.stderr
     listed = dict(line.split(": ", 1) for line in run.stderr.splitlines()[:-1])
     assert listed.keys() == bad.keys()
-    assert not (tmp_path / "data" / "processed").exists()
+    assert not content(tmp_path / "data" / "processed")
     facts, out = preprocess(tmp_path, on_bad_image="skip")
     assert facts["skipped"] == listed
     assert facts["skipped"]["train/cat/empty.png"] == "empty file"
@@ -226,12 +279,12 @@ def test_bad_pictures_are_listed_or_skipped(tmp_path):
     ],
 )
 def test_skipping_must_leave_something(lost, said, tmp_path):
-    """A class without a usable training picture, and a test part without any, end it; nothing takes their place."""
+    """A class without a usable training picture is refused, and a part without any."""
     raw_pictures(
         tmp_path, {name: b"" if name.startswith(lost) else body for name, body in pets().items()}
     )
     assert said in error(run_stage(tmp_path, "preprocess", preprocess={"on_bad_image": "skip"}))
-    assert not (tmp_path / "data" / "processed").exists()
+    assert not content(tmp_path / "data" / "processed")
 
 
 @pytest.mark.hostile
@@ -250,13 +303,13 @@ def test_test_images_that_are_also_trained_on_are_counted(tmp_path):
 
 @pytest.mark.hostile
 def test_test_images_that_are_also_trained_on_can_be_an_error(tmp_path):
-    """With on_duplicate: error all such test images are named, nothing is written, and without them the stage runs."""
+    """With on_duplicate: error all such test images are named, and nothing is written."""
     again = {"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)}
     raw_pictures(tmp_path, pets(**again))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4, "on_duplicate": "error"})
     assert "2 of 4 test images are also among the training images" in error(run)
     assert run.stderr.splitlines()[:-1] == list(again)
-    assert not (tmp_path / "data/processed").exists()
+    assert not content(tmp_path / "data" / "processed")
     raw_pictures(tmp_path, pets())
     assert preprocess(tmp_path, on_duplicate="error")[0]["in_test_and_training"] == 0
 
@@ -271,20 +324,20 @@ def test_test_images_that_are_also_trained_on_can_be_an_error(tmp_path):
     ids=["for the share", "for the folds"],
 )
 def test_too_few_images_are_told(values, said, tmp_path):
-    """A class that cannot give to every part of a split is one line with the parameter, and nothing is written."""
+    """A class too small for the split is refused with the parameter; nothing is written."""
     raw_pictures(tmp_path, pets())
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4} | values)
     assert said in error(run) and run.stderr.count("\n") == 1
-    assert not (tmp_path / "data/processed").exists()
+    assert not content(tmp_path / "data" / "processed")
 
 
 @pytest.mark.parametrize(
     "trouble", ["disk is full", "folder is a file", "nothing fetched", "damaged array"]
 )
 def test_trouble_with_the_disk_is_one_line(trouble, tmp_path):
-    """When reading or writing fails, the stage ends with one line that names the file, and leaves no part of one."""
+    """When reading or writing fails, one line names the file, and no part of a file is left."""
     raw_arrays(tmp_path)
-    raw = tmp_path / "data" / "raw"
+    raw = tmp_path / "data" / "fetched"
     if trouble == "folder is a file":
         (tmp_path / "data" / "processed").write_bytes(b"")
     elif trouble == "nothing fetched":
@@ -295,9 +348,12 @@ def test_trouble_with_the_disk_is_one_line(trouble, tmp_path):
     run = run_stage(
         tmp_path, "preprocess", disk=limit, preprocess={"image_size": 4, "val_fraction": 0.25}
     )
-    file = {"nothing fetched": r"raw/dataset\.json", "damaged array": r"raw/train_images\.npy"}.get(
-        trouble, "processed"
-    )
-    assert re.search(rf"\(data/{file}", error(run))
+    expected = {
+        "nothing fetched": "fetched/dataset.json",
+        "damaged array": "fetched/train_images.npy",
+    }
+    assert f"(data/{expected.get(trouble, 'processed')}" in error(run)
     assert run.stderr.count("\n") == 1
-    assert [name for name in content(tmp_path / "data") if name.startswith("processed/")] == []
+    left = content(tmp_path / "data" / "processed")
+    preprocess(tmp_path, val_fraction=0.25) if trouble == "disk is full" else None
+    assert left.items() <= content(tmp_path / "data" / "processed").items()

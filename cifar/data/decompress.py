@@ -1,0 +1,79 @@
+"""The tar inside a gzip, bzip2 or xz file, and how much an archive may unpack to."""
+
+import bz2
+import contextlib
+import gzip
+import lzma
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from cifar import UserError
+
+MAX_RATIO = 200  # unpacked to packed, beyond MAX_UNPACKED_GB; photographs and CIFAR stay below 2
+MAX_UNPACKED_GB = 4.0  # the environment variable of this name raises it
+CHUNK = 1 << 20
+OPENERS: dict[bytes, Callable[..., Any]] = {  # by the first bytes of the file
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"\x5d\0\0": lzma.open,
+}
+
+
+def size_limit(path: Path) -> float:
+    """How many bytes the archive may unpack to."""
+    text = os.environ.get("MAX_UNPACKED_GB", str(MAX_UNPACKED_GB))
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        raise UserError(f"not a number: '{text}' (MAX_UNPACKED_GB): set it to gigabytes") from None
+    return max(gigabytes * 1e9, float(MAX_RATIO * path.stat().st_size))
+
+
+def check_total(total: int, limit: float, path: Path) -> None:
+    if total > limit:
+        raise UserError(
+            f"unpacks to more than {limit / 1e9:g} GB and {MAX_RATIO} times its size ({path}): do "
+            "not trust this file, or raise the environment variable MAX_UNPACKED_GB"
+        )
+
+
+@contextlib.contextmanager
+def unpacked(path: Path, scratch: Path) -> Iterator[IO[bytes]]:
+    """The bytes of the tar inside a compressed one; a plain tar as it is."""
+    opener = decompressor(path)
+    if not opener:
+        with path.open("rb") as handle:
+            yield handle
+        return
+    scratch.mkdir(parents=True, exist_ok=True)
+    limit = size_limit(path)
+    with tempfile.TemporaryFile(dir=scratch) as target:
+        with opener(path) as source:
+            while chunk := source.read(CHUNK):
+                check_total(target.tell() + len(chunk), limit, path)
+                write(target, chunk, scratch)
+        target.seek(0)
+        yield target
+
+
+def write(target: IO[bytes], chunk: bytes, scratch: Path) -> None:
+    try:
+        target.write(chunk)
+        target.flush()
+    except OSError as error:  # a full disk, for which the system names no file
+        error.filename = error.filename or str(scratch)
+        raise
+
+
+def decompressor(path: Path) -> Callable[[Path], IO[bytes]] | None:
+    """What opens the compressed file; None for one that is not compressed."""
+    with path.open("rb") as handle:
+        start = handle.read(6)
+    for first, opener in OPENERS.items():
+        if start.startswith(first):
+            return opener
+    return None

@@ -1,0 +1,110 @@
+"""Files by the folders that they are in, on a disk or by their names alone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from cifar import UserError
+from cifar.data import names
+
+DOCUMENTS = frozenset(  # endings of files that lie beside pictures and are none
+    [
+        ".cfg",
+        ".csv",
+        ".doc",
+        ".docx",
+        ".htm",
+        ".html",
+        ".ini",
+        ".ipynb",
+        ".json",
+        ".jsonl",
+        ".log",
+        ".m",
+        ".mat",
+        ".md",
+        ".md5",
+        ".npy",
+        ".npz",
+        ".parquet",
+        ".pdf",
+        ".pickle",
+        ".pkl",
+        ".py",
+        ".rst",
+        ".sh",
+        ".sha256",
+        ".tsv",
+        ".txt",
+        ".xls",
+        ".xlsx",
+        ".xml",
+        ".yaml",
+        ".yml",
+    ]
+)
+ARCHIVES = frozenset([".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"])
+MAX_DEPTH = 16  # folders in folders; published data sets have up to five
+
+
+@dataclass
+class Folder:
+    files: dict[str, str] = field(default_factory=dict)  # file name -> whole name
+    folders: dict[str, "Folder"] = field(default_factory=dict)
+
+    def everything(self) -> Iterator[str]:
+        """The whole name of each file, in folders below too."""
+        yield from self.files.values()
+        for folder in self.folders.values():
+            yield from folder.everything()
+
+
+def tree(files: Iterable[str], where: str) -> tuple[Folder, list[str]]:
+    """The folders of all pictures and the documents beside them."""
+    root = Folder()
+    documents = []
+    for name in sorted(files):
+        parts = PurePosixPath(name).parts
+        if not parts or names.hidden(parts):
+            continue
+        if len(parts) > MAX_DEPTH:
+            raise UserError(
+                f"folders nested too deep ('{names.escaped(name)}', {where}): make them shallower"
+            )
+        if PurePosixPath(name).suffix.lower() in DOCUMENTS | ARCHIVES:
+            documents.append(name)
+            continue
+        folder = root
+        for part in parts[:-1]:
+            folder = folder.folders.setdefault(part, Folder())
+        folder.files[parts[-1]] = name
+    return root, documents
+
+
+def walk(folder: Path) -> dict[str, Path]:
+    """Every file below `folder` by its name relative to it; links are followed.
+
+    Raises:
+        UserError: a link to a folder that it is in, an empty folder, or what is no file.
+    """
+    found: dict[str, Path] = {}
+    visit(folder, "", (folder.resolve(),), found)
+    return found
+
+
+def visit(folder: Path, inside: str, above: tuple[Path, ...], found: dict[str, Path]) -> None:
+    """Add the files of one folder to `found`; `above` are the folders that it is in."""
+    paths = [path for path in sorted(folder.iterdir()) if not names.leftover(path.name)]
+    if not paths and inside:
+        raise UserError(f"empty folder ({folder}): put pictures into it, or remove it")
+    for path in paths:
+        name = f"{inside}{path.name}"
+        if path.is_dir():
+            real = path.resolve()
+            if real in above or len(above) > MAX_DEPTH:
+                raise UserError(f"folders nested without end ({path}): remove the link in it")
+            visit(path, f"{name}/", (*above, real), found)
+        elif path.is_file():
+            found[name] = path
+        else:
+            raise UserError(f"neither a file nor a folder ({path}): remove it, or fix the link")

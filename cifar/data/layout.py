@@ -1,0 +1,179 @@
+"""Which picture belongs to which part and class, told from the folders that it is in.
+
+Read are train/<class>/<picture> with test/ and val/ alike, and <class>/<picture> alone, with
+folders around them, under the names and with the extra files that published data sets have.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from cifar import UserError
+from cifar.data import names
+from cifar.data.folders import ARCHIVES, Folder, tree
+
+EXPECTED = "expected train/<class>/<picture>, and test/ and val/ alike, or <class>/<picture> alone"
+PARTS = {
+    "train": "train|training",
+    "val": "val|valid|validation",
+    "test": "test|testing|evaluation",
+}
+PART_NAME = r"(?:seg[_ -]?)?(?:{})(?:[_ -]?(?:set|data|images))?"  # train, Training_Set, seg_train
+WRAPPERS = frozenset(["images", "image", "imgs", "img", "jpg", "jpeg", "png", "pictures", "photos"])
+
+
+@dataclass
+class Layout:
+    places: dict[str, str]  # name of a picture -> <part>/<class>/<file>
+    left_out: list[str]  # names of files outside class folders, and of documents
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted({place.split("/")[1] for place in self.places.values()})
+
+
+def recognize(files: Iterable[str], where: str) -> Layout:
+    """The part and class of each picture among `files`, names relative to the source.
+
+    What systems leave behind is skipped; documents and files outside class folders are left out.
+
+    Raises:
+        UserError: no class folders, more pictures outside of them than inside, a part twice, two
+            pictures of one name, a name that is no text, or classes as in `names.check_classes`.
+    """
+    root, documents = tree(files, where)
+    root = unwrap(root)
+    parts, left_out = find_parts(root, where)
+    found = [
+        (part, class_name, file, name)
+        for part, folder in parts.items()
+        for class_name, child in folder.folders.items()
+        for file, name in pictures_of(child, left_out).items()
+    ]
+    if len(left_out) > len(found):
+        raise UserError(explain(root, min(left_out), documents, where))
+    if not found:
+        raise UserError(f"no pictures ({where}): {hint(documents)}")
+    if {names.same(class_name) for _, class_name, _, _ in found} <= WRAPPERS:
+        raise UserError(outside(found[0][3], documents, where))
+    return Layout(assign(found, where), sorted(left_out + documents))
+
+
+def unwrap(folder: Folder) -> Folder:
+    """The folder of class folders or parts inside folders that hold nothing else."""
+    while len(folder.folders) == 1 and not folder.files:
+        ((name, child),) = folder.folders.items()
+        if not child.folders or part_of(name) in ("val", "test"):
+            break
+        folder = child
+    return folder
+
+
+def part_of(name: str) -> str | None:
+    """train, val or test where the name of a folder means one of them."""
+    for part, pattern in PARTS.items():
+        if re.fullmatch(PART_NAME.format(pattern), names.clean(name), re.IGNORECASE):
+            return part
+    return None
+
+
+def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
+    """The folder of class folders of each part, and the names of the files outside of them."""
+    labelled = {name: child for name, child in root.folders.items() if child.folders}
+    folders: dict[str, str] = {}
+    for name in labelled:
+        part = part_of(name)
+        if part in folders:
+            raise UserError(
+                f"two folders of the {part} part, '{folders[part]}' and "
+                f"'{names.escaped(name)}' ({where}): merge them or remove one"
+            )
+        if part:
+            folders[part] = name
+    if not folders:
+        return {"train": root}, list(root.files.values())
+    if "train" not in folders:
+        name = names.escaped(min(folders.values()))
+        raise UserError(f"a folder '{name}' but no folder 'train' beside it ({where}): {EXPECTED}")
+    train = unwrap(root.folders[folders["train"]])
+    parts = {"train": train}
+    for part in ("val", "test"):
+        if part in folders and (folder := with_classes(root.folders[folders[part]], train)):
+            parts[part] = folder
+    used = [folders[part] for part in parts]
+    beside = [root.files, *(folder.files for folder in parts.values())]
+    left_out = [name for files in beside for name in files.values()]
+    for name in root.folders.keys() - used:
+        left_out += root.folders[name].everything()
+    return parts, left_out
+
+
+def with_classes(folder: Folder, train: Folder) -> Folder | None:
+    """The class folders in a val or test folder; None where its pictures have no classes."""
+    classes = {names.same(name) for name in train.folders}
+    while len(folder.folders) == 1 and not folder.files:
+        ((name, child),) = folder.folders.items()
+        if names.same(name) in classes:
+            return folder
+        folder = child
+    return folder if folder.folders else None
+
+
+def pictures_of(folder: Folder, left_out: list[str]) -> dict[str, str]:
+    """The files of a class folder, or of the one folder in it; other folders are left out."""
+    while len(folder.folders) == 1 and not folder.files:
+        (folder,) = folder.folders.values()
+    for child in folder.folders.values():
+        left_out += child.everything()
+    return folder.files
+
+
+def assign(found: list[tuple[str, str, str, str]], where: str) -> dict[str, str]:
+    """The place of each picture, its class spelled as in the training part."""
+    by_part = {
+        part: {name for other, name, _, _ in found if other == part}
+        for part in {part for part, *_ in found}
+    }
+    train = by_part.pop("train", set())
+    names.check_classes(train, set().union(*by_part.values()), where)
+    spelling = {names.same(name): names.clean(name) for name in train}
+    places: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for part, class_name, file, name in found:
+        if not names.is_text(name):
+            raise UserError(
+                f"the name '{names.escaped(name)}' is not UTF-8 or has control characters "
+                f"({where}): rename it"
+            )
+        place = f"{part}/{spelling[names.same(class_name)]}/{unicodedata.normalize('NFC', file)}"
+        if place in taken:
+            raise UserError(
+                f"{taken[place]!a} and {name!a} have the same name to a reader "
+                f"({where}): rename one"
+            )
+        places[name] = place
+        taken[place] = name
+    return places
+
+
+def explain(root: Folder, name: str, documents: list[str], where: str) -> str:
+    """The refusal of a source whose pictures are not in class folders, `name` the first of them."""
+    deeper = [name for name, child in root.folders.items() if child.folders]
+    if len(deeper) > 1 and not any(child.files for child in root.folders.values()):
+        listed = ", ".join(f"'{names.escaped(name)}'" for name in sorted(deeper)[:5])
+        return f"several folders of class folders, {listed} ({where}): name one of them alone"
+    return outside(name, documents, where)
+
+
+def outside(name: str, documents: list[str], where: str) -> str:
+    return f"'{names.escaped(name)}' is not in a class folder ({where}): {hint(documents)}"
+
+
+def hint(documents: list[str]) -> str:
+    """What to do about pictures that are in no class folders."""
+    for name in documents:
+        if PurePosixPath(name).suffix.lower() in ARCHIVES:
+            return f"unpack the archive in it, '{names.escaped(name)}'; {EXPECTED}"
+    return EXPECTED

@@ -1,0 +1,23 @@
+"""The chunks of a PNG file."""
+
+import struct
+import zlib
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def essential_png(content: bytes) -> bytes:
+    """A PNG without the chunks that its pixels do not need; nothing where this is no PNG."""
+    if not content.startswith(SIGNATURE):
+        return b""
+    chunks = [SIGNATURE]
+    position = len(SIGNATURE)
+    while position + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, position)
+        end = position + 12 + length
+        kind, body = content[position + 4 : position + 8], content[position + 4 : end - 4]
+        whole = content[end - 4 : end] == struct.pack(">I", zlib.crc32(body))
+        if kind[:1].isupper() or (whole and kind in (b"tRNS", b"eXIf", b"acTL")):
+            chunks.append(content[position:end])
+        position = end
+    return b"".join(chunks)

@@ -1,0 +1,129 @@
+"""Where a data set comes from: a path, an address, or the official mirrors."""
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
+
+from cifar import UserError, files
+from cifar.data.datasets import Dataset
+from cifar.data.download import download, without_secrets
+
+DOWNLOADS = ".downloads"
+BUCKETS = {
+    "s3": "aws s3 cp",
+    "gs": "gcloud storage cp",
+    "gcs": "gcloud storage cp",
+    "az": "az storage blob download",
+    "hf": "hf download",
+    "ftp": "wget",
+    "sftp": "scp",
+    "ssh": "scp",
+}
+NAME_LENGTH = 100  # characters of a file name; file systems allow 255 bytes
+
+
+def find(address: str | None, sha256: str | None, dataset: Dataset | None, root: Path) -> Path:
+    """The local file or folder to read, downloaded if need be.
+
+    Args:
+        address: fetch.source, a path or URL; None for the official mirrors.
+        sha256: fetch.sha256, the checksum of that file.
+        dataset: one of CIFAR's; None for pictures, which need a checksum only from the web.
+        root: where a relative path begins, and where downloads are kept.
+
+    Raises:
+        UserError: there is no such file, or it is not the one of the checksum.
+    """
+    if not address:
+        assert dataset, "params.yaml asks for a source of pictures"
+        return official(dataset, sha256, root)
+    known = {sha256} if sha256 else official_sums(dataset)
+    if "://" in address:
+        path = root / DOWNLOADS / file_name(address)
+        fetch([address], path, known, sha256)
+        check_sum(path, known, "comes from the web and needs a checksum")
+        return path
+    path = root / os.path.expanduser(address)  # noqa: PTH111  Path's own fails on ~unknown
+    if path.is_dir() and sha256:
+        raise UserError(
+            f"a folder has no checksum: {path} (params.yaml, fetch.sha256): set it to null"
+        )
+    if not path.exists():
+        raise UserError(
+            f"no such file or folder: {path} (params.yaml, fetch.source): name an archive or "
+            "a folder"
+        )
+    if path.is_file() and known:
+        check_sum(path, known)
+    return path
+
+
+def official(dataset: Dataset, sha256: str | None, root: Path) -> Path:
+    """CIFAR's archive from the first mirror that has it; CIFAR_MIRRORS names others."""
+    archive = dataset.binary
+    mirrors = os.environ.get("CIFAR_MIRRORS", "").split() or dataset.mirrors
+    urls = [f"{mirror.rstrip('/')}/{archive.name}" for mirror in mirrors]
+    path = root / DOWNLOADS / archive.name
+    wanted = sha256 or archive.sha256
+    fetch(urls, path, {wanted}, wanted, None if sha256 else archive.size)
+    return path
+
+
+def official_sums(dataset: Dataset | None) -> set[str]:
+    return {dataset.binary.sha256, dataset.python.sha256} if dataset else set()
+
+
+def fetch(
+    urls: list[str], path: Path, known: set[str], sha256: str | None, size: int | None = None
+) -> None:
+    """Bring one of `urls` to `path`, unless a file with a `known` checksum is there.
+
+    With `sha256`, a download with any other checksum is refused and not kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):  # queued experiments share this folder
+        if path.is_file() and files.sha256(path) in known:
+            return
+        try:
+            download(urls, path, sha256, size)
+        except UserError as error:
+            raise UserError(
+                f"no download of {path.name} ({error}): set fetch.source to the path or URL of a "
+                "copy, or fetch.dataset to digits, which is built in"
+            ) from None
+
+
+def check_sum(path: Path, known: set[str], without: str = "") -> None:
+    """Refuse a file whose checksum is not known, with `without` as the reason where none is."""
+    found = files.sha256(path)
+    if found not in known:
+        problem = "is not the expected file" if known else without
+        raise UserError(
+            f"{path} {problem} (params.yaml, fetch.sha256): if you trust it, set it to {found}"
+        )
+
+
+def file_name(url: str) -> str:
+    """The name under which a download is kept: the end of the address without its query.
+
+    Raises:
+        UserError: an address that is not of the web; it says how to get the file.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise UserError(f"not a web address: {without_secrets(url)} (fetch.source)") from None
+    scheme = parts.scheme.lower()
+    if scheme not in ("http", "https"):
+        first = (
+            f"copy it first, with `{BUCKETS[scheme]}`," if scheme in BUCKETS else "copy it first"
+        )
+        raise UserError(
+            f"not a web address: {without_secrets(url)} (params.yaml, fetch.source): {first} and "
+            "name the copy"
+        )
+    name = re.sub(r"[^\w.+-]", "_", unquote(PurePosixPath(parts.path).name)).lstrip(".")
+    return name[-NAME_LENGTH:] or "download"

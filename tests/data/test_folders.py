@@ -1,0 +1,79 @@
+"""A folder of pictures on a disk: links, circles, empty folders, what is no file."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cifar import UserError
+from cifar.data import folders, layout
+
+HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode("utf-8", "surrogateescape"))
+    return folder
+
+
+def test_a_folder_is_read_sorted_and_without_leftovers(tmp_path):
+    """Names come sorted, links are followed, and what systems leave behind is not entered."""
+    fill(tmp_path / "a", "cat/2.png", "cat/10.png", ".git/refs/origin/HEAD", "cat/.DS_Store")
+    fill(tmp_path / "b", "dog/1.png", "1.png")
+    (tmp_path / "a" / "dog").symlink_to(tmp_path / "b" / "dog")
+    (tmp_path / "a" / "cat" / "3.png").symlink_to(tmp_path / "b" / "1.png")
+    found = folders.walk(tmp_path / "a")
+    assert list(found) == ["cat/10.png", "cat/2.png", "cat/3.png", "dog/1.png"]
+    assert found["dog/1.png"].read_bytes() == b"dog/1.png"
+
+
+@pytest.mark.parametrize("folder", [".", "cat", pytest.param("train/cat", marks=HOSTILE)])
+def test_a_circle_of_links_ends(folder, tmp_path):
+    """A link to a folder that it is in multiplies no pictures: it is an error that names it."""
+    fill(tmp_path, "train/cat/1", "cat/1")
+    (tmp_path / folder / "again").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(UserError, match=r"folders nested without end .*again"):
+        folders.walk(tmp_path)
+
+
+def test_two_links_to_one_folder_are_no_circle(tmp_path):
+    """A class folder may be linked to from two places."""
+    fill(tmp_path / "all", "cat/1", "dog/1")
+    for part in ("train", "test"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+        for name in ("cat", "dog"):
+            (tmp_path / "set" / part / name).symlink_to(tmp_path / "all" / name)
+    assert len(folders.walk(tmp_path / "set")) == 4
+
+
+@HOSTILE
+@pytest.mark.parametrize("kind", ["pipe", "dangling", "itself"])
+def test_what_is_no_file_is_refused(kind, tmp_path):
+    """A pipe, which would wait for ever, a link to nothing and a link to itself are named."""
+    path = fill(tmp_path, "cat/1", "dog/1") / "cat" / "strange"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nothing" if kind == "dangling" else path)
+    with pytest.raises(UserError, match=r"neither a file nor a folder .*strange"):
+        folders.walk(tmp_path)
+
+
+@HOSTILE
+def test_an_empty_class_folder_is_refused(tmp_path):
+    """A class folder without a picture, or with leftovers only: nobody means a class of nothing."""
+    fill(tmp_path, "train/cat/1", "train/dog/1", "train/cow/.DS_Store")
+    with pytest.raises(UserError, match=r"^empty folder \(.*train/cow\): put pictures into it"):
+        folders.walk(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    """A file name in another encoding is refused, since no output file could hold it."""
+    try:
+        fill(tmp_path, "cat/\udce4.png", "dog/1.png")
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    with pytest.raises(UserError, match="is not UTF-8"):
+        layout.recognize(folders.walk(tmp_path), str(tmp_path))

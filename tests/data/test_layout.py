@@ -1,0 +1,304 @@
+"""Which part and class a picture belongs to, in the layouts that data sets are published in."""
+
+import pytest
+
+from cifar import UserError
+from cifar.data import layout
+
+HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+
+
+def tree(*folders: str, files: tuple[str, ...] = ("1.jpg",)) -> list[str]:
+    """Files in each of the folders; a,b stands for two folders."""
+    names = [""]
+    result = []
+    for folder in folders:
+        names = [""]
+        for part in folder.split("/"):
+            names = [f"{name}{choice}/" for name in names for choice in part.split(",")]
+        result += [name + file for name in names for file in files]
+    return result
+
+
+def places(*files: str) -> set[str]:
+    return set(layout.recognize(files, "x").places.values())
+
+
+PUBLISHED = {  # data set: its files, what of them is used, what is left out
+    "flower_photos": (
+        [*tree("flower_photos/daisy,rose"), "flower_photos/LICENSE.txt"],
+        tree("train/daisy,rose"),
+        ["flower_photos/LICENSE.txt"],
+    ),
+    "fast.ai's cifar10": (
+        [*tree("cifar10/train,test/cat,dog"), "cifar10/labels.txt"],
+        tree("train,test/cat,dog"),
+        ["cifar10/labels.txt"],
+    ),
+    "Imagenette": (
+        [*tree("imagenette2/train,val/n01,n02"), "imagenette2/noisy_imagenette.csv"],
+        tree("train,val/n01,n02"),
+        ["imagenette2/noisy_imagenette.csv"],
+    ),
+    "a brain tumour set": (tree("Training,Testing/glioma,no"), tree("train,test/glioma,no"), []),
+    "Roboflow's export": (
+        [*tree("train,valid,test/cat,dog"), "README.roboflow.txt"],
+        tree("train,val,test/cat,dog"),
+        ["README.roboflow.txt"],
+    ),
+    "a GitHub zip": (
+        [*tree("pets-main/data/train,test/cat,dog"), "pets-main/README.md", "pets-main/src/a.py"],
+        tree("train,test/cat,dog"),
+        ["pets-main/README.md", "pets-main/src/a.py"],
+    ),
+    "Intel's scenes": (
+        [*tree("seg_train/seg_train/sea,street", "seg_test/seg_test/sea,street"), "seg_pred/9.jpg"],
+        tree("train,test/sea,street"),
+        ["seg_pred/9.jpg"],
+    ),
+    "Kaggle's cats and dogs": (
+        tree("training_set/training_set/cats,dogs", "test_set/test_set/cats,dogs"),
+        tree("train,test/cats,dogs"),
+        [],
+    ),
+    "chest X-rays, twice in their zip": (
+        tree("chest_xray/train,val,test/a,b", "chest_xray/chest_xray/train,val,test/a,b"),
+        tree("train,val,test/a,b"),
+        tree("chest_xray/chest_xray/train,val,test/a,b"),
+    ),
+    "tiny-imagenet": (
+        [
+            *tree("tiny/train/n01,n02/images", files=("1.JPEG", "2.JPEG")),
+            *("tiny/train/n01/n01_boxes.txt", "tiny/val/images/v.JPEG", "tiny/test/images/t.JPEG"),
+            *("tiny/val/val_annotations.txt", "tiny/wnids.txt"),
+        ],
+        tree("train/n01,n02", files=("1.JPEG", "2.JPEG")),
+        [
+            *("tiny/train/n01/n01_boxes.txt", "tiny/val/images/v.JPEG", "tiny/test/images/t.JPEG"),
+            *("tiny/val/val_annotations.txt", "tiny/wnids.txt"),
+        ],
+    ),
+    "Food-101": (
+        [*tree("food-101/images/pie,soup"), "food-101/meta/train.txt", "food-101/README.txt"],
+        tree("train/pie,soup"),
+        ["food-101/meta/train.txt", "food-101/README.txt"],
+    ),
+    "Food-11": (
+        tree("training,validation,evaluation/Bread,Soup"),
+        tree("train,val,test/Bread,Soup"),
+        [],
+    ),
+    "Caltech-256": (
+        [*tree("256_ObjectCategories/056.dog,198.spider"), "256_ObjectCategories/056.dog/x/2.jpg"],
+        tree("train/056.dog,198.spider"),
+        ["256_ObjectCategories/056.dog/x/2.jpg"],
+    ),
+    "CUB-200": (
+        [*tree("CUB_200_2011/images/001.A,002.B"), "CUB_200_2011/parts/parts.txt"],
+        tree("train/001.A,002.B"),
+        ["CUB_200_2011/parts/parts.txt"],
+    ),
+    "EuroSAT": (tree("EuroSAT/2750/Forest,River"), tree("train/Forest,River"), []),
+    "GTSRB": (
+        [*tree("Train/0,1", files=("1.png", "2.png")), "Test/00000.png", "Test.csv", "Meta/0.png"],
+        tree("train/0,1", files=("1.png", "2.png")),
+        ["Test/00000.png", "Test.csv", "Meta/0.png"],
+    ),
+    "MNIST as PNGs": (tree("mnist_png/training,testing/0,1"), tree("train,test/0,1"), []),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_layouts_are_read(name):
+    """Pictures of published data sets are in the part and class that their makers meant."""
+    files, used, left_out = PUBLISHED[name]
+    found = layout.recognize(files, "x")
+    assert sorted(found.places.values()) == sorted(used)
+    assert found.left_out == sorted(left_out)
+    assert found.places.keys().isdisjoint(left_out)
+    assert found.classes == sorted({place.split("/")[1] for place in used})
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (tree("train/cat,dog"), tree("train/cat,dog")),
+        (tree("cat,dog"), tree("train/cat,dog")),
+        (tree("a/b/c/d/cat,dog"), tree("train/cat,dog")),
+        (tree("train/train/cat,dog"), tree("train/cat,dog")),
+        (tree("train,plane"), tree("train/train,plane")),
+        (tree("train/cat,dog", "test/cat"), [*tree("train/cat,dog"), "test/cat/1.jpg"]),
+        pytest.param(
+            tree("Katzen/ä ö,犬"), tree("train/ä ö,犬"), marks=HOSTILE, id="other scripts"
+        ),
+        (tree("$5_$10,10^$20,<b>"), tree("train/$5_$10,10^$20,<b>")),
+    ],
+)
+def test_the_layouts_that_are_read(files, expected):
+    """Parts with classes, and classes alone, each in other folders or not, in any script."""
+    assert places(*files) == set(expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("train", "Train", "TRAINING", "training_set", "Training Set"),
+        *("seg_train", "train-images"),
+        *("val", "Val", "valid", "VALIDATION", "validation_set"),
+        *("test", "Testing", "test_set", "testset", "seg_test", "evaluation"),
+    ],
+)
+def test_names_of_parts(name):
+    """The folders of a part are recognized under the names that people give them."""
+    expected = {"t": "train", "v": "val", "e": "test"}
+    if "test" in name.lower():
+        assert layout.part_of(name) == "test"
+    else:
+        assert layout.part_of(name) == expected[name.lower().replace("seg_", "")[0]]
+
+
+@pytest.mark.parametrize("name", ["trains", "tested", "cat", "trainer", "test1", "valley", ""])
+def test_other_names_are_no_parts(name):
+    """A class that begins like the name of a part is a class."""
+    assert layout.part_of(name) is None
+
+
+@HOSTILE
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        *("dog/.DS_Store", "__MACOSX/cat/._1.jpg", "cat/Thumbs.db", "cat/thumbs.DB"),
+        *("cat/Icon\r", "cat/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "cat/._1.jpg", "$RECYCLE.BIN/1"),
+        *(".git/config", "Cat/Desktop.ini", "lost+found/1", "cat/.nfs000123", ".AppleDouble/1.jpg"),
+        *(".ipynb_checkpoints/1.jpg", "cat/1.jpg:Zone.Identifier", "System Volume Information/x"),
+    ],
+)
+def test_what_systems_leave_behind_is_skipped(leftover):
+    """What systems leave in folders and archives is no picture and no class, and not mentioned."""
+    found = layout.recognize([*tree("cat,dog"), leftover], "x")
+    assert set(found.places) == set(tree("cat,dog"))
+    assert found.left_out == []
+
+
+@HOSTILE
+def test_one_class_under_two_spellings_is_one():
+    """Composed or not, with blanks around it or in capitals: test/ has the classes of train/."""
+    files = tree("train/caf\u00e9,Dog", "test/cafe\u0301,dog ", "val/CAF\u00c9,DOG")
+    found = layout.recognize(files, "x")
+    assert found.classes == ["Dog", "caf\u00e9"]
+    assert set(found.places.values()) == set(tree("train,test,val/caf\u00e9,Dog"))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        pytest.param([], "no pictures (my/pictures)", marks=HOSTILE, id="nothing"),
+        ([".hidden/cat/1"], "no pictures"),
+        pytest.param(["1", "2"], "'1' is not in a class folder", marks=HOSTILE, id="a flat folder"),
+        (["jpg/1.jpg", "jpg/2.jpg"], "'jpg/1.jpg' is not in a class folder"),
+        (
+            [*tree("cat,dog"), "3.jpg", "1.jpg", "2.jpg"],
+            "'1.jpg' is not in a class folder",
+        ),
+        (tree("train/dog/old,new", "train/cat"), "'train/dog/new/1.jpg' is not in a class folder"),
+        (tree("test/cat,dog"), "a folder 'test' but no folder 'train' beside it"),
+        (tree("cat,dog", "test/cat,dog"), "a folder 'test' but no folder 'train' beside it"),
+        pytest.param(
+            tree("color,grayscale/a,b"),
+            "several folders of class folders, 'color', 'grayscale'",
+            marks=HOSTILE,
+            id="variants",
+        ),
+        (
+            tree("PlantVillage/a,b", "plantvillage/PlantVillage/a,b"),
+            "several folders of class folders, 'PlantVillage', 'plantvillage'",
+        ),
+        pytest.param(
+            [*tree("train,valid/images"), "train/labels/1.txt", "data.yaml"],
+            "'train/images/1.jpg' is not in a class folder",
+            marks=HOSTILE,
+            id="YOLO",
+        ),
+        pytest.param(
+            ["train.zip", "test1.zip", "sampleSubmission.csv"],
+            "unpack the archive in it, 'test1.zip'",
+            marks=HOSTILE,
+            id="archives in an archive",
+        ),
+        pytest.param(["cat/1", "cat/2"], "1 class, 'cat'", marks=HOSTILE, id="a single class"),
+        (["train/cat/1", "test/cat/1"], "1 class, 'cat'"),
+        pytest.param(
+            [*tree("train/cat,dog"), "test/cow/1", "test/cat/1"],
+            "class 'cow' has no training images",
+            marks=HOSTILE,
+            id="a class for testing only",
+        ),
+        (
+            tree("train,Train/cat,dog"),
+            "two folders of the train part, 'Train' and 'train'",
+        ),
+        (tree("train,val,valid/cat,dog"), "two folders of the val part, 'val' and 'valid'"),
+        pytest.param(
+            tree("cat,dog,Cat"),
+            "classes 'Cat' and 'cat' have the same name to a reader",
+            marks=HOSTILE,
+            id="cat and Cat",
+        ),
+        (tree("straße,dog,STRASSE"), "classes 'STRASSE' and 'straße' have the same name"),
+        pytest.param(
+            tree("caf\u00e9,cafe\u0301,dog"),
+            r"classes 'cafe\u0301' and 'café' have the same name to a reader",
+            marks=HOSTILE,
+            id="composed and not",
+        ),
+        pytest.param(
+            tree("cat,cat ,dog"),
+            "classes 'cat' and 'cat ' have the same name",
+            marks=HOSTILE,
+            id="a blank behind",
+        ),
+        (
+            ["cat/\u00e9", "cat/e\u0301", "dog/1"],
+            r"'cat/e\u0301' and 'cat/\xe9' have the same name to a reader",
+        ),
+        pytest.param(
+            ["cat/\udcff1", "dog/1"],
+            r"the name 'cat/\udcff1' is not UTF-8",
+            marks=HOSTILE,
+            id="a name that is no text",
+        ),
+        pytest.param(
+            ["cat/\033[2J", "dog/1"],
+            r"the name 'cat/\x1b[2J' is not",
+            marks=HOSTILE,
+            id="a name that clears the screen",
+        ),
+        (["cat/1\nerror: all is well", "dog/1"], "has control characters"),
+        (["cat/1", "d\udce9g/1"], r"invalid class name 'd\udce9g'"),
+        pytest.param(
+            ["cat/1", "do\u202eg/1"],
+            r"invalid class name 'do\u202eg'",
+            marks=HOSTILE,
+            id="a name that runs backwards",
+        ),
+        (["cat/1", "\ufeffdog/1"], r"invalid class name '\ufeffdog'"),
+        (["cat/1", " /1"], "invalid class name ' '"),
+        (["/".join("a" * 17), "b/1"], "folders nested too deep"),
+    ],
+)
+def test_the_layouts_that_are_refused(files, message):
+    """No picture, pictures outside class folders, ambiguous classes, names that are no text."""
+    with pytest.raises(UserError) as caught:
+        layout.recognize(files, "my/pictures")
+    assert message in str(caught.value)
+    assert "my/pictures" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_the_order_of_the_files_does_not_matter():
+    """An archive in any order gives the same places, notes and refusals."""
+    for name, (files, _, _) in PUBLISHED.items():
+        forwards, backwards = (layout.recognize(files[::step], name) for step in (1, -1))
+        assert forwards == backwards
+        assert list(forwards.places) == list(backwards.places)

@@ -1,0 +1,201 @@
+"""Whatever bytes and names a stranger makes up: read, or refused in one line, and nothing written.
+
+The short form tries a few examples, the same ones every time; the long form thousands.
+"""
+
+import io
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cifar import UserError
+from cifar.data import archive, datasets, layout, names, pictures, records
+
+pytestmark = [
+    pytest.mark.hostile,
+    pytest.mark.parametrize("examples", [40, pytest.param(1500, marks=pytest.mark.long)]),
+]
+
+PARTS = st.sampled_from(["train", "val", "test", "Train", "valid", "cat", "dog", "Dog", "images"])
+COMPONENT = st.one_of(PARTS, st.text(max_size=4), st.sampled_from(["..", ".", "", "\\", "a\\b"]))
+NAME = st.lists(COMPONENT, min_size=1, max_size=5).map("/".join)
+RELATIVE = NAME.filter(lambda name: not name.startswith("/"))
+CONTENT = st.binary(max_size=40)
+
+
+def check(
+    examples: int, function: Callable[..., None], *strategies: st.SearchStrategy[Any]
+) -> None:
+    """Call the function with so many examples."""
+    limits = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    limits(given(*strategies)(function))()
+
+
+def one_line(error: Exception) -> None:
+    assert str(error) and "\n" not in str(error)
+    str(error).encode()
+
+
+def damaged(whole: bytes, position: float, change: int, end: float) -> bytes:
+    """One byte changed, and the end cut off."""
+    content = bytearray(whole)
+    content[int(position * (len(whole) - 1))] ^= change
+    return bytes(content[: int(end * len(whole))])
+
+
+def damages(wholes: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Each of the files with some damage."""
+    end = st.one_of(st.just(1.0), st.floats(0, 1))
+    return st.builds(damaged, st.sampled_from(wholes), st.floats(0, 1), st.integers(0, 255), end)
+
+
+def make_tar(files: list[tuple[str, bytes]], mode: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode, errors="surrogatepass") as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def make_zip(files: list[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in files:
+            made.writestr(zipfile.ZipInfo(name or "x"), content)
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_archives_of_any_names(examples, tmp_path):
+    """Members of any names are read under plain names inside the archive, or refused."""
+
+    def read(files: list[tuple[str, bytes]], kind: str) -> None:
+        path = tmp_path / "archive"
+        path.write_bytes(make_zip(files) if kind == "zip" else make_tar(files, kind))
+        try:
+            with archive.members(path, tmp_path) as members:
+                for member in members:
+                    assert not member.name.startswith("/")
+                    assert ".." not in member.name.split("/")
+                    assert len(member.read()) == member.size
+        except UserError as error:
+            one_line(error)
+        assert list(tmp_path.iterdir()) == [path]
+
+    files = st.lists(st.tuples(NAME, CONTENT), max_size=6)
+    check(examples, read, files, st.sampled_from(["zip", "w", "w:gz", "w:xz"]))
+
+
+def test_archives_that_are_damaged(examples, tmp_path):
+    """A tar or zip with a changed byte and a lost end is read or refused."""
+    files = [("train/cat/1.png", b"cat" * 30), ("train/dog/ä.png", b"dog" * 30)]
+    wholes = [make_zip(files), *(make_tar(files, mode) for mode in ("w", "w:gz", "w:bz2", "w:xz"))]
+
+    def read(content: bytes) -> None:
+        path = tmp_path / "archive"
+        path.write_bytes(content)
+        try:
+            with archive.members(path, tmp_path) as members:
+                for member in members:
+                    member.read()
+        except UserError as error:
+            one_line(error)
+
+    check(examples, read, damages(wholes))
+
+
+def test_layouts_of_any_names(examples):
+    """Any names are recognized as parts and classes that can be written and shown, or refused."""
+
+    def recognize(files: list[str]) -> None:
+        try:
+            found = layout.recognize(files, "x")
+        except UserError as error:
+            one_line(error)
+            return
+        assert found.places.keys() <= set(files)
+        assert len(set(found.places.values())) == len(found.places)
+        assert len({names.same(name) for name in found.classes}) == len(found.classes) >= 2
+        for place in found.places.values():
+            part, class_name, file = place.split("/")
+            assert part in ("train", "val", "test") and file
+            names.check_class(class_name, "x")
+            place.encode()
+
+    check(examples, recognize, st.lists(RELATIVE, max_size=12))
+
+
+def test_records_that_are_damaged(examples):
+    """A pickled batch with a changed byte and a lost end is read or refused, and runs nothing."""
+    batch = {
+        b"data": np.zeros((2, 12), np.uint8),
+        b"labels": [np.int64(1), 0],
+        b"label_names": [b"cat", "dog"],
+    }
+    wholes = [pickle.dumps(batch, protocol) for protocol in (0, 2, 4, 5)]
+
+    def read(content: bytes) -> None:
+        for function in (
+            lambda: records.read_python(content, "x", "labels", (2, 2, 3)),
+            lambda: records.read_classes(content, "x", datasets.CIFAR10.python),
+            lambda: records.read_binary(content, "x", 1, (2, 2, 3)),
+            lambda: records.read_classes(content, "x", datasets.CIFAR10.binary),
+        ):
+            try:
+                function()
+            except UserError as error:
+                one_line(error)
+
+    check(examples, read, damages(wholes))
+
+
+def test_records_of_anything(examples):
+    """Pickles of any values under the right keys are read as numbers, or refused."""
+    number = st.one_of(st.integers(), st.floats(), st.none(), st.text(max_size=3))
+    values = st.one_of(number, st.lists(number, max_size=3), st.lists(st.lists(number)))
+
+    def read(pixels: Any, labels: Any) -> None:
+        content = pickle.dumps({"data": pixels, "labels": labels, "label_names": labels})
+        for function in (
+            lambda: records.read_python(content, "x", "labels", (2, 2, 3)),
+            lambda: records.read_classes(content, "x", datasets.CIFAR10.python),
+        ):
+            try:
+                function()
+            except UserError as error:
+                one_line(error)
+
+    check(examples, read, st.one_of(st.just(np.zeros((1, 12), np.uint8)), values), values)
+
+
+def test_pictures_that_are_damaged(examples):
+    """A picture with a changed byte and a lost end gives pixels or a short reason."""
+    image = Image.fromarray(np.arange(300, dtype=np.uint16).astype(np.uint8).reshape(10, 10, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wholes = []
+    for form in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM", "JPEG2000"):
+        buffer = io.BytesIO()
+        image.save(buffer, form, **({"exif": exif} if form in ("PNG", "JPEG", "WEBP") else {}))
+        wholes.append(buffer.getvalue())
+
+    def read(content: bytes) -> None:
+        try:
+            pixels = pictures.decode(content, 8)
+        except ValueError as error:
+            one_line(error)
+        else:
+            assert pixels.shape == (8, 8, 3)
+
+    check(examples, read, damages(wholes))
