@@ -188,7 +188,7 @@ def seconds(name: str) -> float | None:
     """How long the stage took that made the outputs which are here; None if not known."""
     try:
         return float(stage.time_file(name).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):  # dvc.yaml may be damaged
         return None
 
 
