@@ -19,7 +19,7 @@ from cifar import UserError, inference, networks
 from cifar.use import Prediction
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/using.md").read_text()
 torch.set_num_threads(1)
 
 
@@ -155,18 +155,17 @@ def test_a_missing_model_is_one_line(tmp_path):
 
 
 def example(start):
-    """The indented block of the README that starts so."""
+    """The indented block of docs/using.md that starts so."""
     (block,) = [
         b
-        for b in re.findall(r"(?:^(?:    .*)?\n)+", README, re.MULTILINE)
+        for b in re.findall(r"(?:^(?:    .*)?\n)+", PAGE, re.MULTILINE)
         if b.strip().startswith(start)
     ]
     return re.sub("^    ", "", block.strip("\n"), flags=re.MULTILINE)
 
 
-@pytest.mark.skipif("load_model" not in README, reason="the README does not show it yet")
-def test_the_readme_shows_the_call(tmp_path, monkeypatch):
-    """The lines of the README classify a picture with nothing but the model file."""
+def test_the_page_shows_the_call(tmp_path, monkeypatch):
+    """The lines of docs/using.md classify a picture with nothing but the model file."""
     modelfile.write(tmp_path / "models/model.safetensors", modelfile.record())
     Image.new("RGB", (40, 30), "orange").save(tmp_path / "cat.jpg")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
