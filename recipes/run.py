@@ -22,7 +22,7 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool) -> None:
     for name, values in chosen.items():
         files.write_bytes(PARAMS, before)  # without the values of the recipe before
         data = values.get("fetch.dataset", params.read()["fetch"]["dataset"])
-        print(f"{name} on {data}", flush=True)
+        print(f"recipe {name}, data set {data}", flush=True)
         if code := run_one(name, values, queue):
             sys.exit(code)
     touch()
