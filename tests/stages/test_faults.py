@@ -231,7 +231,13 @@ def flip(content):
 
 def replace(name, change):
     """A function that changes one file of a folder."""
-    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    def edit(folder):
+        before = (folder / name).read_bytes()
+        assert change(before) != before, name
+        (folder / name).write_bytes(change(before))
+
+    return edit
 
 
 STRANGERS = {  # what is changed before the training goes on
@@ -246,7 +252,7 @@ STRANGERS = {  # what is changed before the training goes on
     "data": replace("data/processed/train/images.npy", lambda content: content[:-1] + b"\7"),
     "code": replace(
         "cifar/training/trainer.py",
-        lambda content: content.replace(b"(logits, labels)", b"(2 * logits, labels)"),
+        lambda content: content.replace(b"self.loss(logits,", b"self.loss(2 * logits,"),
     ),
     "versions": lambda folder: None,
 }
