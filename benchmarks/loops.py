@@ -30,7 +30,7 @@ from cifar.training.distributed import World
 from cifar.training.fit import augment_images, make_trainer, network_options
 
 IMAGES = 50_000
-CLASS_COUNTS = torch.full((10,), IMAGES // 10)
+CLASS_COUNTS = [IMAGES // 10] * 10
 SHAPE = Shape(10, 3, 32, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 WARMUP = 3  # steps
 PLAIN: dict[str, Any] = {

@@ -49,7 +49,7 @@ class Splits:
     val_images: Tensor
     val_labels: Tensor
     normalize: Callable[[Tensor], Tensor]
-    class_counts: Tensor  # (classes,) training images of each class
+    class_counts: list[int]  # training images of each class
     sample: Tensor  # (N, C, H, W) float, training images without augmentation, on the CPU
 
 
@@ -165,7 +165,7 @@ def load_splits(p: Train, arrays: Arrays, shape: Shape, device: torch.device) ->
         val_images=load(arrays.val_images),
         val_labels=tensors.to_device(arrays.val_labels, device),
         normalize=normalize,
-        class_counts=torch.bincount(labels.cpu(), minlength=shape.num_classes),
+        class_counts=np.bincount(arrays.train_labels, minlength=shape.num_classes).tolist(),
         sample=normalize(images[::stride]).cpu(),
     )
 
@@ -256,13 +256,13 @@ def finish(fitting: Trainer, save: Callable[[dict[str, Any]], None]) -> Member:
     return Member(fitting.net, fitting.history, kept)
 
 
-def make_trainer(p: Train, net: nn.Module, class_counts: Tensor, world: World) -> Trainer:
+def make_trainer(p: Train, net: nn.Module, class_counts: list[int], world: World) -> Trainer:
     """The optimizer, schedule and options of params.yaml around a network.
 
     Args:
-        class_counts: (classes,) training images of each class.
+        class_counts: training images of each class.
     """
-    count = sum(class_counts.tolist())
+    count = sum(class_counts)
     optimizer = optim.make_optimizer(
         net,
         optimizer=p.optimizer,
@@ -289,7 +289,8 @@ def make_trainer(p: Train, net: nn.Module, class_counts: Tensor, world: World) -
         optimizer,
         schedule,
         make_loss(
-            class_counts.to(device),
+            class_counts,
+            device,
             class_weights=p.class_weights,
             label_smoothing=p.label_smoothing,
         ),
@@ -303,17 +304,20 @@ def make_trainer(p: Train, net: nn.Module, class_counts: Tensor, world: World) -
     )
 
 
-def make_loss(class_counts: Tensor, *, class_weights: str, label_smoothing: float) -> nn.Module:
+def make_loss(
+    class_counts: list[int], device: torch.device, *, class_weights: str, label_smoothing: float
+) -> nn.Module:
     """Cross-entropy from logits and labels, or from logits and probabilities.
 
     Args:
-        class_counts: (classes,) training images of each class, on the device.
+        class_counts: training images of each class.
         class_weights: none, or balanced: inversely proportional to the counts, 1 on average over
             the images.
     """
     weight = None
     if class_weights == "balanced":
-        weight = class_counts.sum() / (len(class_counts) * class_counts.clamp(min=1).float())
+        counts = torch.tensor(class_counts, dtype=torch.float32)
+        weight = (counts.sum() / (len(counts) * counts.clamp(min=1))).to(device)
     return nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
 
 

@@ -18,7 +18,8 @@ CASES = {
     "dense_head, adamw": PLAIN | {"model": "dense_head", "optimizer": "adamw", "momentum": 0.0},
     "convpool, plateau": PLAIN | {"model": "convpool", "schedule": "plateau"},
     "sgd_cnn": PLAIN | {"model": "sgd_cnn", "keep": "best"},
-    "photographs": {"rotate": 10.0, "contrast": 0.2, "mixup": 0.2, "class_weights": "balanced"},
+    "photographs": PLAIN | {"rotate": 9.0, "contrast": 0.2, "mixup": 0.2, "model": "gap"},
+    "class weights": {"class_weights": "balanced", "small_epochs": 1},
     "cutmix": PLAIN | {"model": "vgg", "cutmix": 1.0},
     "streamed": {"small_epochs": 1, "stream": True},
 }

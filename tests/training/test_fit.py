@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sample import DATASET
+from sklearn.utils.class_weight import compute_class_weight
 
 from cifar import inference, params
 from cifar.model import NetworkOptions
@@ -181,3 +182,14 @@ def test_small_epochs_is_a_number_of_epochs(parameters, small_epochs):
         batches = splits.train.epoch(epoch, 0, [torch.arange(4)], World().part)
         sides.append(next(iter(batches))[0].shape[2])
     assert sides == [6] * small_epochs + [8] * (3 - small_epochs)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    """A class weighs inversely to its training images, and without weights all count alike."""
+    counts = [90, 9, 1]
+    labels = np.repeat(np.arange(3), counts)
+    loss = fit.make_loss(counts, CPU, class_weights="balanced", label_smoothing=0.0)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    assert np.allclose(loss.weight.numpy(), expected)
+    plain = fit.make_loss(counts, CPU, class_weights="none", label_smoothing=0.1)
+    assert plain.weight is None and plain.label_smoothing == 0.1
