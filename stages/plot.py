@@ -40,7 +40,7 @@ def main() -> None:
     }
     for name, figure in figures.items():
         with files.atomic(PLOTS / f"{name}.png") as handle:
-            charts.save(figure, handle, p.dpi)
+            charts.save(figure, handle, dpi=p.dpi)
 
 
 def confusion(predictions: pd.DataFrame, names: tuple[str, ...], test: Numbers) -> Figure:
@@ -64,11 +64,11 @@ def samples(p: Plot, names: tuple[str, ...]) -> Figure:
     images = files.read_array(DATA / "train" / "images.npy")
     labels = np.asarray(files.read_array(DATA / "train" / "labels.npy"))
     short = [charts.shorten(name) for name in names]
-    return tiles.samples(images, labels, short, p.samples_per_class)
+    return tiles.samples(images, labels, short, samples_per_class=p.samples_per_class)
 
 
 def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
-    images, captions = most_confident(predictions, p.mistakes)
+    images, captions = most_confident(predictions, mistakes=p.mistakes)
     count = int((~tables.right(predictions)).sum())
     total = stage.plural(len(predictions), "test image")
     title = f"The most confident of {stage.plural(count, 'mistake')} on {total}"
@@ -77,20 +77,20 @@ def mistakes(p: Plot, predictions: pd.DataFrame) -> Figure:
 
 def pixels(predictions: pd.DataFrame) -> Figure:
     maps = files.read_array(PLOTS / "gradients.npy")
-    images, captions = most_confident(predictions, len(maps))
+    images, captions = most_confident(predictions, mistakes=len(maps))
     if maps.shape != images.shape[:3] or maps.dtype != np.uint8:
         raise tables.damaged(PLOTS / "gradients.npy", "not of these mistakes", "evaluate")
     return tiles.sensitivity(images, maps, captions)
 
 
-def most_confident(predictions: pd.DataFrame, count: int) -> tuple[np.ndarray, list[str]]:
+def most_confident(predictions: pd.DataFrame, mistakes: int) -> tuple[np.ndarray, list[str]]:
     """The images and captions of the most confident wrong predictions."""
     images = files.read_array(DATA / "test" / "images.npy")
     if len(images) != len(predictions):
         problem = f"{len(predictions)} rows for {len(images)} test images"
         raise tables.damaged(PLOTS / "predictions.csv", problem, "evaluate")
     right = tables.right(predictions)
-    worst = calibration.confident_mistakes(predictions["confidence"].to_numpy(), right, count)
+    worst = calibration.confident_mistakes(predictions["confidence"].to_numpy(), right, mistakes)
     rows = predictions.iloc[worst]
     columns = (rows["actual"], rows["predicted"], rows["confidence"])
     captions = [

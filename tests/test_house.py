@@ -190,7 +190,7 @@ def reads_of_parameters(file):
             yield node.attr, *words.get(node, (None, "")), node.lineno
 
 
-READERS = [script("train"), script("evaluate"), "cifar/training/fit.py"]
+READERS = [script("train"), script("evaluate"), script("plot"), "cifar/training/fit.py"]
 RENAMED = {("model", "network")}  # `train.model` names a network; a Model is a trained one
 BUILT_IN = {"range", "len", "round", "sum", "min", "max", "print", "Path", "str"}
 

@@ -9,6 +9,9 @@ import time
 
 import psutil
 import pytest
+from conftest import RESULTS, Project
+
+from cifar import files
 
 STAGES = ["fetch", "preprocess", "train", "evaluate", "plot"]
 # Loaded by Python at its start: in every stage it is ten years later, on another machine.
@@ -24,6 +27,11 @@ if "DVC_STAGE" in os.environ:
         setattr(time, name, lambda seconds=None, plain=plain: plain(seconds or time.time()))
     socket.gethostname = lambda: host
     os.uname = lambda: type(uname)((uname[0], host, *uname[2:]))
+"""
+# Loaded by Python at its start: nothing finds DVC.
+WITHOUT_DVC = """
+import sys
+sys.modules["dvc"] = None
 """
 # A training that stands still when its first checkpoint is to get its name.
 AT_CHECKPOINT = """
@@ -43,6 +51,16 @@ def python_with(folder, code):
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder)}
+
+
+def outputs(project):
+    """The sha256 sum of each file that the stages write, by its path."""
+    paths = [path for folder in RESULTS for path in (project.path / folder).rglob("*")]
+    return {
+        path.relative_to(project.path).as_posix(): files.sha256(path)
+        for path in paths
+        if path.is_file() and path.name != ".gitignore"
+    }
 
 
 def clean(project):
@@ -67,6 +85,22 @@ def test_the_same_inputs_give_the_same_bytes(first_run, tmp_path):
     done = project.run("dvc", "repro", "--force", **there)
     assert project.ran(done.stdout) == STAGES
     assert clean(project)
+
+
+@pytest.mark.long
+def test_the_stages_do_without_dvc(first_run, tmp_path):
+    """Run one after the other where DVC cannot be imported, they give the bytes of `dvc repro`."""
+    project = Project(tmp_path / "project")
+    first_run.project.run("git", "clone", "--quiet", ".", str(project.path))
+    for path in outputs(project):  # metrics and tables, which Git keeps
+        (project.path / path).unlink()
+    alone = python_with(tmp_path / "alone", WITHOUT_DVC)
+    assert project.run("python", "-c", "import dvc", ok=False, **alone).returncode
+    for stage in STAGES:
+        project.run("python", "-m", f"stages.{stage}", **alone)
+    expected = outputs(first_run.project)
+    assert len(expected) > 25
+    assert outputs(project) == expected
 
 
 def test_no_output_holds_a_time_a_path_or_a_host(first_run):

@@ -14,17 +14,19 @@ SIDE = 24  # pixels at least of a filter, beside gaps of a sixth
 GAP = 0.82  # the grey between filters: lighter than no weight (0.5), darker than the largest one
 
 
-def samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], columns: int) -> Figure:
+def samples(
+    images: np.ndarray, labels: np.ndarray, classes: Sequence[str], samples_per_class: int
+) -> Figure:
     """The first training images of each class, one row a class, in blocks of 25 rows."""
     rows = min(ROWS, len(classes))
     blocks = -(-len(classes) // rows)
-    size = max(3.2, blocks * (0.62 * columns + 1.4)), 0.62 * rows + 0.4
+    size = max(3.2, blocks * (0.62 * samples_per_class + 1.4)), 0.62 * rows + 0.4
     figure, axes = plt.subplots(1, blocks, figsize=size, squeeze=False)
     for block, axis in enumerate(axes[0]):
         names = list(classes[block * rows : (block + 1) * rows])
-        strips = np.full((rows, columns, *images.shape[1:]), 255, np.uint8)
+        strips = np.full((rows, samples_per_class, *images.shape[1:]), 255, np.uint8)
         for row in range(len(names)):
-            chosen = np.flatnonzero(labels == block * rows + row)[:columns]
+            chosen = np.flatnonzero(labels == block * rows + row)[:samples_per_class]
             strips[row, : len(chosen)] = images[chosen]
         middles = show_grid(axis, strips, gap=255)
         axis.set_yticks(middles[: len(names)], names)
