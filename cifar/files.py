@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -41,6 +42,20 @@ def atomic(path: Path | str) -> Iterator[IO[bytes]]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse a long run that would fill the disk.
+
+    Raises:
+        UserError: fewer than `needed` bytes are free where `folder` is.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"too little disk, about {needed / 1e6:,.0f} MB needed and {free / 1e6:,.0f} MB free "
+            f"({folder.resolve()}): free some, see docs/troubleshooting.md"
+        )
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

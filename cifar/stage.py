@@ -68,7 +68,7 @@ def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
     except BrokenPipeError:  # `| head` has read enough
         leave_pipe()
     except UserError as error:
-        fail(str(error))
+        fail(f"{error}{way_back()}")
     except OSError as error:
         where = error.filename or "input or output"
         fail(f"{error.strerror or error} ({where}): {advice_for(error)}")
@@ -122,6 +122,19 @@ def advice_for(error: OSError) -> str:
     if missing and Path(error.filename).parts[:1] in [(folder,) for folder in OUTPUTS]:
         return "`dvc repro` makes it"
     return "fix this and run again"
+
+
+def way_back() -> str:
+    """How to restore the results that DVC removed before it started this stage, if any."""
+    if "DVC_STAGE" not in os.environ or root().resolve() != Path.cwd():
+        return ""  # started by hand, or in a copy of the repository: nothing is lost
+    try:
+        recorded = yaml12.read("dvc.lock")["stages"]
+    except (OSError, UserError, LookupError, TypeError):
+        return ""
+    if os.environ["DVC_STAGE"].rpartition(":")[2] not in recorded:
+        return ""
+    return "; `dvc repro` with the former values restores the former results"
 
 
 def replace_closed_streams() -> None:

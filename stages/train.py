@@ -22,6 +22,9 @@ from cifar.training.fit import HISTORY, Arrays, fit, network_options, small_size
 
 DATA = Path("data/processed")
 PARTS = [DATA / part / f"{name}.npy" for part in ("train", "val") for name in ("images", "labels")]
+# Bytes of disk for each parameter: two checkpoints (one replaces the other) of at most five copies
+# (weights, two of Adam, averaged, best), the model, and its copy in DVC's cache.
+DISK = 4 * (2 * 5 + 2)
 RESULTS = [Path("metrics/test.json"), Path("plots/classes.csv"), Path("plots/predictions.csv")]
 
 
@@ -37,6 +40,8 @@ def main() -> Callable[[], None] | None:
         optimizer=p.optimizer,
         small_size=size,
     )
+    weights = p.ensemble * sum(layer.parameters for layer in layers)
+    files.check_space(stage.root(), needed=DISK * weights)
     started = distributed.start(
         "stages.train",
         device=p.device,

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import resource
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,3 +235,13 @@ def test_a_record_is_checked_when_it_is_read(text, problem, tmp_path):
     message = str(caught.value)
     assert message.startswith(f"not a readable point record, {problem}")
     assert str(tmp_path / "p.json") in message and "\n" not in message
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path):
+    """One line says how much is needed, how much is free and where; what is free is enough."""
+    free = shutil.disk_usage(tmp_path).free
+    files.check_space(tmp_path, needed=free // 2)
+    needed = 2 * free
+    message = f"^too little disk, about {needed / 1e6:,.0f} MB needed and .* MB free .{tmp_path}.: "
+    with pytest.raises(UserError, match=message):
+        files.check_space(tmp_path, needed)

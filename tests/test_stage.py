@@ -271,6 +271,25 @@ def test_git_sees_what_dvc_edits(running):
     assert [Path(name).stat().st_mtime > 0 for name in names] == [True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("recorded", "root", "named"),
+    [("work", ".", True), ("other", ".", False), ("", ".", False), ("work", "/", False)],
+)
+def test_a_failed_stage_says_how_to_restore_what_dvc_removed(
+    running, capsys, monkeypatch, recorded, root, named
+):
+    """Where dvc.lock has earlier results of the stage that failed, and in the workspace alone."""
+    monkeypatch.setenv("DVC_ROOT", root)
+    if recorded:
+        Path("dvc.lock").write_text(f"stages: {{{recorded}: {{cmd: run}}}}\n")
+    assert end(failing(UserError("bad (here): correct it"))) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: bad (here): correct it")
+    assert line.endswith("; `dvc repro` with the former values restores the former results\n") == (
+        named
+    )
+
+
 def test_the_times_of_stages_are_bounded(running):
     """Of each stage the latest notes stay; another stage's are not counted."""
     folder = running / "runs/times"

@@ -29,7 +29,9 @@ OPTIONS = {
     "clip_norm": 1.0, "keep": "last", "monitor": "accuracy", "patience": 0, "ema": 0.0,
     "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2, "small_epochs": 0,
     "small_scale": 0.75, "device": "cpu", "threads": 1, "processes": 1, "stream": False,
-    "precision": "fp32", "compile": "none",
+    "precision": "fp32", "compile": "none", "class_weights": "none", "rotate": 0.0, "zoom": 0.0,
+    "flip_vertical": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "mixup": 0.0,
+    "cutmix": 0.0,
 }  # fmt: skip
 # Two networks, averaged weights, a rate that follows the validation, early stopping, small images.
 PAIR = {
@@ -262,6 +264,19 @@ def test_a_diverging_training_is_one_line(tmp_path):
         r"error: the loss is not finite in epoch 1 \(params\.yaml, train\.lr\): .*\n", errors
     )
     assert not any((folder / name).exists() for name in (*OUTPUTS, "models", "plots", "metrics"))
+
+
+@pytest.mark.fault
+def test_too_little_disk_is_noticed_before_the_first_epoch(tmp_path):
+    """A training whose checkpoints and model would not fit ends with one line before it starts."""
+    folder = scratch(tmp_path / "run")
+    full = "import collections, shutil\n"
+    full += "shutil.disk_usage = lambda _: collections.namedtuple('Usage', 'free')(1000)\n"
+    (tmp_path / "sitecustomize.py").write_text(full)
+    code, printed, errors = finish(start(folder, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"))
+    assert (code, printed) == (1, "")
+    assert re.fullmatch(r"error: too little disk, about \d+ MB needed and 0 MB free .*\n", errors)
+    assert not any((folder / name).exists() for name in OUTPUTS)
 
 
 @pytest.mark.fault
