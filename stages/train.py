@@ -40,8 +40,8 @@ def main() -> Callable[[], None] | None:
         optimizer=p.optimizer,
         small_size=size,
     )
-    weights = p.ensemble * sum(layer.parameters for layer in layers)
-    files.check_space(stage.root(), needed=DISK * weights)
+    parameters = p.ensemble * sum(layer.parameters for layer in layers)
+    files.check_space(stage.root(), needed=DISK * parameters)
     started = distributed.start(
         "stages.train",
         device=p.device,
@@ -53,11 +53,11 @@ def main() -> Callable[[], None] | None:
         return None
     world, device, threads = started
 
-    parameters = {"seed": seed, "train": p.model_dump(exclude={"processes", "threads", "stream"})}
+    values = {"seed": seed, "train": p.model_dump(exclude={"processes", "threads", "stream"})}
     data = [*PARTS, DATA / "dataset.json"]
     network_file = networks.path_of(network=p.model)
     made_by = provenance.record(
-        parameters, data, network_file, device, threads * world.size, world.size
+        values, data, network_file, device, threads * world.size, world.size
     )
     code = provenance.code()
     checkpoints = Checkpoints(stage.root() / ".checkpoints", made_by, code)
