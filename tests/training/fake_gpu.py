@@ -40,6 +40,16 @@ class Numbers:
         return [1.0, 1.0]
 
 
+class Counts:
+    """Stands for the images of each class, which are numbers on the CPU before they move."""
+
+    def tolist(self):
+        return [COUNT // 10] * 10
+
+    def to(self, device):
+        return torch.full((10,), COUNT // 10).to(device)
+
+
 def move(net):
     """The network with its parameters and buffers on the device, in channels-last memory."""
     for module in net.modules():
@@ -71,18 +81,17 @@ def run(case):
     options = fit.network_options(p)
     shape = Shape(10, 3, SIZE, (0.5,) * 3, (0.2,) * 3)
     net = networks.build(p.model, shape, options, seed=0)
-    counts = torch.full((10,), COUNT // 10)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        train(p, move(net), shape, counts)
+        train(p, move(net), shape)
 
 
-def train(p, net, shape, counts):
+def train(p, net, shape):
     images = torch.zeros(COUNT, SIZE, SIZE, 3, dtype=torch.uint8)
     labels = torch.zeros(COUNT, dtype=torch.long).to(DEVICE)
     normalize = tensors.normalizer(shape.mean, shape.std, DEVICE)
     placed = images if p.stream else images.to(DEVICE)
     augmented = fit.augment_images(p, placed, labels, normalize, shape)
-    fitting = fit.make_trainer(p, net, counts, World())
+    fitting = fit.make_trainer(p, net, Counts(), World())
     fitting.all_reduce = Numbers
     for epoch in range(1, p.epochs + 1):
         order = torch.zeros(COUNT, dtype=torch.long).to(DEVICE)

@@ -18,7 +18,13 @@ CASES = {
     "dense_head, adamw": PLAIN | {"model": "dense_head", "optimizer": "adamw", "momentum": 0.0},
     "convpool, plateau": PLAIN | {"model": "convpool", "schedule": "plateau"},
     "sgd_cnn": PLAIN | {"model": "sgd_cnn", "keep": "best"},
-    "photographs": {"rotate": 10.0, "contrast": 0.2, "mixup": 0.2, "class_weights": "balanced"},
+    "photographs": {
+        "small_epochs": 1,
+        "rotate": 10.0,
+        "contrast": 0.2,
+        "mixup": 0.2,
+        "class_weights": "balanced",
+    },
     "cutmix": PLAIN | {"model": "vgg", "cutmix": 1.0},
     "streamed": {"small_epochs": 1, "stream": True},
 }
