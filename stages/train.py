@@ -18,7 +18,7 @@ from cifar.model import FORMAT, Model
 from cifar.params.train import Train
 from cifar.training import distributed, provenance
 from cifar.training.checkpoint import Checkpoints
-from cifar.training.fit import HISTORY, Arrays, fit, network_options, small_size
+from cifar.training.fit import HISTORY, Arrays, Fitted, fit, inspect, network_options
 
 DATA = Path("data/processed")
 PARTS = [DATA / part / f"{name}.npy" for part in ("train", "val") for name in ("images", "labels")]
@@ -32,14 +32,7 @@ def main() -> Callable[[], None] | None:
     p, seed = params.load(Train)
     dataset = files.read_record(DATA / "dataset.json", Dataset)
     options = network_options(p)
-    size = small_size(p, dataset.image_size) if p.small_epochs else None
-    layers = networks.inspect(
-        network=p.model,
-        shape=dataset.shape,
-        options=options,
-        optimizer=p.optimizer,
-        small_size=size,
-    )
+    layers = inspect(p, dataset.shape, options)
     parameters = p.ensemble * sum(layer.parameters for layer in layers)
     files.check_space(stage.root(), needed=DISK * parameters)
     started = distributed.start(
@@ -55,13 +48,11 @@ def main() -> Callable[[], None] | None:
 
     values = {"seed": seed, "train": p.model_dump(exclude={"processes", "threads", "stream"})}
     data = [*PARTS, DATA / "dataset.json"]
-    network_file = networks.path_of(network=p.model)
-    made_by = provenance.record(
-        values, data, network_file, device, threads * world.size, world.size
-    )
+    file = networks.path_of(network=p.model)
+    origin = provenance.record(values, data, file, device, threads * world.size, world.size)
     code = provenance.code()
-    checkpoints = Checkpoints(stage.root() / ".checkpoints", made_by, code)
-    print(f"{p.model} on {made_by.device}, {stage.plural(threads, 'CPU thread')}")
+    checkpoints = Checkpoints(stage.root() / ".checkpoints", origin, code)
+    print(f"{p.model} on {origin.device}, {stage.plural(threads, 'CPU thread')}")
     arrays = Arrays(*map(files.read_array, PARTS))
     with nullcontext() if world.rank else checkpoints.exclusive():
         fitted = fit(p, seed, dataset.shape, options, arrays, world, device, checkpoints)
@@ -74,19 +65,22 @@ def main() -> Callable[[], None] | None:
             options=options,
             layers=layers,
             ensemble=p.ensemble,
-            epochs=tuple(member.kept.epoch for member in fitted.members),
+            epochs=fitted.epochs,
             temperature=fitted.temperature,
-            provenance=made_by,
+            provenance=origin,
         )
-        nets = [member.net for member in fitted.members]
-        weights = networks.dump(nets, model)
-        checksum = files.short_sha256(weights)
-        discard_results_of_another(checksum)
-        files.write_bytes("models/model.safetensors", weights)
-        files.write_json("models/model.json", {"model": asdict(model), "code": code})
-        files.write_csv("plots/history.csv", HISTORY, fitted.history())
-        files.write_json("metrics/train.json", fitted.metrics() | {"model": checksum})
+        write(fitted, model, code)
     return checkpoints.delete
+
+
+def write(fitted: Fitted, model: Model, code: dict[str, str]) -> None:
+    weights = networks.dump([member.net for member in fitted.members], model)
+    checksum = files.short_sha256(weights)
+    discard_results_of_another(checksum)
+    files.write_bytes("models/model.safetensors", weights)
+    files.write_json("models/model.json", {"model": asdict(model), "code": code})
+    files.write_csv("plots/history.csv", HISTORY, fitted.history())
+    files.write_json("metrics/train.json", fitted.metrics() | {"model": checksum})
 
 
 def discard_results_of_another(checksum: str) -> None:

@@ -16,10 +16,9 @@ import pytest
 import torch
 from conftest import TINY
 
-from cifar import UserError, networks, params, yaml12
+from cifar import UserError, params, yaml12
 from cifar.dataset import Shape
 from cifar.experiments.table import flatten
-from cifar.model import NetworkOptions
 from cifar.params.train import Train
 from cifar.training import fit
 from cifar.training.distributed import World
@@ -57,12 +56,6 @@ def section(values):
     return Train(**params.read(ROOT / "params.yaml")["train"] | own)
 
 
-def options_of(p):
-    return NetworkOptions(
-        p.depth, p.width, p.dropout, p.dropout_step, p.batch_norm, p.backbone, p.freeze
-    )
-
-
 @pytest.mark.parametrize("name", resolve.known())
 def test_every_recipe_fits(name, folder):
     """A recipe says what it is on one line, and its network can be built and trained as it says."""
@@ -70,8 +63,7 @@ def test_every_recipe_fits(name, folder):
     values = resolve.check(recipe, [])
     assert 10 < len(recipe.about) < 58
     p = section(values)
-    small = fit.small_size(p, values["preprocess.image_size"]) if p.small_epochs else None
-    assert networks.inspect(p.model, shape_of(values), options_of(p), p.optimizer, small)
+    assert fit.inspect(p, shape_of(values), fit.network_options(p))
 
 
 @pytest.mark.parametrize("name", resolve.known())
@@ -537,7 +529,7 @@ def test_a_published_recipe_trains(name, folder):
     labels = np.arange(count) % shape.num_classes
     arrays = fit.Arrays(images, labels, images[:10], labels[:10])
     splits = fit.load_splits(p, arrays, shape, torch.device("cpu"))
-    net = fit.build(p, shape, options_of(p), 0, splits.sample, torch.device("cpu"))
+    net = fit.build(p, shape, fit.network_options(p), 0, splits.sample, torch.device("cpu"))
     before = [value.clone() for value in net.parameters()]
 
     def ignore(*_):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cifar import hardware, inference, networks, stage, tensors
 from cifar.dataset import Shape
-from cifar.model import NetworkOptions
+from cifar.model import Layer, NetworkOptions
 from cifar.params.train import Train
 from cifar.training import optim, seeds, trainer
 from cifar.training.augment import Augmentation, AugmentedImages
@@ -69,6 +69,11 @@ class Fitted:
     members: list[Member]
     temperature: float
     top5: float | None  # accuracy, from eleven classes on
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """For each network the epoch whose weights were kept, from 1."""
+        return tuple(member.kept.epoch for member in self.members)
 
     def metrics(self) -> dict[str, Any]:
         """The numbers of the kept epochs."""
@@ -133,6 +138,21 @@ def network_options(p: Train) -> NetworkOptions:
         batch_norm=p.batch_norm,
         backbone=p.backbone,
         freeze=p.freeze,
+    )
+
+
+def inspect(p: Train, shape: Shape, options: NetworkOptions) -> tuple[Layer, ...]:
+    """The layers of the network, once all that can be tried before training was tried.
+
+    Raises:
+        UserError: the training would not work.
+    """
+    return networks.inspect(
+        network=p.model,
+        shape=shape,
+        options=options,
+        optimizer=p.optimizer,
+        small_size=small_size(p, shape.image_size) if p.small_epochs else None,
     )
 
 

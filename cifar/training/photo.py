@@ -144,5 +144,5 @@ def grey(x: Tensor) -> Tensor:
     """(B, C, H, W) to (B, 1, H, W)."""
     if x.shape[1] == 1:
         return x
-    weights = torch.tensor(LUMA, device=x.device).reshape(1, 3, 1, 1)
-    return (x * weights).sum(1, keepdim=True)
+    red, green, blue = x.split(1, dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
