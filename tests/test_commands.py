@@ -120,20 +120,12 @@ def test_metrics_and_parameters_are_compared_with_the_last_commit(dropout_run):
 
 
 def test_plots_show_what_there_is_to_see(dropout_run):
-    """`dvc plots show` draws loss and accuracy of both parts, learning rate, both confusions and every picture."""
+    """`dvc plots show` draws loss and accuracy of both parts, the learning rate and every picture."""
     shown = charts(dropout_run.project, "show")
     for title in ("Loss", "Accuracy"):
         series = {row["field"] for row in rows(shown[title])}
         assert series == {f"train_{title.lower()}", f"val_{title.lower()}"}
     assert all(float(row["lr"]) > 0 for row in rows(shown["Learning rate"]))
-    confusions = {
-        title: entries for title, entries in shown.items() if title.startswith("Confusion")
-    }
-    images = len(rows(confusions["Confusion, test images"]))
-    assert [len(rows(entries)) for entries in confusions.values()] == [
-        images,
-        images,
-    ] and images == 200
     pictures = [
         path
         for stage in PIPELINE["stages"].values()

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 
 from cifar import UserError, params, yaml12
 from cifar.dataset import Shape
@@ -411,33 +410,6 @@ def test_recipes_run_as_experiments_of_their_names(reproduced):
     text = reproduced.run("dvc", "params", "diff", "few", "sharp", "--json").stdout
     changed = json.loads(text)["params.yaml"]
     assert {key: value["new"] for key, value in changed.items()} == {"plot.dpi": 60}
-
-
-@pytest.mark.long
-def test_the_demo_in_a_fresh_clone(project):
-    """The demo warns of nothing, stays applied, and the next steps and the way back work."""
-    (project.path / "recipes/tiny.yaml").write_text(TINY)
-    project.commit()
-    before = (project.path / "params.yaml").read_bytes()
-    demo = project.run("python", "-m", "recipes", "run", "tiny", "--demo")
-    assert project.ran(demo.stdout) == ["fetch", "preprocess", "train", "evaluate", "plot"]
-    assert "WARNING" not in demo.stdout + demo.stderr
-    assert "Test accuracy" in demo.stdout
-    values = params.read(project.path / "params.yaml")
-    assert (values["fetch"]["dataset"], values["train"]["model"]) == ("digits", "vgg")
-    assert "up to date" in project.run("dvc", "status").stdout
-
-    next_run = project.run("dvc", "exp", "run", "-S", "train.dropout=0.3")
-    assert project.ran(next_run.stdout) == ["train", "evaluate", "plot"]
-    assert "No file hash info" not in next_run.stdout + next_run.stderr
-    assert "test.accuracy" in project.run("dvc", "metrics", "diff", "tiny").stdout
-    assert "index.html" in project.run("dvc", "plots", "diff", "tiny").stdout
-
-    lines = demo.stdout.splitlines()
-    command = lines[next(i for i, line in enumerate(lines) if line.startswith("Back to ")) + 1]
-    project.run("bash", "-ec", command.strip())
-    assert project.run("git", "status", "--porcelain").stdout == ""
-    assert (project.path / "params.yaml").read_bytes() == before
 
 
 @pytest.mark.long
