@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tokenize
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -137,15 +138,31 @@ def read_record(path: Path | str, kind: type[Record]) -> Record:
 def parse_record(content: bytes | str, kind: type[Record], path: Path | str) -> Record:
     """As `read_record`, from the content of `path`."""
     try:
-        return TypeAdapter(kind).validate_json(content, strict=True)
+        record = TypeAdapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
         text = f"{key}: {problem['msg']}" if key else problem["msg"]
-        raise UserError(
-            f"not a readable {kind.__name__.lower()} record, {text} ({path}): "
-            "`dvc repro --force` makes it again"
-        ) from None
+        raise unreadable(kind, text, path) from None
+    if has_control_characters(json.loads(content)):  # they may reach a terminal or a page
+        raise unreadable(kind, "control characters in it", path)
+    return record
+
+
+def unreadable(kind: type, problem: str, path: Path | str) -> UserError:
+    return UserError(
+        f"not a readable {kind.__name__.lower()} record, {problem} ({path}): "
+        "`dvc repro --force` makes it again"
+    )
+
+
+def has_control_characters(value: Any) -> bool:
+    """Whether a text in this JSON, a key or a value, would move a terminal's cursor."""
+    if isinstance(value, dict):
+        return any(map(has_control_characters, [*value, *value.values()]))
+    if isinstance(value, list):
+        return any(map(has_control_characters, value))
+    return isinstance(value, str) and any(unicodedata.category(c) == "Cc" for c in value)
 
 
 def read_array(path: Path | str) -> np.ndarray:

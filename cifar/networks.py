@@ -1,11 +1,12 @@
 """A network by the name of its file in cifar/models: built, checked, written and read."""
 
+import contextlib
 import hashlib
 import importlib
 import json
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -43,13 +44,23 @@ def load_file(network: str) -> ModuleType:
             f"{network} is no name of a Python module ({path_of(network)}): "
             "rename the file, with letters, digits and underscores"
         )
-    try:
+    with one_line(network, "fix this file"):
         return importlib.import_module(f"cifar.models.{network}")
-    except Exception as error:  # noqa: BLE001  somebody's own file may raise anything
-        raise UserError(f"{describe(error, network)} ({path_of(network)}): fix this file") from None
 
 
-def describe(error: Exception, network: str) -> str:
+@contextlib.contextmanager
+def one_line(network: str, advice: str, when: str = "") -> Iterator[None]:
+    """Turn an error of the network's file, which may raise anything, into a UserError."""
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        problem = f"{when}{describe(error, network)}"
+        raise UserError(f"{problem} ({path_of(network)}): {advice}") from None
+
+
+def describe(error: BaseException, network: str) -> str:
     """The error in one line, with the last line of the network's file that it passed."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename.endswith(path_of(network))]
@@ -61,10 +72,15 @@ def check_options(network: str, options: NetworkOptions) -> None:
     """Reject options that would have no effect.
 
     Raises:
-        UserError: an option is set that the network does not use.
+        UserError: an option is set that the network does not use, or USES names no options.
     """
     uses = getattr(load_file(network), "USES", ())
     off = asdict(NetworkOptions())
+    if not isinstance(uses, tuple) or not set(uses) <= off.keys():
+        raise UserError(
+            f"USES = {uses!r} ({path_of(network)}): it is a tuple of options, such as "
+            f'("width",); there are {", ".join(off)}'
+        )
     for name, value in asdict(options).items():
         if name not in uses and value != off[name]:
             raise UserError(
@@ -107,7 +123,8 @@ def inspect(
     check_training(network, net, shape)
     if small_size is not None:
         check_small(net, shape, small_size)
-    return summarize(net, shape)
+    with one_line(network, contract_for(shape)):
+        return summarize(net, shape)
 
 
 def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.Module:
@@ -119,16 +136,10 @@ def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.
         UserError: the network's file breaks its contract, or refuses the shape or the options.
     """
     file = load_file(network)
-    contract = CONTRACT.format(shape.channels, shape.image_size, shape.num_classes)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = file.build(shape, options)
-    except (UserError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001
-        problem = describe(error, network)
-        raise UserError(f"{problem} ({path_of(network)}): {contract}") from None
+    contract = contract_for(shape)
+    with one_line(network, contract), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = file.build(shape, options)
     if not isinstance(net, nn.Module):
         problem = f"build returned {type(net).__name__}"
         raise UserError(f"{problem} ({path_of(network)}): {contract}")
@@ -138,24 +149,31 @@ def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.
     return net
 
 
+def contract_for(shape: Shape) -> str:
+    """What the network's file must do, for this shape."""
+    return CONTRACT.format(shape.channels, shape.image_size, shape.num_classes)
+
+
 def check(network: str, net: nn.Module, shape: Shape) -> None:
-    """Run the network once on images of the real shape, before hours of training.
+    """Run the network on two images of the real shape, then on one, before hours of training.
 
     Raises:
         UserError: it fails, or returns something else than one logit per image and class.
     """
-    contract = CONTRACT.format(shape.channels, shape.image_size, shape.num_classes)
-    try:
-        logits = run_once(net, shape, count=2)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001
-        problem = describe(error, network)
-        raise UserError(f"{problem} ({path_of(network)}): {contract}") from None
-    if not isinstance(logits, Tensor) or logits.shape != (2, shape.num_classes):
-        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        problem = f"for two images it returns {found} instead of [2, {shape.num_classes}]"
-        raise UserError(f"{problem} ({path_of(network)}): {contract}")
+    for count in (2, 1):
+        with one_line(network, contract_for(shape)):
+            logits = run_once(net, shape, count)
+        check_logits(network, logits, shape, count)
+
+
+def check_logits(network: str, logits: Any, shape: Shape, count: int, when: str = "") -> None:
+    """Raise UserError if this is not one logit per image and class."""
+    expected = [count, shape.num_classes]
+    found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != expected:
+        images = "one image" if count == 1 else "two images"
+        problem = f"{when}for {images} it returns {found} instead of {expected}"
+        raise UserError(f"{problem} ({path_of(network)}): {contract_for(shape)}")
 
 
 def check_training(network: str, net: nn.Module, shape: Shape) -> None:
@@ -164,19 +182,14 @@ def check_training(network: str, net: nn.Module, shape: Shape) -> None:
     Its weights keep their values, its running statistics do not.
 
     Raises:
-        UserError: there is no loss, or it has no gradient.
+        UserError: its logits are wrong, there is no loss, or it has no gradient.
     """
     images = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            logits = net.train()(images)
-            F.cross_entropy(logits, torch.zeros(2, dtype=torch.int64)).backward()
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001
-        contract = CONTRACT.format(shape.channels, shape.image_size, shape.num_classes)
-        problem = f"in training, {describe(error, network)}"
-        raise UserError(f"{problem} ({path_of(network)}): {contract}") from None
+    when = "in training, "
+    with one_line(network, contract_for(shape), when), torch.random.fork_rng(devices=[]):
+        logits = net.train()(images)
+        check_logits(network, logits, shape, len(images), when)
+        F.cross_entropy(logits, torch.zeros(2, dtype=torch.int64)).backward()
 
 
 def check_small(net: nn.Module, shape: Shape, size: int) -> None:
@@ -212,10 +225,14 @@ def prepare(network: str, net: nn.Module, images: Tensor) -> None:
 
     Args:
         images: (N, C, H, W) training images as the network gets them, without augmentation.
+
+    Raises:
+        UserError: it fails.
     """
     file = load_file(network)
     if hasattr(file, "prepare"):
-        file.prepare(net, images)
+        with one_line(network, "fix prepare(net, images)", "prepare: "):
+            file.prepare(net, images)
 
 
 def summarize(net: nn.Module, shape: Shape) -> tuple[Layer, ...]:
@@ -259,7 +276,10 @@ def dump(nets: list[nn.Module], model: Model) -> bytes:
     record is JSON with a checksum of everything. It is the file's one metadata key, because
     several keys would come in any order.
     """
-    state = {key: value.cpu().contiguous() for key, value in join(nets).state_dict().items()}
+    # Copies, because safetensors refuses tensors that two layers share.
+    state = {
+        key: value.cpu().contiguous().clone() for key, value in join(nets).state_dict().items()
+    }
     record = {"model": asdict(model), "sha256": checksum(state, asdict(model))}
     text = json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
     return safetensors.torch.save(state, {"model": text})
@@ -289,24 +309,36 @@ def load(path: Path) -> tuple[list[nn.Module], Model]:
         UserError: as in `read`; or the weights are not finite, or of another network.
     """
     model, state = read(path)
-    if not all(value.isfinite().all() for value in state.values()):
-        raise UserError(
-            f"weights that are not finite ({path}): train again at a lower learning rate"
-        )
     if not (ROOT / path_of(model.network)).exists():
         raise UserError(f"no network {model.network} here ({path}): add {path_of(model.network)}")
     shape = model.dataset.shape
     nets = [build(model.network, shape, model.options, seed=0) for _ in range(model.ensemble)]
+    load_weights(join(nets), state, path)
+    check(model.network, nets[0], shape)
+    warn_of_changes(path, model)
+    return [net.eval() for net in nets], model
+
+
+def load_weights(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Give the network its weights.
+
+    Raises:
+        UserError: they are not finite, or of another network.
+    """
+    types = {name: value.dtype for name, value in net.state_dict().items()}
     try:
-        join(nets).load_state_dict(state)
+        if odd := [name for name in types.keys() & state if state[name].dtype != types[name]]:
+            raise RuntimeError(f"{min(odd)} is {state[min(odd)].dtype}")
+        net.load_state_dict(state)
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:160]
         raise UserError(
             f"weights of another network, {problem} ({path}): run `dvc repro`"
         ) from None
-    check(model.network, nets[0], shape)
-    warn_of_changes(path, model)
-    return [net.eval() for net in nets], model
+    if not all(value.isfinite().all() for value in state.values()):
+        raise UserError(
+            f"weights that are not finite ({path}): train again at a lower learning rate"
+        )
 
 
 def warn_of_changes(path: Path, model: Model) -> None:

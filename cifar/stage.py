@@ -232,7 +232,8 @@ def time_file(name: str) -> Path:
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    line = " ".join(message.splitlines())
+    # What a stranger's file says must not steer the terminal.
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", " ".join(message.splitlines()))
     sys.stderr.write(f"error: {line}\n")  # at once: several processes may say the same
     sys.stderr.flush()
     sys.exit(code)

@@ -67,6 +67,12 @@ def test_the_record_comes_back_without_the_weights(tmp_path):
         (["provenance"], {}),
         (["provenance", "threads"], "many"),
         (["more"], 1),
+        (["dataset", "name"], "pets\x1b[2J"),
+        (["options", "backbone"], "\x9b31m"),
+        (["layers", 0, "kind"], "Conv\n2d"),
+        (["provenance", "network_file"], "\x1b]0;x\x07"),
+        (["provenance", "versions"], {"\x1b[31m": "1"}),
+        (["provenance", "parameters"], {"train": [{"a": "\x07"}]}),
     ],
 )
 def test_a_wrong_record_with_a_right_checksum_is_one_line(tmp_path, keys, value):

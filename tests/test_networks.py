@@ -8,6 +8,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from sample import DATASET, OPTIONS, make, record, write
 from torch import nn
@@ -175,8 +176,23 @@ BROKEN = {
             "            return (y, y) if self.training else y\n"
             f"    return Net({FLAT})"
         ),
-        "in training, ",
+        "in training, for two images it returns tuple instead of [2, 5]",
     ),
+    "more outputs in training": (
+        build(
+            "class Net(nn.Sequential):\n"
+            "        def forward(self, x):\n"
+            "            y = super().forward(x)\n"
+            "            return y.repeat(1, 2) if self.training else y\n"
+            f"    return Net({FLAT})"
+        ),
+        "in training, for two images it returns [2, 10] instead of [2, 5]",
+    ),
+    "a batch of two only": (
+        build(f"return nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (2, 192)), {FLAT})"),
+        "RuntimeError: unflatten: Provided sizes",
+    ),
+    "an exit": (build("raise SystemExit"), "SystemExit in line 4"),
     "no gradient": (
         build(f"return nn.Sequential({FLAT}).requires_grad_(False)"),
         "in training, RuntimeError",
@@ -201,6 +217,43 @@ def test_a_network_that_breaks_its_contract_is_one_line(case, add):
             "build(shape, options) returns a module from (N, 3, 8, 8) floats to (N, 5) logits"
         )
         assert message.endswith(contract) or "state it in the layer" in message
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("uses", ["'depth'", "None", "('dephts',)"])
+def test_uses_that_names_no_options_is_one_line(uses, add):
+    """USES is a tuple of options, and the message lists those that there are."""
+    add(f"USES = {uses}\n" + build(f"return nn.Sequential({FLAT})"))
+    with pytest.raises(UserError, match=r"^USES = .*mine\.py\): it is a tuple .* depth, width"):
+        networks.inspect("mine", COLOUR, OFF, optimizer="sgd", small_size=None)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("code", ["prepare = 3\n", "def prepare(net, images):\n    1 / 0\n"])
+def test_a_prepare_that_fails_is_one_line(code, add):
+    """What a network does with the first images fails in one line with its file."""
+    add(code)
+    with pytest.raises(UserError, match=r"^prepare: [^\n]*mine\.py\): fix prepare"):
+        networks.prepare("mine", nn.Flatten(), torch.zeros(2, 3, 8, 8))
+
+
+@pytest.mark.fault
+def test_layers_that_share_a_tensor_come_back(add, tmp_path):
+    """Tied weights are saved and loaded like others."""
+    add(
+        build(
+            "net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 3))\n"
+            "    net[2].weight = net[1].weight\n"
+            "    return net"
+        )
+    )
+    net = networks.build("mine", DATASET.shape, OFF, seed=1)
+    content = networks.dump([net], record(network="mine", options=OFF))
+    (tmp_path / "w").write_bytes(content)
+    _, state = networks.read(tmp_path / "w")
+    again = networks.build("mine", DATASET.shape, OFF, seed=2)
+    again.load_state_dict(state)
+    assert torch.equal(again[2].weight, net[1].weight) and again[2].weight is again[1].weight
 
 
 @pytest.mark.hostile
@@ -371,6 +424,20 @@ def test_a_network_that_is_not_here_is_named(tmp_path):
     """A model of a network without a file here names the file to add."""
     write(tmp_path / "w", make(0), network="of_tomorrow")
     refused(tmp_path / "w", "no network of_tomorrow here")
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "kind", [torch.float16, torch.int8, torch.complex64, torch.float8_e4m3fn, torch.bool]
+)
+def test_weights_of_another_type_are_refused(tmp_path, kind):
+    """Whole numbers or eight-bit floats in place of the network's own are one line."""
+    state = {name: value.to(kind) for name, value in make(0)[0].state_dict().items()}
+    values = asdict(record())
+    text = json.dumps({"model": values, "sha256": networks.checksum(state, values)})
+    (tmp_path / "w").write_bytes(safetensors.torch.save(state, {"model": text}))
+    with pytest.raises(UserError, match=r"^weights of another network, [^\n]* is torch\."):
+        networks.load(tmp_path / "w")
 
 
 @pytest.mark.hostile
