@@ -154,7 +154,7 @@ def test_the_same_result(quick):
     done = quick.run("python", "-m", "tools.verify", PYTHONPATH=str(ROOT), DVC_ROOT="/")
     assert "L1 held: every output is byte-identical." in done.stdout
     assert done.stdout.count("identical\n") == 4
-    assert "data/fetched                  from DVC, not made" in done.stdout
+    assert "data/fetched              from DVC, not made" in done.stdout
     assert not [path for path in (quick.path / "runs/verify").iterdir() if path.is_dir()]
 
 
@@ -216,7 +216,7 @@ def test_raw_data_that_are_lost(quick, verify):
         verify()
     code, out, _ = verify("--from-scratch")
     assert code == 0
-    assert "fetch       data/fetched                  identical" in out
+    assert "fetch       data/fetched              identical" in out
 
 
 @pytest.mark.long
