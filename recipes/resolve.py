@@ -14,7 +14,7 @@ HEAD = ("about", "published", "extends")
 # as they are in params.yaml unless a recipe names them.
 YOURS = {
     *("preprocess.test_fraction", "preprocess.split_seed"),
-    *("preprocess.on_bad_image", "preprocess.on_duplicate"),
+    *("preprocess.on_bad_image", "preprocess.on_animated", "preprocess.on_duplicate"),
     *("train.device", "train.threads", "train.processes"),
     *("train.stream", "train.precision", "train.compile"),
 }

@@ -151,7 +151,9 @@ def draw_all(count: int) -> tuple[Combination, ...]:
     while len(drawn) < count:
         candidates = [draw(chance) for _ in range(CANDIDATES)]
         candidates.sort(key=lambda candidate: len(pairs(candidate) - covered), reverse=True)
-        best = next(candidate for candidate in candidates if trainable(candidate))
+        best = next((candidate for candidate in candidates if trainable(candidate)), None)
+        if best is None:
+            continue
         covered |= pairs(best)
         drawn.append(best)
     return tuple(drawn)
