@@ -51,11 +51,13 @@ def check_space(folder: Path, needed: int) -> None:
     Raises:
         UserError: fewer than `needed` bytes are free where `folder` is.
     """
-    free = shutil.disk_usage(folder).free
+    folder = folder.resolve()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(
             f"too little disk, about {needed / 1e6:,.0f} MB needed and {free / 1e6:,.0f} MB free "
-            f"({folder.resolve()}): free some, see docs/troubleshooting.md"
+            f"({folder}): free some, see docs/troubleshooting.md"
         )
 
 
