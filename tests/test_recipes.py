@@ -513,6 +513,7 @@ def test_a_published_recipe_trains(name, folder):
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
+@pytest.mark.long
 def test_dense_head_100_runs_on_an_archive_in_the_official_layout(project):
     """From an archive of CIFAR-100's binary layout to top-5 accuracies of both held-out parts."""
     rng, folder = np.random.default_rng(0), project.path.parent

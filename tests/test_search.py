@@ -254,6 +254,7 @@ def trainings(project):
     ]
 
 
+@pytest.mark.long
 def test_a_hopeless_trial_is_stopped(reproduced, monkeypatch, tmp_path):
     """Training ends after an epoch, no experiment is kept, none is left running."""
     use(reproduced, monkeypatch)
@@ -267,6 +268,7 @@ def test_a_hopeless_trial_is_stopped(reproduced, monkeypatch, tmp_path):
     assert not trainings(reproduced)
 
 
+@pytest.mark.long
 def test_a_search_is_resumed(reproduced):
     """A second call adds the missing trials; none is evaluated, and the workspace stays as it is.
 

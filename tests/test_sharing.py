@@ -56,6 +56,7 @@ def test_another_s_experiment(reproduced, hub):
     assert "dpi: 60" in (other.path / "params.yaml").read_text()
 
 
+@pytest.mark.long
 def test_a_server_that_speaks_s3(reproduced, hub):
     """`dvc push --run-cache` to a bucket and `dvc pull` from it: a clone is complete, by endpoint, keys and prefix."""
     pytest.importorskip("dvc_s3", reason="dependency group s3 is not installed")
@@ -91,6 +92,7 @@ def test_a_server_that_speaks_s3(reproduced, hub):
         server.stop()
 
 
+@pytest.mark.long
 def test_the_report_of_a_pull_request(reproduced):
     """.ci/report compares with the commit that both come from, leaves branch, workspace and refs alone, and can be
     run again; where the demo of the base fails, it says so and is no error; and without a demo here it is one."""
