@@ -57,7 +57,7 @@ def read_runs() -> list[Result]:
 
 
 def fill(text: str, runs: list[Result], published: dict[str, Any]) -> str:
-    """The page with everything between its markers made anew."""
+    """The page with everything between its markers regenerated."""
     rows, letters = group(runs, published), name_machines(runs)
     tables: dict[str, Callable[[str], str]] = {
         "table": lambda names: compare(select(rows, names), letters),

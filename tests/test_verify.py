@@ -246,7 +246,7 @@ def test_damaged_raw_data(quick, verify):
 
 
 def test_resumes(verify):
-    """Interrupted, the same command goes on with the first stage that is not done."""
+    """If interrupted, the same command resumes with the first stage that is not done."""
     with pytest.raises(UserError, match=r"stage evaluate failed.*the same command resumes"):
         verify(STOP="evaluate")
     code, out, err = verify(NOISE="train")
