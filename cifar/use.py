@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from cifar import UserError, hardware, inference, networks, tensors
+from cifar import UserError, hardware, inference, model_file, tensors
 from cifar.data import pictures
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -55,7 +55,7 @@ class Classifier:
         """
         self.device = hardware.pick(device, "--device")
         self.path = Path(path)
-        self.nets, self.model = networks.load(self.path)
+        self.nets, self.model = model_file.load(self.path)
         for net in self.nets:
             net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dataset = self.model.dataset

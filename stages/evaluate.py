@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cifar import files, hardware, inference, networks, params, tensors
+from cifar import files, hardware, inference, model_file, params, tensors
 from cifar.evaluation import calibration, card, metrics, tables
 from cifar.evaluation.predictions import Predictions
 from cifar.params.evaluate import Evaluate
@@ -25,7 +25,7 @@ MISTAKES = 6  # for so many of them the pixels that mattered are found
 def main() -> None:
     p, _ = params.load(Evaluate)
     device = hardware.pick(device=p.device, key="evaluate.device")
-    nets, model = networks.load(WEIGHTS)
+    nets, model = model_file.load(WEIGHTS)
     for net in nets:
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = tensors.from_disk(files.read_array(TEST / "images.npy"))  # read batch by batch

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from cifar import files, networks, params
+from cifar import files, model_file, networks, params
 from cifar.dataset import Dataset
 from cifar.model import FORMAT, Model
 from cifar.params.train import Train
@@ -74,7 +74,7 @@ def main() -> Callable[[], None] | None:
 
 
 def write(fitted: Fitted, model: Model, code: dict[str, str]) -> None:
-    weights = networks.dump([member.net for member in fitted.members], model)
+    weights = model_file.dump([member.net for member in fitted.members], model)
     checksum = files.short_sha256(weights)
     discard_results_of_another(checksum)
     files.write_bytes("models/model.safetensors", weights)

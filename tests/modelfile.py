@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import safetensors.torch
 
-from cifar import networks
+from cifar import model_file, networks
 from cifar.dataset import Dataset
 from cifar.model import FORMAT, Model, NetworkOptions, Provenance
 
@@ -61,17 +61,17 @@ def build(model):
 def write(path, model):
     """A model file of random weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(networks.dump(build(model), model))
+    path.write_bytes(model_file.dump(build(model), model))
     return model
 
 
 def write_lie(path, model, change=lambda content: None, weights=lambda state: None):
     """A model file whose checksum is right and whose record or weights were changed."""
-    state = networks.join(build(model)).state_dict()
+    state = model_file.join(build(model)).state_dict()
     content = json.loads(json.dumps(asdict(model)))
     change(content)
     weights(state)
-    checksum = networks.checksum(state, content)
+    checksum = model_file.checksum(state, content)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
         safetensors.torch.save(state, {"model": json.dumps({"model": content, "sha256": checksum})})

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cifar import networks
+from cifar import model_file, networks
 from cifar.dataset import Dataset
 from cifar.model import FORMAT, Model, NetworkOptions, Provenance
 
@@ -51,4 +51,4 @@ def record(ensemble=1, **changes):
 
 def write(path, nets, **changes):
     """A model file of these networks."""
-    path.write_bytes(networks.dump(nets, record(len(nets), **changes)))
+    path.write_bytes(model_file.dump(nets, record(len(nets), **changes)))

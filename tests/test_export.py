@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar import UserError, inference, networks, tensors
+from cifar import UserError, inference, model_file, tensors
 from cifar.use import Classifier
 from tools import export
 
@@ -41,7 +41,7 @@ def test_onnxruntime_and_torch_agree(written):
         written / "out/m.onnx", providers=["CPUExecutionProvider"]
     )
     images = np.load(written / "images.npy")
-    nets, _ = networks.load(written / "model")
+    nets, _ = model_file.load(written / "model")
     dataset = MODEL.dataset
     normalize = tensors.normalizer(dataset.mean, dataset.std, torch.device("cpu"))
     members = [inference.predict(net, torch.from_numpy(images), normalize) for net in nets]

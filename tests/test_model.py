@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 from sample import DATASET, OPTIONS, make, record, write
 
-from cifar import UserError, model, networks
+from cifar import UserError, model, model_file
 
 
 def forged(path, *keys, value):
@@ -18,7 +18,7 @@ def forged(path, *keys, value):
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
-    total = networks.checksum(state, values)
+    total = model_file.checksum(state, values)
     text = json.dumps({"model": values, "sha256": total})
     path.write_bytes(safetensors.torch.save(state, {"model": text}))
 
@@ -84,7 +84,7 @@ def test_a_wrong_record_with_a_right_checksum_is_one_line(tmp_path, keys, value)
     else:
         refused(path, "not a readable model record")
     with pytest.raises(UserError, match=r"^[^\n]*$"):
-        networks.load(path)
+        model_file.load(path)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(model.Model)])

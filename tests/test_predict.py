@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar import UserError, hardware, inference, networks, tensors
+from cifar import UserError, hardware, inference, model_file, tensors
 from tools import predict as tool
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,7 @@ def test_probabilities_are_those_of_the_pipeline(channels, members, tmp_path, pr
     model = modelfile.record(channels, members=members, temperature=0.2)
     modelfile.write(tmp_path / "own.safetensors", model)
     images = make_pictures(tmp_path / "in" / "deep", channels)
-    nets, _ = networks.load(tmp_path / "own.safetensors")
+    nets, _ = model_file.load(tmp_path / "own.safetensors")
     normalize = tensors.normalizer(model.dataset.mean, model.dataset.std, torch.device("cpu"))
     pixels = torch.from_numpy(images)
     logits = inference.average([inference.predict(net, pixels, normalize) for net in nets])

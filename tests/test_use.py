@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import cifar
-from cifar import UserError, inference, networks
+from cifar import UserError, inference, model_file
 from cifar.use import Prediction
 
 ROOT = Path(__file__).parent.parent
@@ -193,5 +193,5 @@ def test_another_repository_gets_the_model(reproduced, tmp_path):
     content = (reproduced.path / "models/model.safetensors").read_bytes()
     for name in ("model.safetensors", "model-1.safetensors"):
         assert (other.path / name).read_bytes() == content
-    nets, model = networks.load(other.path / "model.safetensors")
+    nets, model = model_file.load(other.path / "model.safetensors")
     assert len(nets) == 1 and model.provenance.parameters["train"]["lr"] == 0.05

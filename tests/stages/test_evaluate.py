@@ -10,7 +10,7 @@ import pytest
 import torch
 from finished import make, set_params
 
-from cifar import UserError, files, inference, networks, tensors
+from cifar import UserError, files, inference, model_file, tensors
 from cifar.evaluation import calibration, tables
 from cifar.use import Classifier
 from stages import evaluate, plot
@@ -69,7 +69,7 @@ def test_mirrored_images_have_their_accuracy(folder):
     """tta_accuracy is that of the mean probability of each image and its mirror image."""
     set_params(folder, evaluate={"device": "cpu", "tta": "flip"})
     evaluate.main()
-    nets, model = networks.load(folder / "models/model.safetensors")
+    nets, model = model_file.load(folder / "models/model.safetensors")
     images = torch.from_numpy(np.load(folder / "data/processed/test/images.npy"))
     labels = np.load(folder / "data/processed/test/labels.npy")
     dataset = model.dataset

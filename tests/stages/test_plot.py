@@ -10,7 +10,7 @@ import torch
 from finished import make
 from PIL import Image
 
-from cifar import UserError, files, networks
+from cifar import UserError, files, model_file
 from cifar.model import Layer
 from stages import evaluate, plot
 
@@ -53,11 +53,11 @@ def test_all_pictures_are_drawn_twice_alike(folder):
 def test_filters_are_those_of_the_first_layer(folder):
     """The first convolution of the first member, or a dense layer that sees all pixels."""
     model = modelfile.record(members=2)
-    nets, _ = networks.load(folder / "models/model.safetensors")
+    nets, _ = model_file.load(folder / "models/model.safetensors")
     weight = next(p for p in nets[0].parameters() if p.ndim == 4).detach().numpy()
     assert np.array_equal(plot.first_filters(model), weight)
     dense = torch.arange(2 * 432.0).reshape(2, 432)
-    content = networks.safetensors.torch.save({"0.fc.weight": dense})
+    content = model_file.safetensors.torch.save({"0.fc.weight": dense})
     (folder / "models/model.safetensors").write_bytes(content)
     layers = (Layer("relu", "ReLU", (3,), 0), Layer("fc", "Linear", (2,), 864))
     filters = plot.first_filters(replace(model, layers=layers))

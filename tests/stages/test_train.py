@@ -16,7 +16,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from cifar import files, networks
+from cifar import files, model_file
 from cifar.dataset import Dataset
 from cifar.training.temperature import HIGHEST, LOWEST
 
@@ -186,7 +186,7 @@ def test_the_pair_exercises_what_it_is_for(undisturbed):
 def test_the_readable_copy_of_the_record_is_the_one_in_the_model(undisturbed, tmp_path):
     """models/model.json has the model file's record; that file alone gives both networks."""
     (tmp_path / "model").write_bytes(undisturbed["models/model.safetensors"])
-    nets, model = networks.load(tmp_path / "model")
+    nets, model = model_file.load(tmp_path / "model")
     readable = json.loads(undisturbed["models/model.json"])
     assert len(nets) == 2 and json.loads(json.dumps(asdict(model))) == readable["model"]
     assert model.temperature not in (LOWEST, HIGHEST, 1.0)

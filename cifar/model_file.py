@@ -1,0 +1,111 @@
+"""The model file: the weights of one or more networks, with their record."""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from cifar import UserError, files, networks
+from cifar.model import Model, parse, read_bytes
+
+
+def dump(nets: list[nn.Module], model: Model) -> bytes:
+    """All weights as a safetensors file with their record: the same content, the same bytes.
+
+    The names are those of the network, for an ensemble with the network's number before them. The
+    record is JSON with a checksum of everything. It is the file's one metadata key, because
+    several keys would come in any order.
+    """
+    # Copies, because safetensors refuses tensors that two layers share.
+    state = {
+        key: value.cpu().contiguous().clone() for key, value in join(nets).state_dict().items()
+    }
+    record = {"model": asdict(model), "sha256": checksum(state, asdict(model))}
+    text = json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return safetensors.torch.save(state, {"model": text})
+
+
+def read(path: Path) -> tuple[Model, dict[str, Tensor]]:
+    """The record and the weights that `dump` wrote.
+
+    Raises:
+        UserError: as in `cifar.model.parse`; or a bit has changed.
+    """
+    content = read_bytes(path)
+    model, expected = parse(content, path)
+    state = safetensors.torch.load(content)
+    if checksum(state, asdict(model)) != expected:
+        advice = "`dvc checkout` or `dvc repro` restores it"
+        raise UserError(f"damaged, its checksum differs ({path}): {advice}")
+    return model, state
+
+
+def load(path: Path) -> tuple[list[nn.Module], Model]:
+    """The networks in a model file, ready to predict, and their record.
+
+    Says on stderr if the network's file is not the one that the weights were trained with.
+
+    Raises:
+        UserError: as in `read`; or the weights are not finite, or of another network.
+    """
+    model, state = read(path)
+    network, shape = model.network, model.dataset.shape
+    file = networks.path_of(network)
+    if not (networks.ROOT / file).exists():
+        raise UserError(f"no network {network} here ({path}): add {file}")
+    nets = [networks.build(network, shape, model.options, seed=0) for _ in range(model.ensemble)]
+    load_weights(join(nets), state, path)
+    networks.check(network, nets[0], shape)
+    warn_of_changes(path, model)
+    return [net.eval() for net in nets], model
+
+
+def load_weights(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Give the network its weights.
+
+    Raises:
+        UserError: they are not finite, or of another network.
+    """
+    types = {name: value.dtype for name, value in net.state_dict().items()}
+    try:
+        if odd := [name for name in types.keys() & state if state[name].dtype != types[name]]:
+            raise RuntimeError(f"{min(odd)} is {state[min(odd)].dtype}")
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"weights of another network, {problem} ({path}): run `dvc repro`"
+        ) from None
+    if not all(value.isfinite().all() for value in state.values()):
+        raise UserError(
+            f"weights that are not finite ({path}): train again at a lower learning rate"
+        )
+
+
+def warn_of_changes(path: Path, model: Model) -> None:
+    """A changed comment does no harm. Other layers of the same shapes would predict otherwise."""
+    file = networks.path_of(model.network)
+    trained_with = model.provenance.network_file
+    if trained_with != files.git_name((networks.ROOT / file).read_bytes()):
+        note = f"note: {path} was trained with another {file} (Git's object {trained_with[:12]})"
+        print(note, file=sys.stderr)
+
+
+def checksum(state: dict[str, Tensor], model: Any) -> str:
+    """The sha256 of the record and of the names, types, shapes and values of all tensors."""
+    total = hashlib.sha256(json.dumps(model, sort_keys=True).encode())
+    for name, value in sorted(state.items()):
+        total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def join(nets: list[nn.Module]) -> nn.Module:
+    """One module whose state holds that of all networks."""
+    return nets[0] if len(nets) == 1 else nn.ModuleList(nets)

@@ -1,0 +1,202 @@
+"""The model file: written, read, and refused where it is damaged or of another network."""
+
+import copy
+import io
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from sample import DATASET, OPTIONS, make, record, write
+
+from cifar import UserError, files, model_file, networks
+
+torch.set_num_threads(1)
+FOLDER = Path(networks.__file__).parent / "models"
+
+
+def refused(path, problem):
+    """The file is refused with one line that says what is wrong and where."""
+    with pytest.raises(UserError) as caught:
+        model_file.load(path)
+    message = str(caught.value)
+    assert problem in message and str(path) in message and "\n" not in message, message
+
+
+def equal(net, other):
+    """Whether two networks hold the same bits."""
+    state = other.state_dict()
+    return all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+def test_a_model_file_is_the_same_bytes_twice():
+    """The same weights and record give the same file, with one key of metadata."""
+    first = model_file.dump(make(0), record())
+    again = model_file.dump([copy.deepcopy(make(0)[0])], record())
+    assert first == again
+    names = set(make(0)[0].state_dict())
+    pairs = {f"{i}.{name}" for i in (0, 1) for name in names}
+    for nets, expected in ((make(0), names), (make(0, 1), pairs)):
+        content = model_file.dump(nets, record(len(nets)))
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        assert header.keys() == {"__metadata__", *expected}
+        assert list(header["__metadata__"]) == ["model"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 11])
+def test_a_model_comes_back_from_its_file_alone(tmp_path, count):
+    """Weights, running statistics and record are read to the bit, each member its own."""
+    nets = make(*range(count))
+    for number, net in enumerate(nets):
+        net.train()(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(number)))
+    write(tmp_path / "w", [net.to(memory_format=torch.channels_last) for net in nets])
+    others, model = model_file.load(tmp_path / "w")
+    assert all(equal(net, other) for net, other in zip(nets, others, strict=True))
+    assert count == 1 or not equal(others[0], others[1])
+    assert not any(net.training for net in others)
+    assert model == record(count)
+
+
+class Code:
+    """A pickle that would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"garbage",
+        b"\xff" * 100,
+        "longer",
+        pytest.param(b"", marks=pytest.mark.hostile, id="nothing"),
+        pytest.param("cut", marks=pytest.mark.hostile),
+        pytest.param("pickle", marks=pytest.mark.hostile),
+    ],
+)
+def test_what_is_no_model_file_is_refused(tmp_path, content):
+    """Garbage, cut and longer files, and a pickle, whose code does not run, are one line."""
+    path = tmp_path / "w"
+    write(path, make(0))
+    whole = path.read_bytes()
+    pickled = io.BytesIO()
+    torch.save(Code(tmp_path / "ran"), pickled)
+    contents = {"cut": whole[:-1], "longer": whole + b"\0", "pickle": pickled.getvalue()}
+    path.write_bytes(contents.get(content, content))
+    refused(path, "no safetensors file")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.hostile), 3])
+def test_an_ensemble_of_another_size_is_refused(tmp_path, count):
+    """Weights of more or fewer networks than the record says are those of another network."""
+    (tmp_path / "w").write_bytes(model_file.dump(make(*range(count)), record(2)))
+    refused(tmp_path / "w", "weights of another network")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"width": 3}, marks=pytest.mark.hostile, id="another width"),
+        {"depth": 2},
+        {"batch_norm": False},
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, change):
+    """Where the options build another network than the one that was trained, one line says so."""
+    write(tmp_path / "w", make(0), options=replace(OPTIONS, **change))
+    refused(tmp_path / "w", "weights of another network")
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("count", [2, 50])
+def test_weights_of_other_classes_are_refused(tmp_path, count):
+    """A record with more or fewer classes than the weights have outputs is refused."""
+    classes = tuple(map(str, range(count)))
+    write(tmp_path / "w", make(0), dataset=replace(DATASET, classes=classes))
+    refused(tmp_path / "w", "weights of another network")
+
+
+def test_a_network_that_is_not_here_is_named(tmp_path):
+    """A model of a network without a file here names the file to add."""
+    write(tmp_path / "w", make(0), network="of_tomorrow")
+    refused(tmp_path / "w", "no network of_tomorrow here")
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "kind", [torch.float16, torch.int8, torch.complex64, torch.float8_e4m3fn, torch.bool]
+)
+def test_weights_of_another_type_are_refused(tmp_path, kind):
+    """Whole numbers or eight-bit floats in place of the network's own are one line."""
+    state = {name: value.to(kind) for name, value in make(0)[0].state_dict().items()}
+    values = asdict(record())
+    text = json.dumps({"model": values, "sha256": model_file.checksum(state, values)})
+    (tmp_path / "w").write_bytes(safetensors.torch.save(state, {"model": text}))
+    with pytest.raises(UserError, match=r"^weights of another network, [^\n]* is torch\."):
+        model_file.load(tmp_path / "w")
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    """One NaN or infinity in the weights is refused before anything is computed with it."""
+    (net,) = make(0)
+    with torch.no_grad():
+        net[0].weight[0, 0, 0, 0] = value
+    write(tmp_path / "w", [net])
+    refused(tmp_path / "w", "weights that are not finite")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """Whichever bit of the header or the weights changes, the file is refused or means the same."""
+    path = tmp_path / "w"
+    (original,) = make(0)
+    write(path, [original])
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = [*range(0, header, 3), *range(len(content) - 50, len(content))]
+    noticed = 0
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            (net,), model = model_file.load(path)
+        except UserError as error:
+            assert "\n" not in str(error)
+            noticed += 1
+        else:
+            assert equal(net, original) and model == record()
+    assert noticed > 0.95 * len(places)
+
+
+@pytest.mark.hostile
+def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
+    """Whichever number changes by a bit, the file is refused, by the checksum that it carries."""
+    write(tmp_path / "w", make(0))
+    content = (tmp_path / "w").read_bytes()
+    for place in range(8 + int.from_bytes(content[:8], "little"), len(content), 997):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "w").write_bytes(damaged)
+        refused(tmp_path / "w", "damaged, its checksum differs")
+
+
+def test_a_changed_network_file_is_noted(tmp_path, capsys):
+    """A model whose network's file has changed since is used with a note; otherwise without."""
+    name = files.git_name((FOLDER / "vgg.py").read_bytes())
+    provenance = record().provenance
+    write(tmp_path / "w", make(0), provenance=replace(provenance, network_file=name))
+    model_file.load(tmp_path / "w")
+    assert capsys.readouterr().err == ""
+    write(tmp_path / "w", make(0))
+    model_file.load(tmp_path / "w")
+    note = f"note: {tmp_path / 'w'} was trained with another cifar/models/vgg.py "
+    assert capsys.readouterr().err == f"{note}(Git's object 000000000000)\n"
