@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import safetensors.torch
 
-from cifar import model_file, networks
+from cifar import files, model_file, networks
 from cifar.dataset import Dataset
 from cifar.model import FORMAT, Model, NetworkOptions, Provenance
 
@@ -43,7 +43,7 @@ def record(channels=3, classes=CLASSES, members=1, temperature=1.0, image_size=1
         ensemble=members,
         epochs=(1,) * members,
         temperature=temperature,
-        provenance=replace(PROVENANCE, network_file=networks.files.git_name(own_file())),
+        provenance=replace(PROVENANCE, network_file=files.git_name(own_file())),
     )
 
 
