@@ -5,6 +5,7 @@
     python -m benchmarks stages       time and peak memory of each stage
     python -m benchmarks accuracy     accuracy of the default against time
     python -m benchmarks recipes      published recipes that have no result yet: hours
+    python -m benchmarks gpu          everything that a GPU must still show, in slices
     python -m benchmarks tables       RESULTS.md, docs/results.md and their pictures, from results/
 
 benchmarks/RESULTS.md keeps the tables of the first three with what was learnt.
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable
 
 from benchmarks import machine, pages, pipeline, recipes
+from benchmarks.gpu import options as gpu_options
 from cifar import stage
 
 Run = Callable[[argparse.Namespace], None]
@@ -25,6 +27,13 @@ def measure_speed(options: argparse.Namespace) -> None:
     from benchmarks import speed  # imports torch, which the other benchmarks do without
 
     speed.run(options)
+
+
+def measure_gpu(options: argparse.Namespace) -> None:
+    """Everything that a GPU must still show."""
+    from benchmarks.gpu import run  # imports torch
+
+    run.run(options)
 
 
 # What needs a machine that does nothing else.
@@ -60,6 +69,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     trained = add("accuracy", pipeline.accuracy)
     trained.add_argument("--seeds", type=int, default=3, help="trainings (%(default)s)")
     recipes.add_arguments(add("recipes", recipes.run, recipes.__doc__))
+    gpu_options.add_arguments(add("gpu", measure_gpu, gpu_options.__doc__))
     add("tables", pages.run)
     return parser.parse_args(words)
 

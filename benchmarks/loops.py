@@ -1,4 +1,6 @@
-"""One loop, measured once, in a process: `python -m benchmarks.loops LOOP CASE` prints its speed.
+"""One loop, measured once, in a process: `python -m benchmarks.loops LOOP CASE`.
+
+Prints JSON: images per second, floating-point operations per image, and on CUDA the peak memory.
 
 The loops: `ours`, the project's; `conventional`, as in most tutorials (PIL, torchvision's
 transforms, DataLoader with two workers); and `limit`, our training step on one batch again and
@@ -33,6 +35,7 @@ IMAGES = 50_000
 CLASS_COUNTS = [IMAGES // 10] * 10
 SHAPE = Shape(10, 3, 32, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 WARMUP = 3  # steps
+WARMUP_COMPILED = 12  # the first ones compile and record the graphs
 PLAIN: dict[str, Any] = {
     "dropout": 0.0, "dropout_step": 0.0, "batch_norm": False, "backbone": None,
     "optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "schedule": "constant", "weight_decay": 0.0,
@@ -54,20 +57,28 @@ def main() -> None:
     parser.add_argument("loop", choices=["ours", "conventional", "limit"])
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--seconds", type=float, default=6.0, help="to measure, after a warm-up")
+    parser.add_argument(
+        "--train", type=json.loads, default={}, help="JSON: other values of the section train"
+    )
     options = parser.parse_args()
-    p = Train(**params.read("params.yaml")["train"] | CASES[options.case])
+    p = Train(**params.read("params.yaml")["train"] | CASES[options.case] | options.train)
     device = hardware.pick(p.device, "train.device")
     steps = (
         conventional(p, device)
         if options.loop == "conventional"
         else ours(p, device, options.loop == "limit")
     )
-    speed = measure(steps, device, options.seconds) * p.batch_size
-    print(json.dumps({"images_per_second": speed, "flops_per_image": flops(p)}))
+    warmup = WARMUP if p.compile == "none" else WARMUP_COMPILED
+    result = {"images_per_second": measure(steps, device, options.seconds, warmup) * p.batch_size}
+    if device.type == "cuda":
+        result["peak_bytes"] = torch.cuda.max_memory_allocated()
+    print(json.dumps(result | {"flops_per_image": flops(p)}))
 
 
-def measure(steps: Callable[[int], None], device: torch.device, seconds: float) -> float:
-    """Steps per second; `steps(n)` takes n of them."""
+def measure(
+    steps: Callable[[int], None], device: torch.device, seconds: float, warmup: int
+) -> float:
+    """Steps per second, after `warmup` of them; `steps(n)` takes n."""
 
     def timed(count: int) -> float:
         start = time.perf_counter()
@@ -76,7 +87,7 @@ def measure(steps: Callable[[int], None], device: torch.device, seconds: float) 
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    timed(WARMUP)
+    timed(warmup)
     count = max(5, round(seconds / (timed(WARMUP) / WARMUP)))
     return count / timed(count)
 

@@ -114,9 +114,12 @@ def read_epochs(path: Path, images: int) -> list[Epoch]:
     return epochs
 
 
-def spread(values: list[float]) -> str:
-    """The median, with the smallest and the largest value."""
-    return f"{statistics.median(values):,.0f} ({min(values):,.0f}-{max(values):,.0f})"
+def spread(values: list[float], digits: int = 0) -> str:
+    """The median, with the smallest and the largest value, with so many decimals."""
+    middle, low, high = (
+        f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{middle} ({low}-{high})"
 
 
 def percent(values: list[float]) -> str:

@@ -3,12 +3,14 @@
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks import workplace
 from benchmarks.loops import CASES
 from benchmarks.pipeline import spread
 from cifar import hardware
@@ -40,11 +42,17 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def measure(loop: str, case: str, seconds: float) -> dict[str, float]:
-    """One loop, once, in a process of its own."""
-    words = ["-m", "benchmarks.loops", loop, case, "--seconds", str(seconds)]
-    done = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+def measure(loop: str, case: str, seconds: float, **train: Any) -> dict[str, float]:
+    """One loop, once, in a process of its own.
+
+    Args:
+        train: values that differ from those of the case.
+
+    Raises:
+        UserError: it failed, with its last line.
+    """
+    words = [loop, case, "--seconds", str(seconds), "--train", json.dumps(train)]
+    return json.loads(workplace.python(Path(), "-m", "benchmarks.loops", *words))
 
 
 def table(speeds: Speeds) -> str:

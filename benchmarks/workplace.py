@@ -66,17 +66,37 @@ def check_out(folder: Path, commit: str) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     index = {"GIT_INDEX_FILE": str((folder / "index").resolve())}
     git(f"--work-tree={folder.resolve()}", "checkout", commit, "--", *CODE, **index)
+    link_downloads(folder)
+    files.write_bytes(noted, commit.encode())
+
+
+def link_downloads(folder: Path) -> None:
+    """Let `folder` use the downloads of the current folder."""
     if not (folder / ".downloads").exists():
         Path(".downloads").mkdir(exist_ok=True)
         (folder / ".downloads").symlink_to(Path(".downloads").resolve())
-    files.write_bytes(noted, commit.encode())
 
 
 def apply(folder: Path, commit: str, recipe: str, overrides: list[str]) -> dict[str, Any]:
     """The parameters of the commit's params.yaml with those of the recipe, then the overrides."""
-    files.write_bytes(
-        folder / "params.yaml", (git("show", f"{commit}:params.yaml") + "\n").encode()
-    )
+    text = git("show", f"{commit}:params.yaml") + "\n"
+    files.write_bytes(folder / "params.yaml", text.encode())
+    return apply_recipe(folder, recipe, overrides)
+
+
+def copy_code(folder: Path) -> None:
+    """Put the code of the current folder into `folder`. This needs no Git."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CODE:
+        if Path(name).is_dir():
+            shutil.copytree(name, folder / name, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(name, folder / name)
+    link_downloads(folder)
+
+
+def apply_recipe(folder: Path, recipe: str, overrides: list[str]) -> dict[str, Any]:
+    """Write the values of a recipe, then the overrides, over the folder's params.yaml."""
     sets = [word for item in overrides for word in ("-S", item)]
     python(folder, "-m", "recipes", "apply", recipe, *sets)
     return params.read(folder / "params.yaml")

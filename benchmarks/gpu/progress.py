@@ -1,0 +1,64 @@
+"""What is done and what has failed, in a JSON file that is written after each step."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from benchmarks.gpu.setup import Numbers
+from cifar import UserError, files
+
+Key = tuple[str, str]  # a part and a step
+
+
+class TimeUpError(Exception):
+    """The minutes of this call are over."""
+
+
+class Progress:
+    """The results of one machine, kept from call to call."""
+
+    def __init__(self, path: Path, machine: str) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"machine": machine, "done": {}, "failed": {}}
+        if path.exists():
+            self.content = files.read_json(path)
+        if self.content["machine"] != machine:
+            raise UserError(f"results of {self.content['machine']} ({path}): name another --out")
+
+    def done(self, part: str) -> dict[str, Numbers]:
+        """The finished steps of a part, by name."""
+        return self.content["done"].get(part, {})
+
+    def failed(self, part: str) -> dict[str, str]:
+        """The error of each step of a part that failed the last time it was tried."""
+        return self.content["failed"].get(part, {})
+
+    def failures(self) -> set[Key]:
+        return {(part, step) for part in self.content["failed"] for step in self.failed(part)}
+
+    def finish(self, part: str, step: str, numbers: Numbers) -> None:
+        self.content["done"].setdefault(part, {})[step] = numbers
+        self.failed(part).pop(step, None)
+        files.write_json(self.path, self.content)
+
+    def fail(self, part: str, step: str, message: str) -> None:
+        self.content["failed"].setdefault(part, {})[step] = message
+        files.write_json(self.path, self.content)
+
+
+@contextmanager
+def time_limit(minutes: float) -> Iterator[None]:
+    """Raise TimeUpError when the minutes are over. A command that runs then is killed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeUpError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
