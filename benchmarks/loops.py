@@ -7,8 +7,6 @@ transforms, DataLoader with two workers); and `limit`, our training step on one 
 again. Images are noise: no loop is faster or slower for what they show.
 """
 
-from cifar import waiting  # noqa: F401  # isort: skip  before torch
-
 import argparse
 import json
 import time

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cifar import UserError
+from cifar import UserError, waiting
 
 M_TRIM_THRESHOLD = -1  # the numbers of these options in glibc's malloc.h
 M_MMAP_THRESHOLD = -3
@@ -45,6 +45,8 @@ def pick(device: str, key: str, gpu: int = 0) -> torch.device:
     if reason and device == "auto":
         print(f"note: {reason}: computing on {wanted}", file=sys.stderr)
     make_deterministic(wanted)
+    if wanted == "cpu":
+        waiting.watch()
     return torch.device(wanted)
 
 

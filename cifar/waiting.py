@@ -1,48 +1,94 @@
-"""How the threads of OpenMP wait for each other. Import this before torch.
+"""How the threads of OpenMP wait for each other: briefly while others want the cores.
 
-PyTorch's CPU kernels run on GNU's OpenMP (libgomp). A thread that waits there spins, for up to
-milliseconds, before it sleeps. On a quiet machine that is fastest. On a busy one the spinning
+PyTorch's CPU kernels run on GNU's OpenMP (libgomp). A thread that waits there spins for some
+milliseconds before it sleeps. On a quiet machine that is fastest. On a busy one the spinning
 threads take the cores from the thread that they wait for, and training falls far below its fair
-share. So the length of the spin follows the load at the start of the program. It changes no bit of
-any result.
+share.
 
-libgomp reads its environment when torch loads it, which is why this module acts when imported.
-What the user has set stays. Other systems have another OpenMP.
+libgomp spins for far shorter while a process has more OpenMP threads than cores (its manual,
+GOMP_SPINCOUNT: 100 times instead of 300,000). So while the threads of this process have to wait for
+cores, one more OpenMP thread is kept, asleep. It changes no bit of any result. What the user has
+set stays. Other systems than Linux have another OpenMP.
 """
 
+import atexit
+import contextlib
+import functools
 import os
-import statistics
 import sys
-import time
+import threading
 from pathlib import Path
 
+import torch
+
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-BUSY_SPINS = "1000"  # some microseconds; docs: benchmarks/RESULTS.md
-LOOKS = 5
-PAUSE = 0.004  # seconds between two looks
+PERIOD = 0.2  # seconds between two looks
+BUSY = 0.1  # seconds that the threads wait for a core, per second
+PARALLEL = 1 << 17  # elements; torch shares the work on so many among its threads
 
 
-def choose() -> None:
-    """Shorten the spin if another process wants a core at this moment."""
+@functools.cache
+def watch() -> None:
+    """Follow the load in the background until the program ends; once, however often called."""
     if sys.platform != "linux" or any(name in os.environ for name in SETTINGS):
         return
-    if others_running() >= 1:
-        os.environ["GOMP_SPINCOUNT"] = BUSY_SPINS
+    ending = threading.Event()
+    thread = threading.Thread(target=follow, args=[ending], daemon=True)
+    thread.start()
+
+    def stop() -> None:  # Python must not end a thread inside of torch
+        ending.set()
+        thread.join()
+
+    atexit.register(stop)
 
 
-def others_running() -> float:
-    """The median number of other threads that run or want to, over a few looks; 0 if unknown."""
-    try:
-        return statistics.median(look() for _ in range(LOOKS))
-    except (OSError, ValueError, IndexError):
-        return 0
+def follow(ending: threading.Event) -> None:
+    """Keep a sleeper while others want the cores, until `ending` is set."""
+    sleeper = None
+    before = seconds_waited()
+    while not ending.wait(PERIOD):
+        now = seconds_waited()
+        busy = now - before > BUSY * PERIOD
+        before = now
+        if busy and not sleeper and torch.get_num_threads() >= cores() > 1:
+            sleeper = Sleeper()
+        elif sleeper and not busy:
+            sleeper.end()
+            sleeper = None
+    if sleeper:
+        sleeper.end()
 
 
-def look() -> int:
-    """One look, from the fourth field of /proc/loadavg: running threads / all threads."""
-    time.sleep(PAUSE)
-    running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
-    return int(running) - 1  # this one
+class Sleeper:
+    """A thread that uses OpenMP once, then sleeps; until its end, libgomp counts its workers."""
+
+    def __init__(self) -> None:
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self.sleep, daemon=True)
+        self.thread.start()
+
+    def sleep(self) -> None:
+        torch.zeros(PARALLEL).add_(1)
+        self.ending.wait()
+
+    def end(self) -> None:
+        self.ending.set()
+        self.thread.join()
 
 
-choose()
+def seconds_waited() -> float:
+    """How long the threads of this process were ready and had no core, added up.
+
+    0 if the kernel does not count it. It shrinks when a thread ends.
+    """
+    total = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # that thread has just ended
+            total += int(path.read_text().split()[1])
+    return total / 1e9
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -5,7 +5,6 @@ pixels mattered in the most confident mistakes, and the model's card.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
-from cifar import waiting  # noqa: F401  # isort: skip  before torch
 
 from pathlib import Path
 

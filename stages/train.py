@@ -5,7 +5,6 @@ and the numbers of the epoch that was kept. An interrupted run resumes after its
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
-from cifar import waiting  # noqa: F401  # isort: skip  before torch
 
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -1,82 +1,132 @@
-"""How OpenMP's threads wait: shorter on a busy machine, as before on a quiet one."""
+"""How OpenMP's threads wait: shorter while others want the cores, else as libgomp does."""
 
-import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from cifar import waiting
 
 ROOT = Path(__file__).parent.parent
+LIBGOMP = sys.platform == "linux" and "libgomp" in Path("/proc/self/maps").read_text()
+# libgomp does not say what it counts, so this program counts the threads of its process.
+COUNT = """
+import os, torch
+from cifar.waiting import Sleeper
+torch.set_num_threads(2)
+def threads():
+    torch.zeros(1 << 17).add_(1)
+    return len(os.listdir("/proc/self/task"))
+before = threads()
+sleeper = Sleeper()
+while threads() < before + 2:
+    pass
+sleeper.end()
+while threads() > before:
+    pass
+"""
 
 
 @pytest.fixture
 def environment(monkeypatch):
-    """No setting of the user's, on Linux."""
+    """No setting of the user's, on Linux, and no look before the test allows it."""
     for name in waiting.SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(waiting, "PAUSE", 0.0)
+    monkeypatch.setattr(waiting, "PERIOD", 0.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(waiting, "cores", lambda: 2)
+    waiting.watch.cache_clear()
     return monkeypatch
 
 
-@pytest.mark.parametrize(
-    ("running", "spins"), [([1] * 5, None), ([3] * 5, "1000"), ([1, 1, 1, 9, 9], None)]
-)
-def test_a_busy_machine_shortens_the_spin(running, spins, environment):
-    """Another thread that runs at most looks shortens it, one that runs for a moment does not."""
-    looks = iter(running)
-    environment.setattr(waiting, "look", lambda: next(looks) - 1)
-    waiting.choose()
-    assert os.environ.get("GOMP_SPINCOUNT") == spins
+def follow(environment, waited):
+    """What `follow` does while the seconds waited are these: + for a sleeper's start, - its end."""
+    events = []
+    ending = threading.Event()
+    left = iter(waited)
+
+    class Sleeper:
+        def __init__(self):
+            events.append("+")
+
+        def end(self):
+            events.append("-")
+
+    def seconds_waited():
+        value = next(left, None)
+        if value is None:
+            ending.set()
+            return waited[-1]
+        events.append(value)
+        return value
+
+    environment.setattr(waiting, "Sleeper", Sleeper)
+    environment.setattr(waiting, "seconds_waited", seconds_waited)
+    environment.setattr(waiting, "PERIOD", 1e-9)
+    waiting.follow(ending)
+    return events
+
+
+def test_a_sleeper_is_kept_while_the_threads_wait_for_cores(environment):
+    """It starts when the seconds waited grow, ends when they do not, and ends with the program."""
+    assert follow(environment, [0, 0, 5, 9, 9, 9, 20]) == [0, 0, 5, "+", 9, 9, "-", 9, 20, "+", "-"]
+
+
+def test_spare_cores_are_left_to_spin_on(environment):
+    """With fewer threads than cores nothing changes."""
+    environment.setattr(waiting, "cores", lambda: 3)
+    assert "+" not in follow(environment, [0, 5, 9])
 
 
 @pytest.mark.parametrize("name", waiting.SETTINGS)
 def test_what_the_user_has_set_stays(name, environment):
-    """With either variable set, nothing is changed."""
+    """With either variable set, nothing is watched."""
     environment.setenv(name, "5")
-    environment.setattr(waiting, "look", lambda: 8)
-    waiting.choose()
-    assert {key: os.environ.get(key) for key in waiting.SETTINGS}[name] == "5"
-    assert sum(key in os.environ for key in waiting.SETTINGS) == 1
+    environment.setattr(threading, "Thread", None)
+    waiting.watch()
 
 
 def test_other_systems_are_left_alone(environment):
     """Their OpenMP is another one, and they have no /proc."""
     environment.setattr(sys, "platform", "darwin")
-    environment.setattr(waiting, "look", lambda: 8)
-    waiting.choose()
-    assert "GOMP_SPINCOUNT" not in os.environ
+    environment.setattr(threading, "Thread", None)
+    waiting.watch()
 
 
-def test_an_unreadable_load_changes_nothing(environment):
-    """Without /proc/loadavg nobody knows."""
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_thread_that_waits_for_a_core_is_noticed():
+    """Two spinning processes on one core: the seconds that one of them waits add up."""
+    spin = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    other = subprocess.Popen([sys.executable, "-c", spin + "while True: pass"])
+    try:
+        count = spin + (
+            "import time\nfrom cifar.waiting import seconds_waited\n"
+            "while seconds_waited() < 0.2: pass"
+        )
+        subprocess.run([sys.executable, "-c", count], cwd=ROOT, check=True, timeout=600)
+    finally:
+        other.kill()
+        other.wait()
 
-    def fail():
-        raise OSError
 
-    environment.setattr(waiting, "look", fail)
-    assert waiting.others_running() == 0
+@pytest.mark.skipif(not LIBGOMP, reason="torch runs on another OpenMP here")
+def test_a_sleeper_has_a_worker_until_its_end():
+    """OpenMP adds a worker for the sleeper's thread, which libgomp counts, and ends it with it."""
+    subprocess.run([sys.executable, "-c", COUNT], cwd=ROOT, check=True, timeout=600)
 
 
-@pytest.mark.parametrize(
-    "program", ["stages.train", "stages.evaluate", "tools.predict", "tools.export"]
-)
-def test_it_comes_before_torch(program):
-    """libgomp reads its environment when torch loads it."""
-    order = (
-        "import builtins, sys\n"
-        "real, seen = builtins.__import__, []\n"
-        "def note(name, *rest, **words):\n"
-        "    seen.append(name)\n"
-        "    if name == 'torch':\n"
-        "        assert 'cifar.waiting' in sys.modules, seen\n"
-        "        raise SystemExit(0)\n"
-        "    return real(name, *rest, **words)\n"
-        "builtins.__import__ = note\n"
-        f"import {program}\n"
-        "raise SystemExit('torch was never imported')"
+@pytest.mark.skipif(sys.platform != "linux", reason="watches on Linux only")
+def test_a_program_ends_with_its_watcher():
+    """A program that computes on the CPU has one watcher, and ends at once with code 0."""
+    code = (
+        "import os, threading\n"
+        "for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'): os.environ.pop(name, 0)\n"
+        "from cifar import hardware\n"
+        "for _ in range(2): hardware.pick('cpu', '')\n"
+        "assert threading.active_count() == 2"
     )
-    subprocess.run([sys.executable, "-c", order], cwd=ROOT, check=True, timeout=600)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=600)

@@ -9,8 +9,6 @@ the temperature are inside. Its metadata holds the class names and the model's r
 file is written, onnxruntime has to agree with torch on test images.
 """
 
-from cifar import waiting  # noqa: F401  # isort: skip  before torch
-
 import argparse
 import json
 from dataclasses import asdict

@@ -15,8 +15,6 @@ an apostrophe in front; --json has it as it is.
 From any folder: PYTHONPATH=/path/to/this/repository python -m tools.predict ...
 """
 
-from cifar import waiting  # noqa: F401  # isort: skip  before torch
-
 import argparse
 import csv
 import json
