@@ -385,6 +385,12 @@ def test_an_image_reaches_the_backbone_as_its_weights_want_it():
     assert torch.allclose(seen[0], expected[:, None, None].expand(3, 224, 224), atol=1e-5)
 
 
+def test_a_backbone_moves_to_the_layout_of_training():
+    """It can be put into channels-last memory, as every network is before it is trained."""
+    net = pretrained("mobilenet_v3_small").to("cpu", memory_format=torch.channels_last)
+    assert net(random_images(2, 32)).shape == (2, 7)
+
+
 def test_an_unknown_backbone_is_an_error_that_lists_them():
     """A wrong name is answered with the names that there are."""
     with pytest.raises(

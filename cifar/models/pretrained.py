@@ -81,8 +81,8 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Module:
     for parameter in net.parameters():
         parameter.requires_grad = not options.freeze
     head = replace_head(net, shape.num_classes)
-    old = torch.tensor([shape.mean, shape.std]).reshape(2, 1, shape.channels, 1, 1)
-    new = torch.tensor([transforms.mean, transforms.std]).reshape(2, 1, 3, 1, 1)
+    old = torch.tensor([shape.mean, shape.std]).reshape(2, shape.channels, 1, 1)
+    new = torch.tensor([transforms.mean, transforms.std]).reshape(2, 3, 1, 1)
     return Pretrained(backbone, net, head, size, old, new, options.freeze)
 
 
