@@ -5,7 +5,7 @@ network gets them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -157,6 +157,11 @@ class Augmentation:
     photo: PhotoOptions = field(default_factory=PhotoOptions)
     mixup: float = 0.0
     cutmix: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether an image may look different in another epoch."""
+        return replace(self, small_size=0) != Augmentation()
 
 
 class AugmentedImages:

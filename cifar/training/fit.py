@@ -7,7 +7,7 @@ name.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from cifar import hardware, inference, networks, stage, tensors
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 from cifar.params.train import Train
-from cifar.training import optim, seeds, trainer
+from cifar.training import features, optim, seeds, trainer
 from cifar.training.augment import Augmentation, AugmentedImages
 from cifar.training.checkpoint import Checkpoints
 from cifar.training.distributed import World
@@ -109,6 +109,7 @@ def fit(
     splits = load_splits(p, arrays, shape, device)
     log = None if world.rank else EpochLog(stage.root(), epochs=p.epochs)
     members = []
+    logits = []
     for number in range(p.ensemble):
         member_seed = seeds.derive(seed, "network", number) if number else seed
         state = world.broadcast_object(None if world.rank else checkpoints.load(number))
@@ -122,10 +123,14 @@ def fit(
             if log:
                 log.write(number, row, speed)
 
-        members.append(fit_member(p, member_seed, net, splits, world, state, save, note))
+        part, data = trained_part(p, net, splits, shape)
+        member = fit_member(p, member_seed, part, data, world, state, save, note)
+        members.append(replace(member, net=net))
+        if not world.rank:
+            logits.append(inference.predict(part, data.val_images, data.normalize))
     if log:
         log.close()
-    return calibrate(members, splits) if not world.rank else Fitted(members, 1.0, None)
+    return calibrate(members, logits, splits.val_labels) if logits else Fitted(members, 1.0, None)
 
 
 def network_options(p: Train) -> NetworkOptions:
@@ -223,6 +228,26 @@ def augment_images(
         num_classes=shape.num_classes,
         stream=p.stream,
     )
+
+
+def trained_part(
+    p: Train, net: nn.Module, splits: Splits, shape: Shape
+) -> tuple[nn.Module, Splits]:
+    """What is trained, and on what: the network on the images, or its last layer on features."""
+    if not p.freeze or p.stream or splits.train.options.active:
+        return net, splits
+    layer = features.trained_layer(net, splits.sample[:2].to(splits.train.labels.device))
+    if layer is None:
+        return net, splits
+
+    def compute(images: Tensor) -> Tensor:
+        return features.compute(net, layer, images, splits.normalize)
+
+    print(f"{p.backbone} is frozen: it sees each image once, and its last layer is trained")
+    labels = splits.train.labels
+    train = augment_images(p, compute(splits.train.images), labels, features.flatten, shape)
+    val_images = compute(splits.val_images)
+    return layer, replace(splits, train=train, val_images=val_images, normalize=features.flatten)
 
 
 def small_size(p: Train, image_size: int) -> int:
@@ -367,14 +392,11 @@ def run_epochs(
     progress.close()
 
 
-def calibrate(members: list[Member], splits: Splits) -> Fitted:
-    """Fit the temperature of all networks together on the validation images."""
-    logits = [
-        inference.predict(member.net, splits.val_images, splits.normalize) for member in members
-    ]
-    temperature = fit_temperature(inference.average(logits), splits.val_labels)
+def calibrate(members: list[Member], logits: list[Tensor], labels: Tensor) -> Fitted:
+    """Fit the temperature of all networks together on the logits of the validation images."""
+    temperature = fit_temperature(inference.average(logits), labels)
     top5 = None
     if logits[0].shape[1] > 10:
-        scores = [inference.top5_accuracy(member, splits.val_labels) for member in logits]
+        scores = [inference.top5_accuracy(member, labels) for member in logits]
         top5 = sum(scores) / len(scores)
     return Fitted(members, temperature, top5)

@@ -1,0 +1,55 @@
+"""What a frozen backbone makes of the images: computed once, and trained on in place of them.
+
+Without augmentation a frozen backbone gives the same features in every epoch. They are kept as
+images of one pixel with a channel for each feature, so that the training loop stays as it is.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from cifar import inference
+
+
+def trained_layer(net: nn.Module, images: Tensor) -> nn.Linear | None:
+    """The only layer that is trained, if it is linear and all that varies.
+
+    None if another layer is trained, drops out or normalises by the batch, or follows this one.
+
+    Args:
+        images: (N, C, H, W) network input, to try.
+    """
+    net.train()
+    layers = [layer for layer in net.modules() if not list(layer.children())]
+    trained = [layer for layer in layers if any(p.requires_grad for p in layer.parameters())]
+    if len(trained) != 1 or any(other.training for other in layers if other is not trained[0]):
+        return None
+    layer = trained[0]
+    if not isinstance(layer, nn.Linear):
+        return None
+    outputs: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda *args: outputs.append(args[2]))
+    try:
+        logits = net(images)
+    finally:
+        hook.remove()
+    return layer if logits is outputs[-1] else None
+
+
+def compute(
+    net: nn.Module, layer: nn.Linear, images: Tensor, normalize: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """What `layer` gets for each image (N, H, W, C): (N, 1, 1, features) float32 on the device."""
+    inputs: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    try:
+        inference.predict(net, images, normalize)
+    finally:
+        hook.remove()
+    return torch.cat(inputs).float()[:, None, None]
+
+
+def flatten(features: Tensor) -> Tensor:
+    """(N, 1, 1, features) to the (N, features) that the layer takes, as `normalize` for images."""
+    return features.flatten(1)
