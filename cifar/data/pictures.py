@@ -13,9 +13,9 @@ from cifar import UserError
 from cifar.data.png import essential_png
 
 try:
-    import pillow_heif  # type: ignore[import-not-found]
+    import pillow_heif  # type: ignore[import-not-found,unused-ignore]
 except ImportError:
-    pillow_heif = None
+    pillow_heif = None  # type: ignore[assignment,unused-ignore]
 else:
     pillow_heif.register_heif_opener()
 
@@ -122,8 +122,8 @@ def unknown(content: bytes) -> str:
     """Why a file that Pillow does not know is not read."""
     if not content:
         return "empty file"
-    if content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS and not pillow_heif:
-        return "HEIC, which needs `pip install pillow-heif`"
+    if content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS:
+        return "damaged" if pillow_heif else "HEIC, which needs `pip install pillow-heif`"
     return "not a picture in a known format"
 
 

@@ -265,6 +265,31 @@ def test_avif_is_read():
 
 
 @HOSTILE
+def test_heic_is_read_where_its_reader_is_installed():
+    """Upright and in colour, the first of several only if asked for; one cut short is damaged."""
+    heif = pytest.importorskip("pillow_heif")
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32] = [200, 50, 100]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter, clockwise
+    content = encoded(pixels, "HEIF", quality=-1, exif=exif.tobytes())
+    found = pictures.decode(content, 64).astype(int)
+    assert np.abs(found[:, 40:] - [200, 50, 100]).max() <= 4
+    assert found[:, :24].max() <= 4
+    with pytest.raises(ValueError, match="damaged"):
+        pictures.decode(content[:200], 64)
+    two = heif.HeifFile()
+    two.add_from_pillow(Image.fromarray(pixels))
+    two.add_from_pillow(Image.fromarray(255 - pixels))
+    buffer = io.BytesIO()
+    two.save(buffer, quality=-1)
+    with pytest.raises(ValueError, match=r"of several pages \(2; preprocess.on_animated\)"):
+        pictures.decode(buffer.getvalue(), 64)
+    found = pictures.decode(buffer.getvalue(), 64, first_frame=True).astype(int)
+    assert np.abs(found[:24] - [200, 50, 100]).max() <= 4
+
+
+@HOSTILE
 def test_heic_without_its_reader_says_what_to_install(monkeypatch):
     """A telephone's HEIC is read with pillow-heif, and named where that is missing."""
     monkeypatch.setattr(pictures, "pillow_heif", None)
