@@ -21,7 +21,14 @@ PARTS = {
     "test": "test|testing|evaluation",
 }
 PART_NAME = r"(?:seg[_ -]?)?(?:{})(?:[_ -]?(?:set|data|images))?"  # train, Training_Set, seg_train
-WRAPPERS = frozenset(["images", "image", "imgs", "img", "jpg", "jpeg", "png", "pictures", "photos"])
+# Names of folders that say nothing of the pictures in them. Where all classes are called like this
+# or like a part, the pictures have no classes, or have them in a table or in their names.
+NO_CLASSES = frozenset(
+    [
+        *("images", "image", "imgs", "img", "jpg", "jpeg", "png", "pictures", "photos"),
+        *("annotation", "annotations", "label", "labels", "mask", "masks"),
+    ]
+)
 
 
 @dataclass
@@ -56,7 +63,7 @@ def recognize(files: Iterable[str], where: str) -> Layout:
         raise UserError(explain(root, min(left_out), documents, where))
     if not found:
         raise UserError(f"no pictures ({where}): {hint(documents)}")
-    if {names.same(class_name) for _, class_name, _, _ in found} <= WRAPPERS:
+    if all(no_class(class_name) for _, class_name, _, _ in found):
         raise UserError(outside(found[0][3], documents, where))
     return Layout(assign(found, where), sorted(left_out + documents))
 
@@ -77,6 +84,11 @@ def part_of(name: str) -> str | None:
         if re.fullmatch(PART_NAME.format(pattern), names.clean(name), re.IGNORECASE):
             return part
     return None
+
+
+def no_class(name: str) -> bool:
+    """Whether the name of a folder says nothing of its pictures, as `images` and `test1`."""
+    return names.same(name) in NO_CLASSES or part_of(name.rstrip("0123456789")) is not None
 
 
 def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:

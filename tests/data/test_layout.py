@@ -104,6 +104,62 @@ PUBLISHED = {  # data set: its files, what of them is used, what is left out
         tree("train/0,1", files=("1.png", "2.png")),
         ["Test/00000.png", "Test.csv", "Meta/0.png"],
     ),
+    "EuroSAT, by Kaggle": (
+        [*tree("EuroSAT/Forest,River"), "EuroSAT/train.csv", "EuroSAT/label_map.json"],
+        tree("train/Forest,River"),
+        ["EuroSAT/train.csv", "EuroSAT/label_map.json"],
+    ),
+    "CINIC-10": (
+        [*tree("train,valid,test/cat,dog"), "README.md", "imagenet-contributors.csv"],
+        tree("train,val,test/cat,dog"),
+        ["README.md", "imagenet-contributors.csv"],
+    ),
+    "Caltech-101": (
+        [
+            *tree("caltech-101/101_ObjectCategories/BACKGROUND_Google,ant"),
+            *tree("caltech-101/Annotations/ant", files=("annotation_0001.mat",)),
+        ],
+        tree("train/BACKGROUND_Google,ant"),
+        ["caltech-101/Annotations/ant/annotation_0001.mat"],
+    ),
+    "Stanford dogs": (
+        tree("Images/n02085620-Chihuahua,n02105855-Shetland_sheepdog"),
+        tree("train/n02085620-Chihuahua,n02105855-Shetland_sheepdog"),
+        [],
+    ),
+    "Microsoft's cats and dogs": (
+        [*tree("PetImages/Cat,Dog"), "PetImages/Cat/Thumbs.db", "MSR-LA - 3467.docx"],
+        tree("train/Cat,Dog"),
+        ["MSR-LA - 3467.docx"],
+    ),
+    "Places365": (tree("places365/train,val/airfield,alley"), tree("train,val/airfield,alley"), []),
+    "ImageNet": (
+        [
+            *tree("ILSVRC/Data/CLS-LOC/train/n01,n02", files=("1.JPEG", "2.JPEG")),
+            *("ILSVRC/Data/CLS-LOC/val/v.JPEG", "ILSVRC/Data/CLS-LOC/test/t.JPEG"),
+            *("ILSVRC/Annotations/CLS-LOC/train/n01/1.xml", "LOC_val_solution.csv"),
+        ],
+        tree("train/n01,n02", files=("1.JPEG", "2.JPEG")),
+        [
+            *("ILSVRC/Data/CLS-LOC/val/v.JPEG", "ILSVRC/Data/CLS-LOC/test/t.JPEG"),
+            *("ILSVRC/Annotations/CLS-LOC/train/n01/1.xml", "LOC_val_solution.csv"),
+        ],
+    ),
+    "UC Merced": (
+        [*tree("UCMerced/Images/forest,river", files=("1.tif",)), "UCMerced/readme.txt"],
+        tree("train/forest,river", files=("1.tif",)),
+        ["UCMerced/readme.txt"],
+    ),
+    "DTD": (
+        [*tree("dtd/images/banded,dotted"), "dtd/labels/train1.txt", "dtd/imdb/imdb.mat"],
+        tree("train/banded,dotted"),
+        ["dtd/labels/train1.txt", "dtd/imdb/imdb.mat"],
+    ),
+    "an iPhone's folders": (
+        [*tree("cat,dog", files=("IMG_1.HEIC",)), "cat/IMG_1.MOV", "cat/IMG_1.AAE"],
+        tree("train/cat,dog", files=("IMG_1.HEIC",)),
+        ["cat/IMG_1.MOV", "cat/IMG_1.AAE"],
+    ),
     "MNIST as PNGs": (tree("mnist_png/training,testing/0,1"), tree("train,test/0,1"), []),
 }
 
@@ -218,6 +274,39 @@ def test_one_class_under_two_spellings_is_one():
             "'train/images/1.jpg' is not in a class folder",
             marks=HOSTILE,
             id="YOLO",
+        ),
+        pytest.param(
+            ["images/pug_1.jpg", "images/cat_1.jpg", "annotations/trimaps/pug_1.png"],
+            "is not in a class folder",
+            marks=HOSTILE,
+            id="Oxford pets",
+        ),
+        pytest.param(
+            ["train/cat.0.jpg", "train/dog.0.jpg", "test1/1.jpg"],
+            "is not in a class folder",
+            marks=HOSTILE,
+            id="classes in the names",
+        ),
+        (["train/cat.0.jpg", "train/dog.0.jpg"], "is not in a class folder"),
+        pytest.param(
+            ["train.csv", "test.csv", "train/1.jpg", "train/2.jpg", "test/3.jpg"],
+            "is not in a class folder",
+            marks=HOSTILE,
+            id="classes in a table",
+        ),
+        pytest.param(
+            tree("Annotation,Images/n01-a,n02-b"),
+            "several folders of class folders, 'Annotation', 'Images'",
+            marks=HOSTILE,
+            id="Stanford dogs with annotations",
+        ),
+        (
+            tree("SUN397/a/abbey,alley", "SUN397/b/bakery"),
+            "several folders of class folders, 'a', 'b'",
+        ),
+        (
+            ["images/1.jpg", "images/2.jpg", "masks/1.png", "masks/2.png"],
+            "is not in a class folder",
         ),
         pytest.param(
             ["train.zip", "test1.zip", "sampleSubmission.csv"],
