@@ -112,7 +112,8 @@ def explain(error: MemoryError | RuntimeError) -> str:
         return "out of memory (params.yaml): lower train.batch_size or preprocess.image_size"
     if not type(error).__module__.startswith("torch.") and not KERNEL.search(str(error)):
         raise error
-    problem = " ".join(str(error).split())[:200]
+    reason = str(error).strip().partition("\n\n")[0]  # what follows is about debugging torch
+    problem = " ".join(reason.split())[:200]
     advice = "set train.compile to none, or the stage's device to cpu"
     return f"PyTorch failed, {problem} (params.yaml): {advice}"
 
