@@ -52,7 +52,7 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
 SQUARE = [[RED, GREEN], [BLUE, [1, 2, 3]]]
 
 
-@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+@pytest.mark.parametrize("form", ["PNG", "BMP", "GIF", "JPEG2000", "TIFF", "PPM", "WEBP"])
 def test_a_picture_of_the_size_keeps_its_pixels(form):
     """Where nothing is to be scaled, the exact pixels arrive, in red, green, blue."""
     pixels = pictures.decode(
@@ -161,6 +161,7 @@ BAD = {
     "empty": (b"", "empty file"),
     "text": (b"hello", "not a picture in a known format"),
     "vector": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture in a known format"),
+    "PDF": (b"%PDF-1.7\n", "not a picture in a known format"),
     "icon": (encoded(Image.new("RGB", (16, 16)), "ICO"), "not a picture in a known format"),
     "cut PNG": (encoded(np.arange(300).reshape(10, 10, 3))[:-30], "truncated"),
     "cut JPEG": (encoded(np.arange(3000).reshape(100, 10, 3) % 256, "JPEG")[:-30], "truncated"),
