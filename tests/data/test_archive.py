@@ -264,6 +264,25 @@ def test_what_is_no_archive_is_told(content, tmp_path):
     assert "not a readable tar or zip archive" in refusal(tmp_path / "a.tar.gz")
 
 
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"Rar!\x1a\x07\x01\x00", "it is a RAR archive"),
+        (b"7z\xbc\xaf\x27\x1c\x00\x04", "it is a 7z archive"),
+        (b"\x28\xb5\x2f\xfd\x04\x00", "it is a zstd archive"),
+        (b"", "it is an empty file"),
+        (b"\x89PNG\r\n\x1a\n", "it is a single picture"),
+        (b"<!DOCTYPE html>", "it is a web page"),
+    ],
+)
+def test_what_is_no_archive_is_named(start, kind, tmp_path):
+    """The message says what the file is, by its first bytes, and to unpack it."""
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(start + bytes(100) * bool(start))
+    message = refusal(path)
+    assert kind in message and "unpack it and name the folder" in message
+
+
 @pytest.mark.hostile
 def test_names_in_an_unknown_encoding_are_told(tmp_path):
     """A zip that calls a name UTF-8 and does not keep to it is refused in one line."""
