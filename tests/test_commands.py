@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 PIPELINE = YAML(typ="safe").load((Path(__file__).parent.parent / "dvc.yaml").read_text())
@@ -302,6 +303,27 @@ def test_the_network_of_the_contributing_page_takes_one_file(reproduced):
     parameters = {layer["kind"]: layer["parameters"] for layer in model["layers"]}
     # 8 x 8 pixels and a bias for each of ten digits.
     assert parameters == {"Flatten": 0, "Dropout": 0, "Linear": 650}
+
+
+def test_dvc_edits_one_line_of_the_pipeline(project):
+    """`dvc freeze` adds one line per stage, `dvc unfreeze` removes it, and DVC's writer changes none.
+
+    DVC itself refuses to freeze the stages whose dependencies name a parameter.
+    """
+    stages = [name for name, stage in PIPELINE["stages"].items() if "${" not in str(stage)]
+    assert "fetch" in stages
+    project.run("dvc", "freeze", *stages)
+    changed = project.run("git", "diff", "--numstat").stdout
+    assert changed == f"{len(stages)}\t0\tdvc.yaml\n"
+    project.run("dvc", "unfreeze", *stages)
+    assert project.run("git", "status", "--porcelain").stdout == ""
+    with modify_yaml(project.path / "dvc.yaml"):
+        pass
+    assert project.run("git", "status", "--porcelain").stdout == ""
+    for stage in PIPELINE["stages"].values():  # the order in which DVC writes them
+        for kind in ("deps", "outs", "plots"):
+            paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in stage.get(kind, [])]
+            assert paths == sorted(paths)
 
 
 def test_make_installs_once_and_lists_its_targets(project):
