@@ -20,6 +20,7 @@ from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 
 ROOT = Path(__file__).resolve().parents[1]  # of the code; the data are in the current folder
+NARROW = 16  # channels that fill a block of the CPU's convolution kernels
 CONTRACT = (
     "build(shape, options) returns a module from (N, {0}, {1}, {1}) floats to (N, {2}) logits"
 )
@@ -116,6 +117,7 @@ def inspect(
     if optimizer == "muon":
         check_muon(network)
     net = build(network, shape, options, seed=0)
+    check_kernels(network, net)
     check(network, net, shape)
     check_training(network, net, shape)
     if small_size is not None:
@@ -161,6 +163,24 @@ def check(network: str, net: nn.Module, shape: Shape) -> None:
         with one_line(network, contract_for(shape)):
             logits = run_once(net, shape, count)
         check_logits(network, logits, shape, count)
+
+
+def check_kernels(network: str, net: nn.Module) -> None:
+    """Reject layers whose training on a CPU writes outside its memory (oneDNN issue 6035).
+
+    They are strided 1x1 convolutions of fewer than 16 channels, in the layout channels_last.
+
+    Raises:
+        UserError: there is one; it says which.
+    """
+    for name, layer in net.named_modules():
+        strided = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) != layer.stride
+        if strided and layer.in_channels // layer.groups < NARROW:
+            raise UserError(
+                f"layer {name} is a strided 1x1 convolution of fewer than {NARROW} channels, whose "
+                f"CPU kernel damages memory ({path_of(network)}): leave pixels out before it, "
+                "as resnet18.py does, or raise its width"
+            )
 
 
 def check_logits(network: str, logits: Any, shape: Shape, count: int, when: str = "") -> None:

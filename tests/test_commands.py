@@ -322,7 +322,10 @@ def test_dvc_edits_one_line_of_the_pipeline(project):
     assert project.run("git", "status", "--porcelain").stdout == ""
     for stage in PIPELINE["stages"].values():  # the order in which DVC writes them
         for kind in ("deps", "outs", "plots"):
-            paths = [entry if isinstance(entry, str) else next(iter(entry)) for entry in stage.get(kind, [])]
+            paths = [
+                entry if isinstance(entry, str) else next(iter(entry))
+                for entry in stage.get(kind, [])
+            ]
             assert paths == sorted(paths)
 
 

@@ -202,6 +202,22 @@ def test_a_network_that_breaks_its_contract_is_one_line(case, add):
         assert message.endswith(contract) or "state it in the layer" in message
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_no_kernel_damages_memory(width, add):
+    """A strided 1x1 convolution of few channels is refused, and no network of ours has one."""
+    narrow = f"nn.Conv2d(3, {width}, 1), nn.Conv2d({width}, 5, 1, 2), nn.AdaptiveAvgPool2d(1)"
+    add(build(f"return nn.Sequential({narrow}, nn.Flatten())"))
+    shape = Shape(5, 3, 16, (0.5,) * 3, (0.2,) * 3)
+    if width < networks.NARROW:
+        with pytest.raises(UserError, match=r"^layer 1 is .*models/mine\.py\): leave pixels out"):
+            networks.inspect("mine", shape, OFF, optimizer="sgd", small_size=None)
+    else:
+        networks.inspect("mine", shape, OFF, optimizer="sgd", small_size=None)
+    options = replace(OFF, width=width)
+    networks.inspect("resnet18", shape, options, optimizer="sgd", small_size=None)
+
+
 @pytest.mark.hostile
 @pytest.mark.parametrize("uses", ["'depth'", "None", "('dephts',)"])
 def test_uses_that_names_no_options_is_one_line(uses, add):

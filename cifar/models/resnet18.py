@@ -24,14 +24,16 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(filters)
         self.relu = nn.ReLU()
+        self.stride = stride
         self.shortcut = nn.Sequential()
         if stride > 1 or channels != filters:
-            conv = nn.Conv2d(channels, filters, 1, stride, bias=False)
+            conv = nn.Conv2d(channels, filters, 1, bias=False)
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(filters))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
-        return self.relu(y + self.shortcut(x))
+        # Pixels are left out before the shortcut's convolution: see networks.check_kernels.
+        return self.relu(y + self.shortcut(x[:, :, :: self.stride, :: self.stride]))
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
