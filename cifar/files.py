@@ -119,7 +119,7 @@ def array_writer(
 def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"damaged JSON ({path}): `dvc repro --force` makes it again") from None
 
 

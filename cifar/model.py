@@ -163,7 +163,7 @@ def parse(content: bytes, path: Path) -> tuple[Model, str]:
         record = json.loads(metadata["model"])
         version = record["model"]["format"]
         checksum = str(record["sha256"])
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         raise UserError(
             f"weights without a record ({path}): `dvc repro` makes them again"
         ) from None

@@ -10,6 +10,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cifar import UserError, files, networks
 from cifar.model import Model, parse, read_bytes
@@ -59,11 +60,54 @@ def load(path: Path) -> tuple[list[nn.Module], Model]:
     file = networks.path_of(network)
     if not (networks.ROOT / file).exists():
         raise UserError(f"no network {network} here ({path}): add {file}")
+    check_sizes(model, state, path)
     nets = [networks.build(network, shape, model.options, seed=0) for _ in range(model.ensemble)]
     load_weights(join(nets), state, path)
     networks.check(network, nets[0], shape)
     warn_of_changes(path, model)
     return [net.eval() for net in nets], model
+
+
+def check_sizes(model: Model, state: dict[str, Tensor], path: Path) -> None:
+    """Compare the weights with the network that the record names, before it takes any memory.
+
+    Otherwise a small file with a large width in its record could fill the memory.
+
+    Raises:
+        UserError: they are of another network.
+    """
+    try:
+        with torch.device("meta"), WithoutNormal():
+            net = networks.build(model.network, model.dataset.shape, model.options, seed=0)
+    except UserError:
+        return  # in earnest it can be built, or says what is wrong
+    expected = join([net] * model.ensemble).state_dict()
+    for name in sorted(expected.keys() | state.keys()):
+        sizes = [
+            list(tensors[name].shape) if name in tensors else None for tensors in (state, expected)
+        ]
+        if sizes[0] != sizes[1]:
+            problem = f"{name[:80]} is {sizes[0] or 'missing'} instead of {sizes[1] or 'missing'}"
+            raise other_network(problem, path)
+
+
+class WithoutNormal(TorchFunctionMode):
+    """Leave out normally distributed weights, which need PyTorch's compiler on the device meta.
+
+    Loading that takes two seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if "normal_" in func.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def other_network(problem: str, path: Path) -> UserError:
+    return UserError(f"weights of another network, {problem} ({path}): run `dvc repro`")
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -78,10 +122,7 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
             raise RuntimeError(f"{min(odd)} is {state[min(odd)].dtype}")
         net.load_state_dict(state)
     except RuntimeError as error:
-        problem = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"weights of another network, {problem} ({path}): run `dvc repro`"
-        ) from None
+        raise other_network(" ".join(str(error).split())[:160], path) from None
     if not all(value.isfinite().all() for value in state.values()):
         raise UserError(
             f"weights that are not finite ({path}): train again at a lower learning rate"

@@ -3,6 +3,8 @@
 import copy
 import io
 import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,9 +14,12 @@ import torch
 from sample import DATASET, OPTIONS, make, record, write
 
 from cifar import UserError, files, model_file, networks
+from cifar.model import NetworkOptions
 
 torch.set_num_threads(1)
-FOLDER = Path(networks.__file__).parent / "models"
+ROOT = Path(networks.__file__).parents[1]
+FOLDER = ROOT / "cifar/models"
+NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
 def refused(path, problem):
@@ -112,6 +117,46 @@ def test_weights_of_another_network_are_refused(tmp_path, change):
     """Where the options build another network than the one that was trained, one line says so."""
     write(tmp_path / "w", make(0), options=replace(OPTIONS, **change))
     refused(tmp_path / "w", "weights of another network")
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_cannot_make_a_huge_network(tmp_path, name, monkeypatch):
+    """Weights that do not fit the record are refused before a network takes memory, whatever its width."""
+    options = NetworkOptions(
+        width=100_000 if "width" in networks.load_file(name).USES else 0,
+        backbone="vit_l_16" if name == "pretrained" else None,
+    )
+    dataset = replace(DATASET, image_size=64)
+    write(tmp_path / "w", make(0), network=name, options=options, dataset=dataset)
+    build = networks.build
+    devices = set()
+
+    def watch(*arguments, **options):
+        net = build(*arguments, **options)
+        devices.update(parameter.device.type for parameter in net.parameters())
+        return net
+
+    monkeypatch.setattr(networks, "build", watch)
+    refused(tmp_path / "w", "weights of another network")
+    assert devices == {"meta"}
+
+
+def test_reading_a_model_loads_no_compiler(tmp_path):
+    """Of PyTorch only what the network needs is loaded: no seconds are lost on its compiler."""
+    options = NetworkOptions(width=4)
+    dataset = replace(DATASET, image_size=16)
+    for name in ("fast", "resnet18"):
+        nets = [networks.build(name, dataset.shape, options, seed=0)]
+        write(tmp_path / name, nets, network=name, options=options, dataset=dataset)
+        code = (
+            "import sys; from pathlib import Path; from cifar import model_file; "
+            f"model_file.load(Path({str(tmp_path / name)!r})); print('sympy' in sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.hostile

@@ -4,20 +4,26 @@ The short form tries a few examples, the same ones every time; the long form tho
 """
 
 import io
+import json
 import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sample import make, record
 
-from cifar import UserError
+from cifar import UserError, files, model_file, params, yaml12
 from cifar.data import archive, datasets, layout, names, pictures, records
+from cifar.dataset import Dataset
 
 pytestmark = [
     pytest.mark.hostile,
@@ -28,7 +34,17 @@ PARTS = st.sampled_from(["train", "val", "test", "Train", "valid", "cat", "dog",
 COMPONENT = st.one_of(PARTS, st.text(max_size=4), st.sampled_from(["..", ".", "", "\\", "a\\b"]))
 NAME = st.lists(COMPONENT, min_size=1, max_size=5).map("/".join)
 RELATIVE = NAME.filter(lambda name: not name.startswith("/"))
+PARAMS = Path(__file__).parent.parent / "params.yaml"
 CONTENT = st.binary(max_size=40)
+
+SCALAR = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6))
+ANYTHING = st.recursive(
+    SCALAR,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
 
 
 def check(
@@ -199,3 +215,113 @@ def test_pictures_that_are_damaged(examples):
             assert pixels.shape == (8, 8, 3)
 
     check(examples, read, damages(wholes))
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in nested mappings and lists, of the inner ones too."""
+    entries = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    found = []
+    for key, value in entries:
+        found.append((*path, key))
+        if isinstance(value, dict | list):
+            found += leaves(value, (*path, key))
+    return found
+
+
+def put(tree: Any, path: tuple[Any, ...], value: Any) -> None:
+    """Replace one value."""
+    for key in path[:-1]:
+        tree = tree[key]
+    tree[path[-1]] = value
+
+
+def test_parameters_of_anything(examples):
+    """params.yaml with any value in any place is read as DVC reads it, or refused."""
+    committed = yaml12.read(PARAMS)
+
+    def read(path: tuple[Any, ...], value: Any) -> None:
+        values = json.loads(json.dumps(committed))
+        put(values, path, value)
+        try:
+            params.check(values)
+        except UserError as error:
+            one_line(error)
+
+    check(examples, read, st.sampled_from(leaves(committed)), ANYTHING)
+
+
+def test_parameters_of_any_text(examples, tmp_path):
+    """params.yaml of any bytes, or with a piece of text put anywhere, is read or refused."""
+    whole = PARAMS.read_bytes()
+    signs = st.text("&*!|>%@`'\"#:-?{}[],~ \n\tae01.", max_size=8).map(str.encode)
+    piece = st.one_of(signs, st.binary(max_size=8))
+
+    def insert(piece: bytes, position: float, length: int) -> bytes:
+        start = int(position * len(whole))
+        return whole[:start] + piece + whole[start + length :]
+
+    def read(content: bytes) -> None:
+        path = tmp_path / "params.yaml"
+        path.write_bytes(content)
+        try:
+            params.check(params.read(path), path)
+        except UserError as error:
+            one_line(error)
+
+    edited = st.builds(insert, piece, st.floats(0, 1), st.integers(0, 20))
+    check(examples, read, st.one_of(edited, st.binary(max_size=40), signs))
+
+
+def test_model_files_of_any_record(examples, tmp_path):
+    """A model file with a right checksum and any value in its record is loaded or refused."""
+    state = make(0)[0].state_dict()
+    honest = json.loads(json.dumps(asdict(record())))
+
+    def read(path: tuple[Any, ...], value: Any) -> None:
+        content = json.loads(json.dumps(honest))
+        put(content, path, value)
+        text = json.dumps({"model": content, "sha256": model_file.checksum(state, content)})
+        (tmp_path / "w").write_bytes(safetensors.torch.save(state, {"model": text}))
+        try:
+            model_file.load(tmp_path / "w")
+        except UserError as error:
+            one_line(error)
+
+    check(examples, read, st.sampled_from(leaves(honest)), ANYTHING)
+
+
+def test_model_files_that_are_damaged(examples, tmp_path):
+    """A model file with a changed byte and a lost end is refused, or what it was."""
+    whole = model_file.dump(make(0), record())
+
+    def read(content: bytes) -> None:
+        (tmp_path / "w").write_bytes(content)
+        try:
+            model_file.load(tmp_path / "w")
+        except UserError as error:
+            one_line(error)
+        else:
+            assert content == whole
+
+    check(examples, read, damages([whole]))
+
+
+def test_records_in_json_of_anything(examples, tmp_path):
+    """dataset.json of any value or bytes is read as a data set, or refused."""
+    honest = asdict(record().dataset)
+    path = tmp_path / "dataset.json"
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        for function in (lambda: files.read_record(path, Dataset), lambda: files.read_json(path)):
+            try:
+                function()
+            except UserError as error:
+                one_line(error)
+
+    def changed(name: str, value: Any) -> bytes:
+        return json.dumps(honest | {name: value}).encode()
+
+    values = st.builds(changed, st.sampled_from(sorted(honest)), ANYTHING)
+    deep = st.just(b"[" * 100_000)
+    check(examples, read, st.one_of(values, st.binary(max_size=20), deep))
