@@ -25,6 +25,9 @@ from cifar.model import Provenance
 
 KEPT_RUNS = 5  # interrupted runs whose checkpoints are kept, the latest ones
 KEPT_DAYS = 30  # after which a checkpoint goes
+MADE_BY = "made_by.json"  # what a run's checkpoints depend on
+SAME_TRAINING = ("parameters", "data", "network_file")
+MACHINE = ("device", "threads", "versions")
 POLL = 1.0  # seconds between two looks at a lock
 WAITING = 10.0  # seconds after which a waiting process has given up
 
@@ -40,6 +43,7 @@ class Checkpoints:
 
     def __init__(self, root: Path, made_by: Provenance, code: dict[str, str]) -> None:
         self.root = root
+        self.made_by = asdict(made_by)
         # Of the processes only their threads count, however these are divided.
         self.key = key({"made_by": asdict(replace(made_by, processes=1)), "code": code})
         self.folder = root / self.key
@@ -48,6 +52,7 @@ class Checkpoints:
     def save(self, member: int, state: dict[str, Any]) -> None:
         """Write the state of one network of the ensemble, behind its sha256 sum."""
         files.write_bytes(self.folder / f"{member}.pt", dump(state))
+        (self.folder / MADE_BY).write_text(json.dumps(self.made_by))
 
     def load(self, member: int) -> dict[str, Any] | None:
         """The state of one network; nothing if there is none or it is damaged."""
@@ -61,7 +66,28 @@ class Checkpoints:
         """
         with exclusive(self.lock), exclusive(Path(".checkpoints/folder.lock")):
             prune(self.root, keep=self.key)
+            if difference := self.find_difference():
+                print(f"note: {difference}: this training starts from the beginning", flush=True)
             yield
+
+    def find_difference(self) -> str:
+        """Why the interrupted training of the same parameters and data, if any, is not resumed.
+
+        On a cluster a job may come back on another kind of node.
+        """
+        if self.folder.exists():
+            return ""
+        for path in sorted(self.root.glob(f"*/{MADE_BY}")):
+            try:
+                other = json.loads(path.read_text())
+                if any(other[name] != self.made_by[name] for name in SAME_TRAINING):
+                    continue
+                machines = [(name, other[name], self.made_by[name]) for name in MACHINE]
+            except (OSError, ValueError, LookupError, TypeError):
+                continue  # it only serves this note
+            differing = [f"{name} {a} instead of {b}" for name, a, b in machines if a != b]
+            return f"the checkpoint of {', '.join(differing) or 'other code'} cannot be used here"
+        return ""
 
     def delete(self) -> None:
         """Remove the run's checkpoints, unless another process waits for them or uses them."""

@@ -32,7 +32,7 @@ VALUES = {
     "preprocess.per_class": [10],
     "train.model": sorted(path.stem for path in MODELS.glob("[a-z]*.py") if path.stem != DOWNLOADS),
     "train.freeze": [False],
-    "train.width": [4, 8],
+    "train.width": [0, 4, 4, 8, 8],  # 0 comes first: some networks have one width
     "train.lr": [0.001, 0.003],
     "train.batch_size": [16, 45],
     "train.small_scale": [0.5, 0.75],

@@ -97,7 +97,7 @@ def test_each_network_has_its_own_file(checkpoints):
     before = (checkpoints.folder / "0.pt").stat().st_mtime_ns
     checkpoints.save(2, STATE | {"epoch": 9})
     names = sorted(path.name for path in checkpoints.folder.iterdir())
-    assert names == ["0.pt", "1.pt", "2.pt"]
+    assert names == ["0.pt", "1.pt", "2.pt", checkpoint.MADE_BY]
     assert [checkpoints.load(member)["epoch"] for member in range(3)] == [0, 1, 9]
     assert (checkpoints.folder / "0.pt").stat().st_mtime_ns == before
     assert checkpoints.load(3) is None
@@ -123,6 +123,46 @@ def test_a_run_may_be_divided_among_processes(tmp_path):
     """With as many threads in all, another number of processes takes up the same run."""
     two = Checkpoints(tmp_path, replace(PROVENANCE, processes=2), CODE)
     assert two.key == Checkpoints(tmp_path, PROVENANCE, CODE).key
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({"device": "cpu, AVX512"}, CODE, "device cpu, AVX512 instead of cpu, AVX2"),
+        ({"threads": 64}, CODE, f"threads 64 instead of {PROVENANCE.threads}"),
+        ({}, {}, "other code"),
+        ({"parameters": {"seed": 9}}, CODE, ""),
+        ({"data": {}}, CODE, ""),
+    ],
+)
+def test_a_checkpoint_of_another_machine_is_noted(checkpoints, change, code, said, capsys):
+    """A training that another kind of node has begun says that, and why, it starts from the beginning."""
+    here = replace(PROVENANCE, device="cpu, AVX2")
+    Checkpoints(checkpoints.root, replace(here, **change), code).save(0, STATE)
+    mine = Checkpoints(checkpoints.root, here, CODE)
+    with mine.exclusive():
+        printed = capsys.readouterr().out
+    line = f"note: the checkpoint of {said} cannot be used here: this training starts from the beginning\n"
+    assert printed == (line if said else "")
+    mine.save(0, STATE)
+    (
+        checkpoints.root
+        / Checkpoints(checkpoints.root, replace(here, **change), code).key
+        / checkpoint.MADE_BY
+    ).write_text("{")
+    with mine.exclusive():
+        assert capsys.readouterr().out == ""
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("content", ["", "[]", "5", "{", '{"parameters": 1}'])
+def test_a_damaged_note_beside_a_checkpoint_does_no_harm(checkpoints, content, capsys):
+    """What a checkpoint says of its machine serves a message only."""
+    folder = checkpoints.root / "other"
+    folder.mkdir(parents=True)
+    (folder / checkpoint.MADE_BY).write_text(content)
+    with checkpoints.exclusive():
+        assert capsys.readouterr().out == ""
 
 
 def test_the_order_of_facts_does_not_matter():
