@@ -88,8 +88,17 @@ def train(p, net, shape):
         batches = augmented.epoch(epoch, 0, trainer.split_order(order, 40), World().part)
         fitting.epoch(batches, lambda net: (1.0, 1.0), lambda *_: None)
     fitting.finish()
-    logits = inference.predict(fitting.net, placed, normalize)
-    assert logits.device == DEVICE and logits.shape == (COUNT, 10)
+    evaluate(fitting.net, placed, normalize)
+
+
+def evaluate(net, images, normalize):
+    """What stages/evaluate.py asks of a network: logits, also of mirrored images, and gradients."""
+    for transform in (normalize, lambda batch: normalize(batch.flip(2))):
+        logits = inference.predict(net, images, transform)
+        assert logits.device == DEVICE and logits.shape == (COUNT, 10)
+    x = normalize(images[:3]).detach().requires_grad_()
+    net.eval()(x).float().max(1).values.sum().backward()
+    assert x.grad.device == DEVICE
 
 
 if __name__ == "__main__":

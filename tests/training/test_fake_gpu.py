@@ -4,8 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from cifar.params.train import Train
+from cifar.training.augment import Augmentation
+from cifar.training.photo import PhotoOptions
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests/training/fake_gpu.py"
@@ -17,11 +22,20 @@ CASES = {
     "gap, adam": PLAIN | {"model": "gap", "optimizer": "adam", "momentum": 0.0, "shift": 0},
     "dense_head, adamw": PLAIN | {"model": "dense_head", "optimizer": "adamw", "momentum": 0.0},
     "convpool, plateau": PLAIN | {"model": "convpool", "schedule": "plateau"},
-    "sgd_cnn": PLAIN | {"model": "sgd_cnn", "keep": "best"},
-    "photographs": PLAIN | {"rotate": 9.0, "contrast": 0.2, "mixup": 0.2, "model": "gap"},
-    "class weights": {"class_weights": "balanced", "small_epochs": 1},
+    "sgd_cnn": PLAIN | {"model": "sgd_cnn", "keep": "best", "patience": 1, "flip": "none"},
+    "pretrained": PLAIN | {"model": "pretrained", "backbone": "resnet18", "freeze": True},
+    "warm-up": PLAIN | {"model": "gap", "schedule": "cosine", "warmup": 1, "nesterov": True},
+    "rotation and zoom": PLAIN | {"model": "gap", "rotate": 9.0, "zoom": 0.2},
+    "colours": PLAIN | {"model": "gap", "brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
+    "upside down": PLAIN | {"model": "gap", "flip_vertical": True},
+    "mixup": PLAIN | {"model": "gap", "mixup": 0.2},
     "cutmix": PLAIN | {"model": "vgg", "cutmix": 1.0},
+    "class weights": {"class_weights": "balanced", "small_epochs": 1},
     "streamed": {"small_epochs": 1, "stream": True},
+}
+AUGMENTATION = {*Train.model_fields} & {
+    *Augmentation.__annotations__,
+    *PhotoOptions.__annotations__,
 }
 
 
@@ -46,3 +60,14 @@ def results():
 def test_nothing_stays_on_the_cpu_and_an_epoch_reads_once(name, results):
     """Two epochs and a prediction mix no devices, and read from the device once an epoch."""
     assert results[name] == 2
+
+
+def test_every_choice_is_among_the_cases():
+    """Every network, optimizer and augmentation occurs in a case."""
+    values = {(key, value) for case in CASES.values() for key, value in case.items()}
+    networks = {path.stem for path in (ROOT / "cifar/models").glob("[a-z]*.py")}
+    assert networks - {"fast"} == {value for key, value in values if key == "model"}
+    optimizers = set(get_args(Train.model_fields["optimizer"].annotation))
+    assert optimizers - {"muon"} == {value for key, value in values if key == "optimizer"}
+    assert not {"shift", "flip", "cutout", "rotate", "mixup"} - AUGMENTATION
+    assert not AUGMENTATION - {key for key, _ in values}
