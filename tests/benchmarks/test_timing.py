@@ -2,12 +2,16 @@
 
 import json
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import machine, pages, pipeline, recipes, speed
+from benchmarks import busy, machine, pages, pipeline, recipes, speed
 from cifar import UserError
+
+SITUATIONS = [busy.ALONE, busy.ONE, busy.EIGHT, busy.TWO]
 
 
 def test_epochs_are_read_from_json_lines(tmp_path):
@@ -48,6 +52,33 @@ def test_a_command_is_measured(tmp_path):
         pipeline.measure([sys.executable, "-c", "raise SystemExit(1)"], tmp_path)
 
 
+def test_ways_of_waiting_are_compared_with_the_first():
+    """Medians with their range, relative to the first way, and two at once to one alone."""
+    measured = {name: [100.0, 300.0, 200.0] for name in SITUATIONS[:3]}
+    faster = measured | {busy.ONE: [400.0], busy.TWO: [300.0]}
+    page = busy.table({"first": measured | {busy.TWO: [100.0]}, "second": faster})
+    assert "| first | 200 (100-300), 1.00 |" in page and "| 100 (100-100), 1.00 | 0.50 |" in page
+    assert "| 400 (400-400), 2.00 |" in page and page.endswith("| 300 (300-300), 3.00 | 1.50 |")
+
+
+def test_a_machine_that_is_not_quiet_is_refused(monkeypatch):
+    """Unless the user insists."""
+    monkeypatch.setattr(busy, "others_running", lambda: 2.0)
+    monkeypatch.setattr(busy, "measure", lambda settings, seconds: dict.fromkeys(SITUATIONS, 1.0))
+    with pytest.raises(UserError, match="2 other threads run"):
+        busy.run(program.parse(["busy"]))
+    busy.run(program.parse(["busy", "--anyway"]))
+
+
+@pytest.mark.long
+def test_a_program_trains_beside_busy_ones(monkeypatch):
+    """Each situation has a speed, and nothing that was started is left."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    speeds = busy.measure({}, 0.1)
+    assert speeds.keys() == set(SITUATIONS) and min(speeds.values()) > 0
+    assert not psutil.Process().children()
+
+
 def test_the_machine_is_named():
     """Processor, cores, instruction set and torch."""
     assert machine.processor() in machine.describe()
@@ -62,6 +93,8 @@ def test_the_machine_is_named():
         (["stages"], pipeline.stages, {}),
         (["accuracy", "--seeds", "1"], pipeline.accuracy, {"seeds": 1}),
         (["recipes", "gap", "--seeds", "0", "1"], recipes.run, {"names": ["gap"], "seeds": [0, 1]}),
+        (["busy", "--rounds", "1"], busy.run, {"rounds": 1, "anyway": False}),
+        (["gpu", "smoke", "--tiny"], program.measure_gpu, {"parts": ["smoke"], "minutes": 9.0}),
         (["tables"], pages.run, {}),
     ],
 )
