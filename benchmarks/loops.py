@@ -26,8 +26,10 @@ from cifar.dataset import Shape
 from cifar.layers import Dropout
 from cifar.params.train import Train
 from cifar.training import seeds, trainer
+from cifar.training.augment import AugmentedImages
 from cifar.training.distributed import World
-from cifar.training.fit import augment_images, make_trainer, network_options
+from cifar.training.fit import augmentation, make_trainer, network_options
+from cifar.training.loading import InMemory
 
 IMAGES = 50_000
 CLASS_COUNTS = [IMAGES // 10] * 10
@@ -38,7 +40,7 @@ PLAIN: dict[str, Any] = {
     "dropout": 0.0, "dropout_step": 0.0, "batch_norm": False, "backbone": None,
     "optimizer": "sgd", "lr": 0.001, "momentum": 0.9, "schedule": "constant", "weight_decay": 0.0,
     "label_smoothing": 0.0, "clip_norm": 0.0, "ema": 0.0, "flip": "random", "shift": 4,
-    "cutout": 0, "small_epochs": 0, "stream": False, "processes": 1,
+    "cutout": 0, "small_epochs": 0, "load": "memory", "processes": 1,
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "vgg3-dropout, batch 64": PLAIN
@@ -97,7 +99,10 @@ def ours(p: Train, device: torch.device, fixed: bool) -> Callable[[int], None]:
     training = make_trainer(p, net, CLASS_COUNTS, World())
     images, labels = (tensors.to_device(array, device) for array in noise())
     normalize = tensors.normalizer(SHAPE.mean, SHAPE.std, device)
-    augmented = augment_images(p, images, labels, normalize, SHAPE)
+    options = augmentation(p, SHAPE.image_size)
+    augmented = AugmentedImages(
+        InMemory(images, options), labels, normalize, options, num_classes=SHAPE.num_classes
+    )
 
     def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
         for epoch in range(1, 10**6):

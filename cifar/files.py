@@ -167,7 +167,7 @@ def has_control_characters(value: Any) -> bool:
     return isinstance(value, str) and any(unicodedata.category(c) == "Cc" for c in value)
 
 
-def read_array(path: Path | str) -> np.ndarray:
+def read_array(path: Path | str) -> np.memmap:
     """The array of a .npy file, memory-mapped and read-only.
 
     Raises:

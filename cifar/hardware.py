@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +110,28 @@ def forward(
             return call(x).float()
 
     return autocast
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of the device's memory, in use or not; of the CPU's, what this process may have."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *container_limits()]
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return min(sizes + [limit for limit in limits if limit != resource.RLIM_INFINITY])
+
+
+def container_limits(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """Bytes of memory that each control group above this process allows (Linux, version 2)."""
+    try:
+        folder = root / groups.read_text().rpartition("0::/")[2].strip()
+        paths = [path / "memory.max" for path in (folder, *folder.parents)]
+        texts = [path.read_text().strip() for path in paths if path.exists()]
+    except OSError:
+        return []
+    return [int(text) for text in texts if text != "max"]
 
 
 def keep_memory() -> None:

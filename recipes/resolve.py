@@ -16,7 +16,7 @@ YOURS = {
     *("preprocess.test_fraction", "preprocess.split_seed"),
     *("preprocess.on_bad_image", "preprocess.on_animated", "preprocess.on_duplicate"),
     *("train.device", "train.threads", "train.processes"),
-    *("train.stream", "train.precision", "train.compile"),
+    *("train.load", "train.precision", "train.compile"),
 }
 
 

@@ -45,7 +45,7 @@ def main() -> Callable[[], None] | None:
         return None
     world, device, threads = started
 
-    values = {"seed": seed, "train": p.model_dump(exclude={"processes", "threads", "stream"})}
+    values = {"seed": seed, "train": p.model_dump(exclude={"processes", "threads", "load"})}
     data = [*PARTS, DATA / "dataset.json"]
     file = networks.path_of(network=p.model)
     origin = provenance.record(values, data, file, device, threads * world.size, world.size)

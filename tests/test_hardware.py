@@ -1,6 +1,8 @@
 """The choice of the device, and of the number of threads."""
 
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -211,3 +213,29 @@ def test_freed_memory_is_kept(monkeypatch, accepted):
     thresholds = [value for option, value in calls if option == hardware.M_MMAP_THRESHOLD]
     assert thresholds == ([1 << 30] if accepted else [1 << 30, 1 << 25])
     assert calls[-1] == (hardware.M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_total_memory_is_what_the_process_may_have():
+    """The machine's, or a lower limit of the process; what others use does not count."""
+    code = "import torch; from cifar import hardware as h; "
+    code += "print(h.total_memory(torch.device('cpu')))"
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = [
+        int(subprocess.check_output(["sh", "-c", f'{limit} {sys.executable} -c "{code}"']))
+        for limit in ("", "ulimit -d 3000000;")
+    ]
+    assert found[0] <= machine
+    assert found[1] == min(found[0], 3_000_000 * 1024)
+
+
+def test_the_limits_of_a_container_count(tmp_path):
+    """Those of the process's own control group and of all above it; `max` is none."""
+    groups = tmp_path / "cgroup"
+    groups.write_text("1:cpu:/other\n0::/job/task\n")
+    (tmp_path / "root/job/task").mkdir(parents=True)
+    (tmp_path / "root/job/task/memory.max").write_text("max\n")
+    (tmp_path / "root/job/memory.max").write_text("5000\n")
+    (tmp_path / "root/memory.max").write_text("9000\n")
+    assert hardware.container_limits(groups, tmp_path / "root") == [5000, 9000]
+    assert hardware.container_limits(tmp_path / "none", tmp_path / "root") == []

@@ -500,7 +500,7 @@ def test_a_published_recipe_trains(name, folder):
     images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(count) % shape.num_classes
     arrays = fit.Arrays(images, labels, images[:10], labels[:10])
-    splits = fit.load_splits(p, arrays, shape, torch.device("cpu"))
+    splits = fit.load_splits(p, arrays, shape, torch.device("cpu"), processes=1)
     net = fit.build(p, shape, fit.network_options(p), 0, splits.sample, torch.device("cpu"))
     before = [value.clone() for value in net.parameters()]
 

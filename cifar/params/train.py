@@ -59,7 +59,7 @@ class Train(Section):
     device: Device
     threads: int = Field(ge=0, le=1024)
     processes: int = Field(ge=1, le=1024)
-    stream: bool
+    load: Literal["auto", "memory", "disk"]
     precision: Literal["auto", "fp32", "bf16"]
     compile: Literal["none", "default", "reduce-overhead"]
 

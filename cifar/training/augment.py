@@ -6,6 +6,7 @@ network gets them.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -82,12 +83,13 @@ def pad(images: Tensor, shift: int) -> Tensor:
     """
     if shift == 0:
         return images
-    mode = "reflect" if shift < min(images.shape[1:3]) else "replicate"
-    chunks = []
-    for chunk in images.split(CHUNK):
-        padded = F.pad(chunk.permute(0, 3, 1, 2).float(), [shift] * 4, mode=mode)
-        chunks.append(padded.to(torch.uint8).permute(0, 2, 3, 1).contiguous())
-    return torch.cat(chunks)
+    reflected = shift < min(images.shape[1:3])
+    for axis in (1, 2):
+        last = images.shape[axis] - 1
+        positions = torch.arange(-shift, last + 1 + shift, device=images.device)
+        inside = last - (last - positions.abs()).abs() if reflected else positions.clamp(0, last)
+        images = images.index_select(axis, inside)
+    return images
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -164,39 +166,40 @@ class Augmentation:
         return replace(self, small_size=0) != Augmentation()
 
 
+class Images(Protocol):
+    """The training images, wherever they are."""
+
+    def batches(self, indices: list[Tensor], small: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each index (B,) padded uint8 images on the device, and which of them it means.
+
+        Args:
+            small: whether they are the smaller images of the first epochs.
+        """
+
+
 class AugmentedImages:
     """The training images as each epoch shows them.
 
-    They are resized and padded once for all epochs, or with `stream` in each batch: slower, but
-    then they do not stay in memory. The pixels are the same.
-
     Args:
-        images: (N, H, W, C) uint8.
         labels: (N,), on the device.
         normalize: from (B, H, W, C) pixels to the network's input (B, C, H, W).
         num_classes: of mixed labels.
-        stream: whether `images` stay where they are, on disk perhaps.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: Images,
         labels: Tensor,
         normalize: Callable[[Tensor], Tensor],
         options: Augmentation,
         *,
         num_classes: int,
-        stream: bool,
     ) -> None:
+        self.images = images
         self.labels = labels
         self.normalize = normalize
         self.options = options
         self.num_classes = num_classes
-        self.stream = stream
-        self.images = images if stream else pad(images, options.shift)
-        self.small_images: Tensor | None = None
-        if options.small_epochs and not stream:
-            self.small_images = pad(resize(images, options.small_size), options.shift)
 
     def epoch(
         self, epoch: int, seed: int, batches: Iterable[Tensor], part: Callable[[Tensor], Tensor]
@@ -222,10 +225,11 @@ class AugmentedImages:
         photo_draws = photo.draw(count, options.photo, seeds.generator(seed, "photo", epoch))
         alpha = options.mixup or options.cutmix
         mix_draws = mix.draw(count, alpha, seeds.derive(seed, "mix", epoch)) if alpha else None
-        for batch in batches:
-            index = part(batch)
+        batches = list(batches)
+        indices = [part(batch) for batch in batches]
+        shown = self.images.batches(indices, small=epoch <= options.small_epochs)
+        for batch, index, (padded, rows) in zip(batches, indices, shown, strict=True):
             batch_draws = draws.take(index)
-            padded, rows = self.padded(index, epoch <= options.small_epochs)
             images = apply(padded, rows, batch_draws, options.shift)
             if options.photo.active:
                 images = photo.apply(images, photo_draws.take(index, device), options.photo)
@@ -239,15 +243,3 @@ class AugmentedImages:
         """Each network input mixed with the next one, and the probabilities to train for."""
         mixed, weight = (mix.mixup if self.options.mixup else mix.cutmix)(x, draws)
         return mixed, mix.mix_labels(labels, weight, self.num_classes)
-
-    def padded(self, index: Tensor, small: bool) -> tuple[Tensor, Tensor]:
-        """Padded images, and which of them are those of `index`."""
-        if self.stream:
-            images = self.images[index.cpu()].to(self.labels.device)
-            images = resize(images, self.options.small_size) if small else images
-            rows = torch.arange(len(index), device=index.device)
-            return pad(images, self.options.shift), rows
-        if small:
-            assert self.small_images is not None
-            return self.small_images, index
-        return self.images, index

@@ -8,6 +8,7 @@ name.
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from cifar import hardware, inference, networks, stage, tensors
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 from cifar.params.train import Train
-from cifar.training import features, optim, seeds, trainer
+from cifar.training import features, loading, optim, seeds, trainer
 from cifar.training.augment import Augmentation, AugmentedImages
 from cifar.training.checkpoint import Checkpoints
 from cifar.training.distributed import World
+from cifar.training.loading import InMemory, OnDisk
 from cifar.training.photo import PhotoOptions
 from cifar.training.progress import EpochLog, Progress
 from cifar.training.temperature import fit_temperature
@@ -35,7 +37,7 @@ PREPARE_PIXELS = 5000 * 32 * 32  # of training images that a network may look at
 class Arrays:
     """Images (N, H, W, C) uint8 and labels (N,) int64 of both parts, memory-mapped."""
 
-    train_images: np.ndarray
+    train_images: np.memmap
     train_labels: np.ndarray
     val_images: np.ndarray
     val_labels: np.ndarray
@@ -43,7 +45,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Splits:
-    """Both parts on the device, or with `train.stream` their images on disk."""
+    """Both parts on the device, or their images on disk (`train.load`)."""
 
     train: AugmentedImages
     val_images: Tensor
@@ -106,7 +108,7 @@ def fit(
     Args:
         checkpoints: resumed from, and written after each epoch, by the first process.
     """
-    splits = load_splits(p, arrays, shape, device)
+    splits = load_splits(p, arrays, shape, device, world.local_size)
     log = None if world.rank else EpochLog(stage.root(), epochs=p.epochs)
     members = []
     logits = []
@@ -177,16 +179,30 @@ def build(
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def load_splits(p: Train, arrays: Arrays, shape: Shape, device: torch.device) -> Splits:
-    """The images and labels where the training needs them."""
-    load = tensors.from_disk if p.stream else lambda array: tensors.to_device(array, device)
+def load_splits(
+    p: Train, arrays: Arrays, shape: Shape, device: torch.device, processes: int
+) -> Splits:
+    """The images and labels where the training needs them.
+
+    Args:
+        processes: how many on this machine train.
+    """
+    size = arrays.train_images.nbytes + arrays.val_images.nbytes
+    in_memory = loading.in_memory(size, device, processes, load=p.load)
+    if p.load == "auto" and not in_memory:
+        print(f"note: {size / 1e9:.1f} GB of images are read from disk as needed (train.load)")
+    load = partial(tensors.to_device, device=device) if in_memory else tensors.from_disk
     images = load(arrays.train_images)
     labels = tensors.to_device(arrays.train_labels, device)
     normalize = tensors.normalizer(shape.mean, shape.std, device)
+    options = augmentation(p, shape.image_size)
+    source = (
+        InMemory(images, options) if in_memory else OnDisk(arrays.train_images, options, device)
+    )
     # From beginning to end, because images may come class by class.
     stride = max(1, len(images) * shape.image_size**2 // PREPARE_PIXELS)
     return Splits(
-        train=augment_images(p, images, labels, normalize, shape),
+        train=AugmentedImages(source, labels, normalize, options, num_classes=shape.num_classes),
         val_images=load(arrays.val_images),
         val_labels=tensors.to_device(arrays.val_labels, device),
         normalize=normalize,
@@ -195,20 +211,14 @@ def load_splits(p: Train, arrays: Arrays, shape: Shape, device: torch.device) ->
     )
 
 
-def augment_images(
-    p: Train,
-    images: Tensor,
-    labels: Tensor,
-    normalize: Callable[[Tensor], Tensor],
-    shape: Shape,
-) -> AugmentedImages:
-    """The training images (N, H, W, C) with the augmentation of params.yaml."""
-    options = Augmentation(
+def augmentation(p: Train, image_size: int) -> Augmentation:
+    """The augmentation of params.yaml, for images of so many pixels, height and width."""
+    return Augmentation(
         shift=p.shift,
         flip=p.flip,
         cutout=p.cutout,
         small_epochs=p.small_epochs,
-        small_size=small_size(p, shape.image_size),
+        small_size=small_size(p, image_size),
         photo=PhotoOptions(
             rotate=p.rotate,
             zoom=p.zoom,
@@ -220,21 +230,14 @@ def augment_images(
         mixup=p.mixup,
         cutmix=p.cutmix,
     )
-    return AugmentedImages(
-        images,
-        labels,
-        normalize,
-        options,
-        num_classes=shape.num_classes,
-        stream=p.stream,
-    )
 
 
 def trained_part(
     p: Train, net: nn.Module, splits: Splits, shape: Shape
 ) -> tuple[nn.Module, Splits]:
     """What is trained, and on what: the network on the images, or its last layer on features."""
-    if not p.freeze or p.stream or splits.train.options.active:
+    options, images = splits.train.options, splits.train.images
+    if not p.freeze or options.active or not isinstance(images, InMemory):
         return net, splits
     layer = features.trained_layer(net, splits.sample[:2].to(splits.train.labels.device))
     if layer is None:
@@ -245,7 +248,13 @@ def trained_part(
 
     print(f"{p.backbone} is frozen: it sees each image once, and its last layer is trained")
     labels = splits.train.labels
-    train = augment_images(p, compute(splits.train.images), labels, features.flatten, shape)
+    train = AugmentedImages(
+        InMemory(compute(images.images), options),
+        labels,
+        features.flatten,
+        options,
+        num_classes=shape.num_classes,
+    )
     val_images = compute(splits.val_images)
     return layer, replace(splits, train=train, val_images=val_images, normalize=features.flatten)
 

@@ -28,7 +28,7 @@ OPTIONS = {
     "schedule": "onecycle", "warmup": 1, "drop": 0.5, "drop_epochs": 1, "label_smoothing": 0.1,
     "clip_norm": 1.0, "keep": "last", "monitor": "accuracy", "patience": 0, "ema": 0.0,
     "ensemble": 1, "flip": "random", "shift": 1, "cutout": 2, "small_epochs": 0,
-    "small_scale": 0.75, "device": "cpu", "threads": 1, "processes": 1, "stream": False,
+    "small_scale": 0.75, "device": "cpu", "threads": 1, "processes": 1, "load": "memory",
     "precision": "fp32", "compile": "none", "class_weights": "none", "rotate": 0.0, "zoom": 0.0,
     "flip_vertical": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "mixup": 0.0,
     "cutmix": 0.0,
@@ -319,20 +319,21 @@ SHARED = {"batch_norm": False, "dropout": 0.0, "dropout_step": 0.0, "batch_size"
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """Two processes that share each batch, of odd size, have the losses of one; one writes."""
-    histories = []
-    for processes in (1, 2):
-        folder = scratch(tmp_path / str(processes), processes=processes, **SHARED)
+    """Two processes that share each batch, of odd size, have the losses of one; one writes.
+
+    Whether they keep the images or read them from disk changes no byte.
+    """
+    folders = []
+    for processes, load in ((1, "memory"), (2, "memory"), (2, "disk")):
+        folder = scratch(tmp_path / f"{processes}-{load}", processes=processes, load=load, **SHARED)
         printed = run(folder)
         assert len(re.findall("^epoch 1/2", printed, re.MULTILINE)) == 1
-        histories.append(np.loadtxt(folder / "plots/history.csv", delimiter=",", skiprows=1))
-        assert (
-            json.loads((folder / "models/model.json").read_text())["model"]["provenance"][
-                "processes"
-            ]
-            == processes
-        )
-    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
+        model = json.loads((folder / "models/model.json").read_text())["model"]
+        assert model["provenance"]["processes"] == processes
+        folders.append(folder)
+    one, two, _ = [np.loadtxt(f / "plots/history.csv", delimiter=",", skiprows=1) for f in folders]
+    assert one == pytest.approx(two, rel=1e-4)
+    assert outputs(folders[1]) == outputs(folders[2])
 
 
 @pytest.mark.long
@@ -358,19 +359,19 @@ def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
     assert "resuming an interrupted run after epoch" in run(folder)
 
 
-def test_streamed_from_disk_it_has_the_same_bytes(undisturbed, tmp_path):
+def test_read_from_disk_it_has_the_same_bytes(undisturbed, tmp_path):
     """Images read for each batch give the model that images kept in memory give."""
-    folder = scratch(tmp_path, **PAIR, stream=True)
+    folder = scratch(tmp_path, **PAIR, load="disk")
     run(folder)
     assert outputs(folder) == undisturbed
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("stream", [True, False])
-def test_streaming_needs_no_memory_for_the_images(tmp_path, stream):
-    """With 0.6 GB of images and 1.2 of memory it trains streamed, else one line says why not."""
+@pytest.mark.parametrize("load", ["auto", "disk", "memory"])
+def test_images_on_disk_need_no_memory(tmp_path, load):
+    """With 0.6 GB of images and 1.2 of memory it reads from disk, or one line says why not."""
     folder = scratch(
-        tmp_path, stream=stream, epochs=1, warmup=0, batch_size=100, shift=0, cutout=0, width=1
+        tmp_path, load=load, epochs=1, warmup=0, batch_size=100, shift=0, cutout=0, width=1
     )
     data, count, shape = folder / "data/processed", 60_000, (100, 100, 1)
     np.lib.format.open_memmap(
@@ -379,7 +380,7 @@ def test_streaming_needs_no_memory_for_the_images(tmp_path, stream):
     np.save(data / "train/labels.npy", np.arange(count) % 3)
     np.save(data / "val/images.npy", np.zeros((30, *shape), np.uint8))
     write_dataset(folder, image_size=100)
-    code, _, errors = finish(start(folder, memory=1_200_000_000), 600)
-    assert (code, bool(re.match("error: out of memory", errors))) == (
-        (0, False) if stream else (1, True)
-    ), errors
+    code, printed, errors = finish(start(folder, memory=1_200_000_000), 600)
+    assert code == (load == "memory"), errors
+    assert bool(re.match("error: out of memory", errors)) == (load == "memory")
+    assert ("note: 0.6 GB of images are read from disk" in printed) == (load == "auto")

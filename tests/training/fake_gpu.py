@@ -18,8 +18,10 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from cifar import inference, networks, params, tensors
 from cifar.dataset import Shape
 from cifar.params.train import Train
-from cifar.training import fit, trainer
+from cifar.training import fit, loading, trainer
+from cifar.training.augment import AugmentedImages
 from cifar.training.distributed import World
+from cifar.training.loading import InMemory, OnDisk
 
 _setup_privateuseone_for_python_backend("fakegpu")
 DEVICE = torch.device("fakegpu:0")
@@ -38,6 +40,16 @@ class Numbers:
     def tolist(self):
         Numbers.reads += 1
         return [1.0, 1.0]
+
+
+loading.ahead = map  # FakeTensorMode does not reach other threads
+
+
+class File(OnDisk):
+    """Images on disk, without a disk."""
+
+    def read(self, index):
+        return torch.zeros(len(index), SIZE, SIZE, 3, dtype=torch.uint8)
 
 
 def move(net):
@@ -79,8 +91,10 @@ def train(p, net, shape):
     images = torch.zeros(COUNT, SIZE, SIZE, 3, dtype=torch.uint8)
     labels = torch.zeros(COUNT, dtype=torch.long).to(DEVICE)
     normalize = tensors.normalizer(shape.mean, shape.std, DEVICE)
-    placed = images if p.stream else images.to(DEVICE)
-    augmented = fit.augment_images(p, placed, labels, normalize, shape)
+    options = fit.augmentation(p, SIZE)
+    placed = images if p.load == "disk" else images.to(DEVICE)
+    source = File(None, options, DEVICE) if p.load == "disk" else InMemory(placed, options)
+    augmented = AugmentedImages(source, labels, normalize, options, num_classes=10)
     fitting = fit.make_trainer(p, net, [COUNT // 10] * 10, World())
     fitting.all_reduce = Numbers
     for epoch in range(1, p.epochs + 1):

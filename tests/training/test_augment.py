@@ -5,8 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cifar import files
 from cifar.training import augment, photo, seeds
 from cifar.training.augment import Augmentation
+from cifar.training.loading import InMemory, OnDisk
 from cifar.training.photo import PhotoOptions
 
 FLIPS = ["none", "random", "alternating"]
@@ -198,13 +200,16 @@ def test_smaller_images_are_those_of_pillow(side):
     )
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_an_epoch_shows_each_image_by_its_own_draw(stream):
-    """The first epochs are of smaller images, the others of whole ones; each is cropped, mirrored and cut as drawn,
-    whether all are kept in memory or each batch is read."""
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_an_epoch_shows_each_image_by_its_own_draw(on_disk, tmp_path):
+    """The first epochs show smaller images; each image is cropped, mirrored and cut as drawn."""
     originals, labels = images(11, 8, 8), torch.arange(11)
     options = Augmentation(shift=1, flip="random", cutout=3, small_epochs=2, small_size=6)
-    shown = make(originals, labels, options, stream=stream)
+    source = InMemory(originals, options)
+    if on_disk:
+        np.save(tmp_path / "images.npy", originals.numpy())
+        source = OnDisk(files.read_array(tmp_path / "images.npy"), options, torch.device("cpu"))
+    shown = make(source, labels, options)
     order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
     for epoch, of in (
         (1, augment.resize(originals, 6)),
@@ -219,14 +224,9 @@ def test_an_epoch_shows_each_image_by_its_own_draw(stream):
         assert torch.equal(torch.cat([x for x, *_ in batches]), augment.cut_out(expected, own, 3))
 
 
-def make(originals, labels, options, stream=False):
+def make(source, labels, options):
     return augment.AugmentedImages(
-        originals,
-        labels,
-        lambda x: x.float().permute(0, 3, 1, 2),
-        options,
-        num_classes=11,
-        stream=stream,
+        source, labels, lambda x: x.float().permute(0, 3, 1, 2), options, num_classes=11
     )
 
 
@@ -234,7 +234,7 @@ def test_an_epoch_changes_each_image_as_drawn():
     """Rotation and colours follow the draws of (seed, epoch, image), whatever the batches are."""
     originals, labels = images(6, 8, 8), torch.arange(6)
     options = Augmentation(photo=PhotoOptions(rotate=30.0, brightness=0.5))
-    shown = make(originals, labels, options)
+    shown = make(InMemory(originals, options), labels, options)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(2))
     found = [
         torch.cat([x for x, *_ in shown.epoch(3, 7, order.split(n), lambda part: part)])
@@ -252,7 +252,8 @@ def test_an_epoch_changes_each_image_as_drawn():
 def test_an_epoch_mixes_images_and_labels_alike(mixing):
     """The probabilities of a mixed image are the parts that two images have in it."""
     originals = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).expand(6, 8, 8, 1).clone()
-    shown = make(originals, torch.arange(6), Augmentation(**{mixing: 1.0}))
+    options = Augmentation(**{mixing: 1.0})
+    shown = make(InMemory(originals, options), torch.arange(6), options)
     (batch,) = shown.epoch(1, 0, [torch.arange(6)], lambda index: index)
     x, targets, _ = batch
     assert torch.allclose(targets.sum(1), torch.ones(6))

@@ -31,7 +31,7 @@ CASES = {
     "mixup": PLAIN | {"model": "gap", "mixup": 0.2},
     "cutmix": PLAIN | {"model": "vgg", "cutmix": 1.0},
     "class weights": {"class_weights": "balanced", "small_epochs": 1},
-    "streamed": {"small_epochs": 1, "stream": True},
+    "from disk": {"small_epochs": 1, "load": "disk"},
 }
 AUGMENTATION = {*Train.model_fields} & {
     *Augmentation.__annotations__,

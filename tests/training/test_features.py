@@ -100,7 +100,7 @@ def test_the_backbone_sees_each_image_once(train, epochs):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"shift": 1}, {"flip": "random"}, {"mixup": 0.2}, {"stream": True}, {"freeze": False}],
+    [{"shift": 1}, {"flip": "random"}, {"mixup": 0.2}, {"load": "disk"}, {"freeze": False}],
     ids=str,
 )
 def test_otherwise_every_epoch_runs_the_whole_network(train, changes):

@@ -158,7 +158,7 @@ def test_stopped_between_the_last_epoch_and_the_end_no_epoch_is_left(parameters)
 def test_the_temperature_is_that_of_the_whole_ensemble(parameters):
     """It is fitted on the validation logits of all networks together."""
     fitted = train(parameters, Memory())
-    splits = fit.load_splits(parameters, arrays(), DATASET.shape, CPU)
+    splits = fit.load_splits(parameters, arrays(), DATASET.shape, CPU, processes=1)
     logits = [inference.predict(m.net, splits.val_images, splits.normalize) for m in fitted.members]
     expected = fit_temperature(inference.average(logits), splits.val_labels)
     assert fitted.temperature == expected
@@ -176,7 +176,7 @@ def test_the_smaller_side_is_rounded(parameters, scale, side, pixels):
 def test_small_epochs_is_a_number_of_epochs(parameters, small_epochs):
     """So many epochs, the first ones, show smaller images."""
     p = Train.model_validate(parameters.model_dump() | {"small_epochs": small_epochs})
-    splits = fit.load_splits(p, arrays(), DATASET.shape, CPU)
+    splits = fit.load_splits(p, arrays(), DATASET.shape, CPU, processes=1)
     sides = []
     for epoch in (1, 2, 3):
         batches = splits.train.epoch(epoch, 0, [torch.arange(4)], World().part)
