@@ -1,6 +1,6 @@
 """A frozen backbone computed once: the same training, and the backbone sees each image once."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ from sample import DATASET
 from test_fit import CPU, OPTIONS, Memory, arrays, parameters  # noqa: F401  a fixture
 from torch import nn
 
-from cifar import networks, tensors
+from cifar import files, networks, tensors
 from cifar.model import NetworkOptions
 from cifar.params.train import Train
 from cifar.training import features, fit
@@ -48,7 +48,7 @@ class Frozen(nn.Module):
 
 
 @pytest.fixture
-def train(parameters, monkeypatch):  # noqa: F811
+def train(parameters, monkeypatch, tmp_path):  # noqa: F811
     """A function that trains a small frozen network; returns the result and the images it saw."""
 
     def run(net=Frozen, **changes):
@@ -61,7 +61,10 @@ def train(parameters, monkeypatch):  # noqa: F811
 
         monkeypatch.setattr(fit, "build", build)
         p = Train.model_validate(parameters.model_dump() | CHANGES | changes)
-        fitted = fit.fit(p, 0, DATASET.shape, OPTIONS, arrays(), World(), CPU, Memory())
+        np.save(tmp_path / "images.npy", arrays().train_images)
+        images = files.read_array(tmp_path / "images.npy")
+        data = replace(arrays(), train_images=images)
+        fitted = fit.fit(p, 0, DATASET.shape, OPTIONS, data, World(), CPU, Memory())
         return fitted, sum(net.seen for net in built)
 
     return run
