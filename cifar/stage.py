@@ -4,6 +4,7 @@ It watches a stage's inputs, and ends with one line and a code that stops DVC. A
 this module first, so that errors of the imports that follow are one line too.
 """
 
+import argparse
 import contextlib
 import hashlib
 import os
@@ -52,13 +53,18 @@ def report_import_error(
 sys.excepthook = report_import_error
 
 
-def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
+def run(main: Callable[[], Callable[[], None] | None], text: str | None = None) -> NoReturn:
     """Call `main` and exit: 0 when it returns, else one line on stderr and 1, or 128 + the signal.
 
     A training that catches Ctrl-C and exits 0 would be recorded by DVC as finished. And DVC hashes
     dependencies and parameters after the command, so what is edited meanwhile would be recorded as
     if it had been used: such a stage fails. `main` may return a function to call when all is well.
+
+    A program without options gives its docstring as `text`: `--help` then prints it, and any other
+    argument is refused, before anything runs.
     """
+    if text:
+        parser(text).parse_args()
     signal.signal(signal.SIGTERM, terminate)
     sys.excepthook = sys.__excepthook__  # all is loaded: an error from here on is not of an import
     replace_closed_streams()
@@ -78,6 +84,17 @@ def run(main: Callable[[], Callable[[], None] | None]) -> NoReturn:
         advice = "run the same command again; a training resumes after its last whole epoch"
         fail(f"interrupted (Ctrl-C): {advice}", 128 + signal.SIGINT)
     sys.exit(0)
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """A parser whose `--help` begins with `text`, the program's docstring, as it is written."""
+    path = Path(sys.argv[0]).with_suffix("")
+    program = ".".join(path.parts[-2:]).removesuffix(".__main__")
+    return argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def watch(main: Callable[[], Callable[[], None] | None]) -> None:

@@ -51,11 +51,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = stage.parser(__doc__)
     add = parser.add_argument
     add("command", choices=["list", "show", "run", "apply", "upgrade"])
     add("names", nargs="*", metavar="NAME", help="recipes, or all")

@@ -148,4 +148,4 @@ def report_left_out(left_out: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, __doc__)

@@ -118,4 +118,4 @@ def first_filters(model: Model) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, __doc__)

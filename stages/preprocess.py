@@ -188,4 +188,4 @@ def note_imbalance(counts: np.ndarray, classes: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, __doc__)

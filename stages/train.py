@@ -94,4 +94,4 @@ def discard_results_of_another(checksum: str) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, __doc__)

@@ -242,6 +242,15 @@ def test_a_word_finds_the_life_of_a_parameter():
     assert set(found.split()) >= walk | {"cifar/models/vgg.py"}
 
 
+def test_every_program_explains_itself():
+    """Every program gives its docstring to `--help`, and so does not start on it."""
+    programs = [f for f in SOURCES if f.startswith(("stages/", "tools/", "recipes/__main__"))]
+    assert len(programs) > 15
+    for file in programs:
+        if file != "tools/install.py":  # make calls it, before there is an environment
+            assert "__doc__" in {node.id for node in nodes(file, ast.Name)}, file
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_first_imports_what_reports_errors(stage):
     """The first import of a stage is cifar.stage, before any library."""

@@ -57,6 +57,18 @@ def end(main):
     return caught.value.code
 
 
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("now", 2)])
+def test_a_program_without_options_starts_only_without_arguments(word, code, monkeypatch, capsys):
+    """`--help` prints the program's text and anything else is refused; neither runs the program."""
+    monkeypatch.setattr(sys, "argv", ["/somewhere/tools/clean.py", word])
+    with pytest.raises(SystemExit) as caught:
+        stage.run(failing(AssertionError("it started")), "Remove\n\n    everything")
+    assert caught.value.code == code
+    printed = "".join(capsys.readouterr())
+    assert printed.startswith("usage: python -m tools.clean [-h]\n")
+    assert ("\nRemove\n\n    everything\n" in printed) == (code == 0)
+
+
 def failing(error):
     def main():
         raise error

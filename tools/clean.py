@@ -71,4 +71,4 @@ def remove(name: str, paths: Iterable[Path]) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, __doc__)

@@ -64,11 +64,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = stage.parser(__doc__)
     add = parser.add_argument
     add("pair", nargs="*", metavar="GROUP", help="two groups or experiments to compare")
     add("--metric", default=ranking.TEST, help="as `dvc metrics show` names it (%(default)s)")

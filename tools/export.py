@@ -59,10 +59,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export", description=__doc__, formatter_class=style
-    )
+    parser = stage.parser(__doc__)
     model = Path("models/model.safetensors")
     images = Path("data/processed/test/images.npy")
     parser.add_argument("--model", type=Path, default=model, help="model file")

@@ -58,4 +58,4 @@ def results(pipeline: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, __doc__)

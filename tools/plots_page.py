@@ -45,4 +45,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, __doc__)

@@ -64,10 +64,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.predict", description=__doc__, formatter_class=style
-    )
+    parser = stage.parser(__doc__)
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="picture files, and folders of them")
     add("--model", type=Path, default=MODEL, help="model file (default: this repository's)")

@@ -6,7 +6,6 @@ It reads what the stages wrote and computes nothing but counts. The table of exp
 DVC, the parameters that differ from the last commit from Git; without these two they are left out.
 """
 
-import argparse
 import base64
 import io
 import shutil
@@ -38,10 +37,7 @@ CONFUSIONS = 10
 
 
 def main() -> None:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report", description=__doc__, formatter_class=style
-    )
+    parser = stage.parser(__doc__)
     out = Path("report.html")
     parser.add_argument("--out", type=Path, default=out, help="the file (default: report.html)")
     out = parser.parse_args().out

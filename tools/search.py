@@ -58,11 +58,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = stage.parser(__doc__)
     add = parser.add_argument
     add("ranges", help="a YAML file, such as docs/search.example.yaml")
     add("--trials", type=int, default=20, help="number of trials, earlier ones included (20)")

@@ -6,7 +6,6 @@ Experiments of all commits, the commits themselves and the workspace, with the p
 they differ. A run that is there under several names is shown once.
 """
 
-import argparse
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -22,11 +21,6 @@ GAP = "  "
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        prog="python -m tools.show",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
     results, remarks = table.read()
     if not results:
         reasons = f" ({'; '.join(remarks)})" if remarks else ""
@@ -108,4 +102,4 @@ def percent(fraction: float) -> str:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, __doc__)

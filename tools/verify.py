@@ -79,10 +79,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.verify", description=__doc__, formatter_class=style
-    )
+    parser = stage.parser(__doc__)
     parser.add_argument(
         "name", nargs="?", default="HEAD", metavar="NAME", help="commit or experiment (%(default)s)"
     )

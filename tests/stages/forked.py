@@ -56,6 +56,7 @@ def work(
         del os.environ[name]
     os.environ.update(environment)
     sys.path.insert(0, str(folder))
+    sys.argv = [stage]
     if fault:
         fault()
     runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
