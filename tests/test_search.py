@@ -1,4 +1,4 @@
-"""A search: ranges are checked, trials are experiments, and an interrupted one is resumed."""
+"""A search: its trials are experiments, and an interrupted one is resumed."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from cifar import UserError
+from cifar.experiments import trials
 from tools import search
 
 ROOT = Path(__file__).parent.parent
@@ -30,137 +31,6 @@ def folder(tmp_path, monkeypatch):
     return path
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("train.lr: {log: [0.2, 0.1]}", "train.lr: 0.2 is not below 0.1"),
-        ("train.lr: {log: [0, 0.1]}", "train.lr: 0 has no logarithm (ranges.yaml)"),
-        (
-            "train.lr: {logarithmic: [0.1, 0.2]}",
-            "train.lr: {'logarithmic': [0.1, 0.2]} (ranges.yaml): write {KIND:",
-        ),
-        ("train.lr: 0.1", "train.lr: 0.1 (ranges.yaml): write {KIND: [LOW, HIGH]}"),
-        ("train.lr: {float: [0.1, high]}", "train.lr: [0.1, 'high'] is no range of kind float"),
-        ("train.epochs: {int: [1, 2.5]}", "train.epochs: [1, 2.5] is no range of kind int"),
-        ("train.droput: {float: [0, 0.5]}", "unknown key train.droput (did you mean dropout?)"),
-        ("train.dropout: {float: [0, 1]}", "train.dropout = 1.0: must be less than 1"),
-        ("train.optimizer: {choice: [sgd, adm]}", "train.optimizer = 'adm': must be"),
-        ("train.optimizer: {choice: []}", "train.optimizer: no values (ranges.yaml)"),
-        ("{}", "no ranges (ranges.yaml): write for example"),
-        ("", "no sections (ranges.yaml)"),
-        (
-            "preprocess.val_fraction: {float: [0.1, 0.2]}",
-            "preprocess.val_fraction is no parameter of train (ranges.yaml)",
-        ),
-    ],
-)
-def test_a_range_that_params_could_not_hold_is_refused(text, message, folder):
-    """Unknown keys, kinds and values and reversed ranges are errors before the first trial."""
-    (folder / "ranges.yaml").write_text(text)
-    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
-        search.read_ranges("ranges.yaml")
-
-
-def test_the_example_fits(folder):
-    """docs/search.example.yaml has every kind of range and fits params.yaml."""
-    ranges = search.read_ranges(ROOT / "docs/search.example.yaml")
-    assert {kind for kind, _ in ranges.values()} == set(search.KINDS)
-
-
-class Trial:
-    """Stands for Optuna's trial: notes reports, and has the training stopped after the first."""
-
-    def __init__(self):
-        self.reports = []
-
-    def report(self, value, step):
-        self.reports.append((step, value))
-
-    def should_prune(self):
-        return True
-
-
-@pytest.fixture
-def train(folder, monkeypatch, tmp_path):
-    """Train with a `dvc` that only prints lines and writes epochs, (epoch, epochs, accuracy)."""
-
-    def run(*lines, epochs=(), code=0, name="trial", **values):
-        rows = [json.dumps(row(*numbers)) for numbers in epochs]
-        script = [
-            "#!/bin/sh",
-            *(f"echo '{line}'" for line in lines),
-            'test "$3" = --temp && mkdir -p "runs/$5"',
-            *(f"echo '{text}' >> \"runs/$5/epochs.jsonl\"" for text in rows),
-            f"exit {code}",
-        ]
-        (tmp_path / "dvc").write_text("\n".join(script) + "\n")
-        (tmp_path / "dvc").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        monkeypatch.setattr(search, "accuracy_of", lambda name: 0.5)
-        trial = Trial()
-        with (tmp_path / "lock").open("w") as lock:
-            accuracy = search.train(trial, name, values, lock.fileno())
-        return accuracy, trial.reports
-
-    return run
-
-
-def row(epoch, epochs, accuracy):
-    numbers = dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "lr"), 0.1)
-    return {"network": 0, "epoch": epoch, "epochs": epochs, "val_accuracy": accuracy} | numbers
-
-
-def test_a_trial_that_has_trained_is_kept(train, capsys):
-    """After the last epoch nothing is left to save, so it is not stopped there."""
-    assert train(epochs=[(1, 1, 0.44)]) == (0.5, [(1, 0.44)])
-    assert "trial: epoch 1/1: " in capsys.readouterr().out
-
-
-def test_a_bad_trial_is_stopped(train):
-    """Told so after an epoch that is not the last, the trial has no accuracy."""
-    assert train(epochs=[(1, 2, 0.44)]) == (None, [(1, 0.44)])
-
-
-def test_no_member_of_an_ensemble_is_stopped(train):
-    """Members count their epochs one after the other, and are judged together."""
-    epochs = [(1, 2, 0.44), (2, 2, 0.44)] * 2
-    assert train(epochs=epochs, **{"train.ensemble": 2}) == (0.5, [])
-
-
-def test_epochs_of_an_earlier_study_are_not_read(train, folder):
-    """A file that lies there from an earlier trial of this name is removed first."""
-    path = folder / "runs/trial/epochs.jsonl"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(row(1, 9, 0.1)) + "\n")
-    assert train(epochs=[(1, 1, 0.44)]) == (0.5, [(1, 0.44)])
-
-
-def test_a_trial_that_diverged_has_no_accuracy(train):
-    """A loss that is not finite ends the trial and not the search."""
-    assert train("error: loss is not finite (x): y", code=1)[0] is None
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["Running stage", "ERROR: failed: no room", "a hint"], "failed: no room"),
-        (["Running stage", "Killed: by someone"], "Killed: by someone"),
-        ([], "no message"),
-    ],
-)
-def test_what_a_failed_trial_says(train, lines, message):
-    """The first error in what it printed, else its last line."""
-    with pytest.raises(UserError, match=rf"^{message} \(experiment bad\)$"):
-        train(*lines, code=1, name="bad")
-
-
-def test_interrupting_what_has_ended_is_no_error():
-    """A process that has just ended does not hide Ctrl-C behind an error of its own."""
-    process = subprocess.Popen(["true"], start_new_session=True)
-    process.wait()
-    search.interrupt(process)
-
-
 @pytest.fixture
 def command(folder, monkeypatch):
     """The command, with trials that end with a given outcome instead of trainings."""
@@ -173,11 +43,44 @@ def command(folder, monkeypatch):
                 raise outcome
             return outcome
 
-        monkeypatch.setattr(search, "train", end)
+        monkeypatch.setattr(trials, "train", end)
         monkeypatch.setattr("sys.argv", ["search", "small.yaml", *words])
         search.main()
 
     return run
+
+
+class Trial:
+    """Stands for Optuna's trial: notes reports, and asks for an end after each."""
+
+    def __init__(self):
+        self.reports = []
+
+    def report(self, value, step):
+        self.reports.append((step, value))
+
+    def should_prune(self):
+        return True
+
+
+def judged(values, *epochs):
+    """What a study learns of epochs, (epoch, epochs, accuracy), and after which it stops."""
+    trial = Trial()
+    hopeless = search.judge(trial, values)
+    keys = ("epoch", "epochs", "val_accuracy")
+    return trial.reports, [hopeless(dict(zip(keys, row, strict=True))) for row in epochs]
+
+
+def test_a_bad_trial_is_stopped_before_its_last_epoch(folder):
+    """Every epoch is reported; after the last one nothing is left to save, so it does not stop."""
+    reports, stops = judged({}, (1, 2, 0.44), (2, 2, 0.45))
+    assert (reports, stops) == ([(1, 0.44), (2, 0.45)], [True, False])
+
+
+def test_no_member_of_an_ensemble_is_stopped(folder):
+    """Members count their epochs one after the other, and are judged together."""
+    epochs = [(1, 2, 0.44), (2, 2, 0.44)] * 2
+    assert judged({"train.ensemble": 2}, *epochs) == ([], [False] * 4)
 
 
 def states():
@@ -203,7 +106,7 @@ def test_a_trial_that_ended_without_its_search_counts(command, monkeypatch):
     """If the search was killed and its trial ran on to its end, its result is taken."""
     with pytest.raises(KeyboardInterrupt):
         command(KeyboardInterrupt())
-    monkeypatch.setattr(search, "accuracy_of", {"small-0": 0.75}.__getitem__)
+    monkeypatch.setattr(trials, "accuracy_of", {"small-0": 0.75}.__getitem__)
     (trial,) = search.open_study("small", search.STORAGE).trials
     assert (trial.state.name, trial.value) == ("COMPLETE", 0.75)
 
@@ -261,7 +164,7 @@ def test_a_hopeless_trial_is_stopped(reproduced, monkeypatch, tmp_path):
     trial = Trial()
     values = {"train.epochs": 100000, "train.lr": 0.01}
     with (tmp_path / "lock").open("w") as lock:
-        assert search.train(trial, "hopeless", values, lock.fileno()) is None
+        assert trials.train("hopeless", values, search.judge(trial, values), lock.fileno()) is None
     assert 1 <= len(trial.reports) < 1000
     assert trial.reports[0][0] == 1 and 0 <= trial.reports[0][1] <= 1
     assert "hopeless" not in reproduced.run("dvc", "exp", "list", "--name-only").stdout
@@ -279,8 +182,8 @@ def test_a_search_is_resumed(reproduced):
         "train.lr: {log: [0.01, 0.1]}\ntrain.dropout: {float: [0, 0.4]}\n"
     )
     reproduced.commit()
-    for trials in ("1", "2", "2"):
-        done = reproduced.run("python", "-m", "tools.search", "small.yaml", "--trials", trials)
+    for number in ("1", "2", "2"):
+        done = reproduced.run("python", "-m", "tools.search", "small.yaml", "--trials", number)
     assert "epoch" not in done.stdout, "nothing was missing the third time"
     names = {"small-0", "small-1"}
     assert set(reproduced.run("dvc", "exp", "list", "--name-only").stdout.split()) == names
