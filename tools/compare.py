@@ -4,13 +4,12 @@
     python -m tools.compare train.dropout=0.1 HEAD     two groups or experiments: is it chance?
     python -m tools.compare --metric val.accuracy --over preprocess.fold --plot folds.png
 
-A group is named by the parameters in which it differs from the others of its data set. Some of
-them, or any other of its parameters, will do to name it if they fit one group only.
+A group is named by the parameters in which it differs from the others of its data set. To name
+one here, any of its parameters will do, as long as no other group has them too.
 """
 
 import argparse
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,10 @@ from matplotlib.axes import Axes
 from cifar import UserError, files, params, stage
 from cifar.evaluation import charts
 from cifar.experiments import groups, ranking, statistics, table
+from cifar.experiments.groups import Datasets, Groups
 from cifar.experiments.statistics import Summary
 from cifar.experiments.table import Result
 
-Groups = Mapping[str, Sequence[Result]]
-Datasets = Mapping[str, Groups]
 FILES = 3  # names of changed files that are printed
 BAR: dict[str, Any] = {"lw": 6, "alpha": 0.4, "solid_capstyle": "butt"}
 MEAN: dict[str, Any] = {"ms": 18, "mew": 2}
@@ -41,13 +39,13 @@ def main() -> None:
         dataset: groups.group(members, over)
         for dataset, members in ranking.by_dataset(results).items()
     }
-    counted, repeated = samples(datasets, over)
+    counted, repeated = groups.without_repeats(datasets, over)
     if repeated:
         remarks.insert(0, f"not counted, the same run again: {', '.join(repeated)}")
     if options.pair:
-        counted = find_pair(options.pair, datasets, over)
+        counted = groups.find_pair(options.pair, datasets, over)
         (pair,) = counted.values()
-        remarks = [*tests(pair, over, options.metric), *remarks]
+        remarks = [*compare(pair, over, options.metric), *remarks]
     frame = summarize(counted, options.metric)
     print(f"{options.metric} over {' and '.join(over)}")
     for dataset in counted:
@@ -67,8 +65,8 @@ def parse() -> argparse.Namespace:
     parser = stage.parser(__doc__)
     add = parser.add_argument
     add("pair", nargs="*", metavar="GROUP", help="two groups or experiments to compare")
-    add("--metric", default=ranking.TEST, help="as `dvc metrics show` names it (%(default)s)")
-    add("--over", action="append", metavar="KEY", help="what may differ within a group (seed)")
+    add("--metric", default=ranking.TEST, help="as in `dvc metrics show` (default: %(default)s)")
+    add("--over", action="append", metavar="KEY", help="what may differ in a group (default: seed)")
     add("-A", "--all-commits", action="store_true", help="also experiments of earlier commits")
     add("--markdown", action="store_true", help="print the tables in Markdown")
     add("--csv", metavar="FILE", help="write the tables to a file, unrounded")
@@ -89,13 +87,13 @@ def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
         UserError: there is none.
     """
     results, remarks = table.read(all_commits)
-    chosen = [found for found in results if metric in found.metrics]
-    if without := [found.name for found in results if metric not in found.metrics]:
+    chosen = [run for run in results if metric in run.metrics]
+    if without := [run.name for run in results if metric not in run.metrics]:
         remarks.append(f"left out, without {metric}: {', '.join(without)}")
     if chosen:
         return chosen, remarks
     if results:
-        known = dict.fromkeys(key for found in results for key in found.metrics)
+        known = dict.fromkeys(key for run in results for key in run.metrics)
         raise UserError(f"no run has {metric} (--metric): there are {', '.join(known)}")
     reasons = f" ({'; '.join(remarks)})" if remarks else " (dvc exp show)"
     raise UserError(f"no finished run{reasons}: `dvc exp run` makes one")
@@ -103,69 +101,11 @@ def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
 
 def check_over(over: Sequence[str], results: Sequence[Result]) -> None:
     """Raises UserError if no run has a parameter of this name."""
-    known = dict.fromkeys(key for found in results for key in found.facts)
+    known = dict.fromkeys(key for run in results for key in run.facts)
     for key in over:
         if key not in known:
             hint = params.did_you_mean(key, known)
             raise UserError(f"no parameter {key}{hint} (--over): name another")
-
-
-def samples(datasets: Datasets, over: Sequence[str]) -> tuple[Datasets, list[str]]:
-    """The groups with each seed once, and the names of the runs that repeat another."""
-    chosen: dict[str, dict[str, list[Result]]] = {}
-    repeated: list[str] = []
-    for dataset, sets in datasets.items():
-        for name, members in sets.items():
-            once, again = groups.one_each(members, over)
-            chosen.setdefault(dataset, {})[name] = once
-            repeated += [found.name for found in again]
-    return chosen, repeated
-
-
-def find_pair(words: Sequence[str], datasets: Datasets, over: Sequence[str]) -> Datasets:
-    """The two groups that the words name, under these words.
-
-    Raises:
-        UserError: they are on different data sets, or share a run.
-    """
-    first, second = words
-    dataset, a = find(first, datasets, over)
-    other, b = find(second, datasets, over)
-    if dataset != other:
-        where = f"{first} is on {dataset}, {second} on {other}"
-        raise UserError(f"{where} (command line): name two groups of one data set")
-    for x, y in itertools.product(a, b):
-        if x.facts == y.facts:
-            both = x.name if x.name == y.name else f"{x.name} as {y.name}"
-            shared = f"{first} and {second} share a run, {both}"
-            raise UserError(f"{shared} (command line): name two different groups")
-    return {dataset: {first: a, second: b}}
-
-
-def find(word: str, datasets: Datasets, over: Sequence[str]) -> tuple[str, Sequence[Result]]:
-    """The data set and the members of the run or the group that a word names, each seed once."""
-    everything = [(dataset, *item) for dataset, sets in datasets.items() for item in sets.items()]
-    for dataset, _, members in everything:
-        if alone := [found for found in members if found.name == word]:
-            return dataset, alone[:1]
-    parts = [table.plain(part) for part in word.split(",")]
-    fitting = [entry for entry in everything if entry[1] == word] or [
-        entry for entry in everything if all(fits(part, *entry[1:]) for part in parts)
-    ]
-    if len(fitting) == 1:
-        ((dataset, _, members),) = fitting
-        return dataset, groups.one_each(members, over)[0]
-    known = [name for _, name, members in everything for name in (name, *(m.name for m in members))]
-    problem = f"{len(fitting)} groups have {word}"
-    if not fitting:
-        problem = f"no group or experiment {word}{params.did_you_mean(word, known)}"
-    raise UserError(f"{problem} (command line): `python -m tools.compare` lists them")
-
-
-def fits(part: str, name: str, members: Sequence[Result]) -> bool:
-    """Whether `train.lr=0.1` is in the name of a group or true of all its members."""
-    key, _, value = part.partition("=")
-    return part in name.split(",") or all(found.facts.get(key) == value for found in members)
 
 
 def summarize(datasets: Datasets, metric: str) -> pd.DataFrame:
@@ -173,7 +113,7 @@ def summarize(datasets: Datasets, metric: str) -> pd.DataFrame:
     tables = []
     for dataset, sets in datasets.items():
         rows = [
-            (dataset, name, *statistics.summarize([found.metrics[metric] for found in members]))
+            (dataset, name, *statistics.summarize([run.metrics[metric] for run in members]))
             for name, members in sets.items()
         ]
         unsorted = pd.DataFrame(rows, columns=["dataset", "group", *Summary._fields])
@@ -210,7 +150,7 @@ def layout(rows: pd.DataFrame, metric: str, markdown: bool) -> str:
 def legend(datasets: Datasets) -> Iterator[str]:
     """A line for each data set whose runs were made by different code: which files differ."""
     for dataset, sets in datasets.items():
-        members = [found for runs in sets.values() for found in runs]
+        members = [run for runs in sets.values() for run in runs]
         differing = ranking.differing_facts(members)
         if changed := sorted(Path(key).name for key in differing if ranking.is_code(key)):
             some = ", ".join(changed[:FILES])
@@ -218,7 +158,7 @@ def legend(datasets: Datasets) -> Iterator[str]:
             yield f"code of the runs on {dataset} differs in {some}{more}"
 
 
-def tests(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
+def compare(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
     """What tells two groups apart: over the seeds, and per seed on the same test images."""
     (first, a), (second, b) = pair.items()
     difference = statistics.welch(*([run.metrics[metric] for run in runs] for runs in (a, b)))
@@ -234,10 +174,10 @@ def tests(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
     for x in a:
         for y in b:
             if groups.label(x, over) == groups.label(y, over) or len(a) == len(b) == 1:
-                yield same_images(x, y)
+                yield compare_images(x, y)
 
 
-def same_images(x: Result, y: Result) -> str:
+def compare_images(x: Result, y: Result) -> str:
     """How often only one of two runs is right, and whether that may be chance."""
     only_x, only_y = statistics.discordant(groups.predictions(x), groups.predictions(y))
     p = statistics.mcnemar(only_x, only_y)
@@ -283,7 +223,7 @@ def draw_groups(axis: Axes, rows: pd.DataFrame, sets: Groups, metric: str) -> No
             ends = [scale * row["low"], scale * row["high"]]
             axis.plot(ends, [height] * 2, c=charts.BLUE, label="95 % interval", **BAR)
             axis.plot(scale * row["mean"], height, "|", c=charts.BLUE, label="mean", **MEAN)
-        values = [scale * found.metrics[metric] for found in sets[row["group"]]]
+        values = [scale * run.metrics[metric] for run in sets[row["group"]]]
         axis.plot(values, [height] * len(values), "o", c=charts.ORANGE, label="one run", **RING)
         labels.append(f"{charts.shorten(row['group'], 48)}  (n = {row['n']})")
     axis.set_yticks(range(len(rows)), labels)

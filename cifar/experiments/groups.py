@@ -1,15 +1,18 @@
 """Runs that differ only by their seed (or fold) as one group, named by what a person changed."""
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from cifar import UserError
+from cifar import UserError, params
 from cifar.experiments import ranking
-from cifar.experiments.table import Result
+from cifar.experiments.table import Result, plain
 
+Groups = Mapping[str, Sequence[Result]]
+Datasets = Mapping[str, Groups]
 LONGEST = 24  # characters of a value in the name of a group
 
 
@@ -19,8 +22,8 @@ def group(results: Sequence[Result], over: Sequence[str]) -> dict[str, list[Resu
     A name is like `train.dropout=0.1,train.lr=0.01`, or `all` of a single group.
     """
     groups: dict[str, list[Result]] = {}
-    for found, differing in zip(results, names(results, over), strict=True):
-        groups.setdefault(differing, []).append(found)
+    for run, differing in zip(results, names(results, over), strict=True):
+        groups.setdefault(differing, []).append(run)
     return groups
 
 
@@ -55,11 +58,69 @@ def one_each(members: Sequence[Result], over: Sequence[str]) -> tuple[list[Resul
     A run that was done twice is no second sample.
     """
     samples: dict[tuple[str, ...], Result] = {}
-    for found in members:
-        samples.setdefault(label(found, over), found)
+    for run in members:
+        samples.setdefault(label(run, over), run)
     order = sorted(samples, key=lambda key: [(len(part), part) for part in key])
     chosen = [samples[key] for key in order]
-    return chosen, [found for found in members if found not in chosen]
+    return chosen, [run for run in members if run not in chosen]
+
+
+def without_repeats(datasets: Datasets, over: Sequence[str]) -> tuple[Datasets, list[str]]:
+    """The groups with each seed once, and the names of the runs that repeat another."""
+    chosen: dict[str, dict[str, list[Result]]] = {}
+    repeated: list[str] = []
+    for dataset, sets in datasets.items():
+        for name, members in sets.items():
+            once, again = one_each(members, over)
+            chosen.setdefault(dataset, {})[name] = once
+            repeated += [run.name for run in again]
+    return chosen, repeated
+
+
+def find_pair(words: Sequence[str], datasets: Datasets, over: Sequence[str]) -> Datasets:
+    """The two groups that the words name, under these words.
+
+    Raises:
+        UserError: they are on different data sets, or share a run.
+    """
+    first, second = words
+    dataset, a = find(first, datasets, over)
+    other, b = find(second, datasets, over)
+    if dataset != other:
+        where = f"{first} is on {dataset}, {second} on {other}"
+        raise UserError(f"{where} (command line): name two groups of one data set")
+    for x, y in itertools.product(a, b):
+        if x.facts == y.facts:
+            both = x.name if x.name == y.name else f"{x.name} as {y.name}"
+            shared = f"{first} and {second} share a run, {both}"
+            raise UserError(f"{shared} (command line): name two different groups")
+    return {dataset: {first: a, second: b}}
+
+
+def find(word: str, datasets: Datasets, over: Sequence[str]) -> tuple[str, Sequence[Result]]:
+    """The data set and the members of the run or the group that a word names, each seed once."""
+    everything = [(dataset, *item) for dataset, sets in datasets.items() for item in sets.items()]
+    for dataset, _, members in everything:
+        if alone := [run for run in members if run.name == word]:
+            return dataset, alone[:1]
+    parts = [plain(part) for part in word.split(",")]
+    fitting = [entry for entry in everything if entry[1] == word] or [
+        entry for entry in everything if all(fits(part, *entry[1:]) for part in parts)
+    ]
+    if len(fitting) == 1:
+        ((dataset, _, members),) = fitting
+        return dataset, one_each(members, over)[0]
+    known = [name for _, name, members in everything for name in (name, *(m.name for m in members))]
+    problem = f"{len(fitting)} groups have {word}"
+    if not fitting:
+        problem = f"no group or experiment {word}{params.did_you_mean(word, known)}"
+    raise UserError(f"{problem} (command line): `python -m tools.compare` lists them")
+
+
+def fits(part: str, name: str, members: Sequence[Result]) -> bool:
+    """Whether `train.lr=0.1` is in the name of a group or true of all its members."""
+    key, _, value = part.partition("=")
+    return part in name.split(",") or all(run.facts.get(key) == value for run in members)
 
 
 def label(result: Result, over: Sequence[str]) -> tuple[str, ...]:

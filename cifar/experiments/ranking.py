@@ -16,15 +16,15 @@ FIXED = ("name", "also", "workspace", TEST, VAL)  # columns of a ranking before 
 def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
     """Results of each data set, under its name; two versions of its raw data are two data sets."""
     raw: dict[str, set[str]] = {}
-    for found in results:
-        versions = raw.setdefault(found.facts["fetch.dataset"], set())
-        versions.add(found.facts.get("data/fetched", "unknown"))
+    for run in results:
+        versions = raw.setdefault(run.facts["fetch.dataset"], set())
+        versions.add(run.facts.get("data/fetched", "unknown"))
     datasets: dict[str, list[Result]] = {}
-    for found in results:
-        name = found.facts["fetch.dataset"]
+    for run in results:
+        name = run.facts["fetch.dataset"]
         if len(raw[name]) > 1:
-            name += f", raw data {found.facts.get('data/fetched', 'unknown')}"
-        datasets.setdefault(name, []).append(found)
+            name += f", raw data {run.facts.get('data/fetched', 'unknown')}"
+        datasets.setdefault(name, []).append(run)
     return datasets
 
 
@@ -35,14 +35,14 @@ def differences(results: Sequence[Result]) -> list[dict[str, str]]:
     results have (another network's) makes no difference: the parameter that chose it does.
     """
     differing = differing_facts(results)
-    return [described(found.facts, differing) for found in results]
+    return [described(run.facts, differing) for run in results]
 
 
 def differing_facts(results: Sequence[Result]) -> set[str]:
     """The parameters and files of which results have more than one value."""
     values: dict[str, set[str]] = {}
-    for found in results:
-        for key, value in found.facts.items():
+    for run in results:
+        for key, value in run.facts.items():
             values.setdefault(key, set()).add(value)
     return {key for key, several in values.items() if len(several) > 1}
 
@@ -69,10 +69,10 @@ def rank(results: Sequence[Result]) -> pd.DataFrame:
     test.accuracy and val.accuracy, NaN if not measured; and the parameters that differ.
     """
     runs = distinct(results)
-    rows = [fixed(names, found) for names, found in runs]
+    rows = [fixed(names, run) for names, run in runs]
     frame = pd.DataFrame(rows, columns=FIXED).astype({TEST: float, VAL: float})
-    differing = pd.DataFrame(differences([found for _, found in runs]), index=frame.index)
-    known = dict.fromkeys(key for _, found in runs for key in found.facts)
+    differing = pd.DataFrame(differences([run for _, run in runs]), index=frame.index)
+    known = dict.fromkeys(key for _, run in runs for key in run.facts)
     frame = frame.join(differing[[key for key in [*known, "code"] if key in differing]])
     return frame.sort_values([TEST, VAL], ascending=False, kind="stable", ignore_index=True)
 
@@ -91,8 +91,8 @@ def parameters(ranked: pd.DataFrame) -> list[str]:
 
 def distinct(results: Sequence[Result]) -> list[tuple[list[str], Result]]:
     """Each run once, with all its names: an experiment, its commit and the workspace are one."""
-    found: dict[Any, tuple[list[str], Result]] = {}
-    for one in results:
-        identity = frozenset(one.facts.items()), frozenset(one.metrics.items())
-        found.setdefault(identity, ([], one))[0].append(one.name)
-    return list(found.values())
+    runs: dict[Any, tuple[list[str], Result]] = {}
+    for run in results:
+        identity = frozenset(run.facts.items()), frozenset(run.metrics.items())
+        runs.setdefault(identity, ([], run))[0].append(run.name)
+    return list(runs.values())

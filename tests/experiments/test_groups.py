@@ -55,6 +55,29 @@ def test_a_repeated_run_counts_once():
     assert [run.name for run in again] == ["c"]
 
 
+@pytest.mark.parametrize(
+    ("word", "members"),
+    [
+        ("b", ["b"]),
+        ("train.lr=1", ["a", "b"]),
+        ("train.lr=2.0", ["c"]),
+        ("train.epochs=8,train.lr=2", ["c"]),
+    ],
+)
+def test_a_word_names_a_run_or_a_group(word, members):
+    """A run by its name; a group by its name, or by parameters that fit no other group."""
+    runs = [
+        result("a", seed="0", train__lr="1", train__epochs="8"),
+        result("b", seed="1", train__lr="1", train__epochs="8"),
+        result("c", seed="0", train__lr="2", train__epochs="8"),
+    ]
+    datasets = {"digits": groups.group(runs, ["seed"])}
+    dataset, named = groups.find(word, datasets, ["seed"])
+    assert (dataset, [run.name for run in named]) == ("digits", members)
+    with pytest.raises(UserError, match=r"^2 groups have train.epochs=8 "):
+        groups.find("train.epochs=8", datasets, ["seed"])
+
+
 def test_a_parameter_that_older_runs_have_not():
     """Runs of a commit from before the parameter are a sample of their own."""
     runs = [result("new", seed="0", fold="1"), result("old", seed="0")]
