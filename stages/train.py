@@ -15,16 +15,12 @@ from cifar import files, model_file, networks, params
 from cifar.dataset import Dataset
 from cifar.model import FORMAT, Model
 from cifar.params.train import Train
-from cifar.training import distributed, provenance
+from cifar.training import checkpoint, distributed, provenance
 from cifar.training.checkpoint import Checkpoints
 from cifar.training.fit import HISTORY, Arrays, Fitted, fit, inspect, network_options
 
 DATA = Path("data/processed")
 PARTS = [DATA / part / f"{name}.npy" for part in ("train", "val") for name in ("images", "labels")]
-# Bytes of disk for each parameter: two checkpoints (one replaces the other) of at most five copies
-# (weights, two of Adam, averaged, best), the model, and its copy in DVC's cache.
-DISK = 4 * (2 * 5 + 2)
-RESULTS = [Path("metrics/test.json"), Path("plots/classes.csv"), Path("plots/predictions.csv")]
 
 
 def main() -> Callable[[], None] | None:
@@ -32,8 +28,7 @@ def main() -> Callable[[], None] | None:
     dataset = files.read_record(DATA / "dataset.json", Dataset)
     options = network_options(p)
     layers = inspect(p, dataset.shape, options)
-    parameters = p.ensemble * sum(layer.parameters for layer in layers)
-    files.check_space(stage.root(), needed=DISK * parameters)
+    checkpoint.check_space(stage.root(), p.ensemble * sum(layer.parameters for layer in layers))
     started = distributed.start(
         "stages.train",
         device=p.device,
@@ -75,22 +70,11 @@ def main() -> Callable[[], None] | None:
 def write(fitted: Fitted, model: Model, code: dict[str, str]) -> None:
     weights = model_file.dump([member.net for member in fitted.members], model)
     checksum = files.short_sha256(weights)
-    discard_results_of_another(checksum)
+    provenance.discard_results_of_another(checksum)
     files.write_bytes("models/model.safetensors", weights)
     files.write_json("models/model.json", {"model": asdict(model), "code": code})
     files.write_csv("plots/history.csv", HISTORY, fitted.history())
     files.write_json("metrics/train.json", fitted.metrics() | {"model": checksum})
-
-
-def discard_results_of_another(checksum: str) -> None:
-    """Remove test results of another model: DVC would commit them into an experiment of this one.
-
-    `dvc exp run train` does not run evaluate, and commits what lies there.
-    """
-    if not RESULTS[0].exists() or files.read_json(RESULTS[0]).get("model") == checksum:
-        return
-    for path in RESULTS:
-        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

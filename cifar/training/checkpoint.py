@@ -28,6 +28,9 @@ KEPT_DAYS = 30  # after which a checkpoint goes
 MADE_BY = "made_by.json"  # what a run's checkpoints depend on
 SAME_TRAINING = ("parameters", "data", "network_file")
 MACHINE = ("device", "threads", "versions")
+# Bytes of disk for each parameter: two checkpoints (one replaces the other) of at most five copies
+# (weights, two of Adam, averaged, best), the model, and its copy in DVC's cache.
+DISK = 4 * (2 * 5 + 2)
 POLL = 1.0  # seconds between two looks at a lock
 WAITING = 10.0  # seconds after which a waiting process has given up
 
@@ -183,3 +186,12 @@ def prune(root: Path, keep: str) -> None:
         lock = FileLock(root / f"{folder.name}.lock")
         with contextlib.suppress(Timeout), lock.acquire(timeout=0):  # otherwise it is in use
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_space(root: Path, parameters: int) -> None:
+    """Ask for the disk that a training of so many parameters needs, before it begins.
+
+    Raises:
+        UserError: there is less.
+    """
+    files.check_space(root, needed=DISK * parameters)

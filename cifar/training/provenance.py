@@ -18,6 +18,7 @@ from cifar import files
 from cifar.model import Provenance
 
 ROOT = Path(__file__).resolve().parents[2]  # of the code; the data are in the current folder
+TEST_RESULTS = ("metrics/test.json", "plots/classes.csv", "plots/predictions.csv")
 
 
 def record(
@@ -60,3 +61,17 @@ def code() -> dict[str, str]:
     loaded = {Path(file).resolve() for m in modules if (file := getattr(m, "__file__", None))}
     paths = sorted(path for path in loaded if path.is_relative_to(ROOT))
     return {p.relative_to(ROOT).as_posix(): files.git_name(p.read_bytes()) for p in paths}
+
+
+def discard_results_of_another(checksum: str) -> None:
+    """Remove test results of another model: DVC would commit them into an experiment of this one.
+
+    `dvc exp run train` does not run evaluate, and commits what lies there.
+
+    Args:
+        checksum: of this model, as in its metrics.
+    """
+    metrics = Path(TEST_RESULTS[0])
+    if metrics.exists() and files.read_json(metrics).get("model") != checksum:
+        for path in TEST_RESULTS:
+            Path(path).unlink(missing_ok=True)
