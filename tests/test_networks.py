@@ -291,11 +291,11 @@ class BasicBlock(nn.Module):
 class Net(nn.Module):
     def __init__(self, block, num_blocks, num_classes=10):
         super().__init__()
-        self.in_planes = 8
-        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
-        self.layer1 = self._make_layer(block, 8, num_blocks[0], stride=1)
-        self.layer2 = self._make_layer(block, 16, num_blocks[1], stride=2)
-        self.linear = nn.Linear(16 * block.expansion, num_classes)
+        self.in_planes = 16
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
+        self.layer1 = self._make_layer(block, 16, num_blocks[0], stride=1)
+        self.layer2 = self._make_layer(block, 32, num_blocks[1], stride=2)
+        self.linear = nn.Linear(32 * block.expansion, num_classes)
 
     def _make_layer(self, block, planes, num_blocks, stride):
         layers = []
