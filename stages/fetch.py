@@ -34,7 +34,7 @@ def main() -> None:
         classes = write_digits()
     else:
         address = os.environ.get("FETCH_SOURCE") or p.source  # an address with a secret in it
-        path = source.find(address, p.sha256, dataset, stage.root())
+        path = source.find(address, sha256=p.sha256, dataset=dataset, root=stage.root())
         check_source(path)
         classes = write_cifar(path, dataset) if dataset else write_pictures(path)
     files.write_json(FETCHED / "dataset.json", {"name": p.dataset, "classes": classes})

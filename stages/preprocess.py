@@ -57,7 +57,7 @@ def main() -> None:
         "skipped": skipped,
     }
     files.write_json(PROCESSED / "report.json", report)
-    mean, std = normalize.constants(p.normalize, histogram)
+    mean, std = normalize.constants(normalize=p.normalize, histogram=histogram)
     record = Dataset(
         name=fetched["name"],
         classes=tuple(classes),
@@ -108,7 +108,9 @@ def divide(p: Preprocess, usable: dict[str, Split]) -> dict[str, Split]:
         )
     if not test:
         key = "preprocess.test_fraction"
-        kept, held = split.hold_out(train.labels, p.test_fraction, p.split_seed, key)
+        kept, held = split.hold_out(
+            train.labels, fraction=p.test_fraction, split_seed=p.split_seed, key=key
+        )
         train, test = train.take(kept), train.take(held)
     train, test = few(p, train), few(p, test)
     if val:
@@ -116,16 +118,20 @@ def divide(p: Preprocess, usable: dict[str, Split]) -> dict[str, Split]:
         return {"train": train, "val": few(p, val), "test": test}
     if p.folds:
         key = "preprocess.folds"
-        kept, held = split.fold(train.labels, p.folds, p.fold, p.split_seed, key)
+        kept, held = split.fold(
+            train.labels, folds=p.folds, fold=p.fold, split_seed=p.split_seed, key=key
+        )
     else:
         key = "preprocess.val_fraction"
-        kept, held = split.hold_out(train.labels, p.val_fraction, p.split_seed, key)
+        kept, held = split.hold_out(
+            train.labels, fraction=p.val_fraction, split_seed=p.split_seed, key=key
+        )
     return {"train": train.take(kept), "val": train.take(held), "test": test}
 
 
 def few(p: Preprocess, whole: Split) -> Split:
     """At most `per_class` images of each class."""
-    return whole.take(split.per_class(whole.labels, p.per_class, p.split_seed))
+    return whole.take(split.per_class(whole.labels, per_class=p.per_class, split_seed=p.split_seed))
 
 
 def write_images(
@@ -140,7 +146,7 @@ def write_images(
     Raises:
         BadPicturesError: pictures that are not in `skipped` cannot be decoded.
     """
-    with written_images(source, splits, p.image_size, PROCESSED) as images:
+    with written_images(source, splits, image_size=p.image_size, folder=PROCESSED) as images:
         if images.bad.keys() - skipped.keys():
             report_bad(p, images.bad, sum(len(part.names) for part in source.values()))
             raise BadPicturesError(images.bad)

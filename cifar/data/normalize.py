@@ -40,14 +40,14 @@ def statistics(counts: np.ndarray) -> tuple[list[float], list[float]]:
     return means, stds
 
 
-def constants(kind: str, counts: np.ndarray) -> tuple[list[float], list[float]]:
+def constants(normalize: str, histogram: np.ndarray) -> tuple[list[float], list[float]]:
     """The (mean, std) to subtract and divide by, for each value of `preprocess.normalize`."""
-    channels = len(counts)
-    if kind == "unit":
+    channels = len(histogram)
+    if normalize == "unit":
         return [0.0] * channels, [1.0] * channels
-    if kind == "symmetric":
+    if normalize == "symmetric":
         return [0.5] * channels, [0.5] * channels
-    means, stds = statistics(counts)
-    if kind == "center":
+    means, stds = statistics(histogram)
+    if normalize == "center":
         return means, [1.0] * channels
     return means, [std or 1.0 for std in stds]  # a channel of one value has std 0

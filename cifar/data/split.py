@@ -15,14 +15,14 @@ def by_class(labels: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 def hold_out(
-    labels: np.ndarray, fraction: float, seed: int, key: str
+    labels: np.ndarray, fraction: float, split_seed: int, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of the (kept, held out) images: `fraction` of each class, and at least one.
 
     Raises:
         UserError: a class with too few images for both; it names `key`, the fraction's parameter.
     """
-    groups = by_class(labels, seed)
+    groups = by_class(labels, split_seed)
     counts = [max(1, round(fraction * len(group))) for group in groups]
     if too_few := [len(g) for g, count in zip(groups, counts, strict=True) if count >= len(g)]:
         raise UserError(
@@ -33,21 +33,21 @@ def hold_out(
 
 
 def fold(
-    labels: np.ndarray, folds: int, number: int, seed: int, key: str
+    labels: np.ndarray, folds: int, fold: int, split_seed: int, key: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of the (kept, held out) images of one fold; each image is held out once.
 
     Raises:
         UserError: a class with fewer images than folds; it names `key`, their parameter.
     """
-    groups = by_class(labels, seed)
+    groups = by_class(labels, split_seed)
     smallest = min(map(len, groups))
     if smallest < folds:
         raise UserError(
             f"too few images: a class has {smallest} for {folds} folds (params.yaml, {key}): use "
             "fewer folds"
         )
-    return separate(len(labels), (group[number::folds] for group in groups))
+    return separate(len(labels), (group[fold::folds] for group in groups))
 
 
 def separate(count: int, held: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -55,9 +55,11 @@ def separate(count: int, held: Iterable[np.ndarray]) -> tuple[np.ndarray, np.nda
     return np.setdiff1d(np.arange(count), held_out), held_out
 
 
-def per_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Sorted indices of at most `count` images of each class, at random; all for 0."""
-    return np.sort(np.concatenate([group[: count or None] for group in by_class(labels, seed)]))
+def per_class(labels: np.ndarray, per_class: int, split_seed: int) -> np.ndarray:
+    """Sorted indices of at most `per_class` images of each class, at random; all for 0."""
+    return np.sort(
+        np.concatenate([group[: per_class or None] for group in by_class(labels, split_seed)])
+    )
 
 
 def digests(images: np.ndarray) -> list[bytes]:

@@ -47,7 +47,7 @@ class Images:
 
 @contextlib.contextmanager
 def written_images(
-    source: dict[str, Part], splits: dict[str, Split], size: int, folder: Path
+    source: dict[str, Part], splits: dict[str, Split], image_size: int, folder: Path
 ) -> Iterator[Images]:
     """Write images.npy of each split.
 
@@ -56,7 +56,7 @@ def written_images(
     """
     channels = source["train"].channels
     images = Images(np.zeros((channels, 256), np.int64), {name: [] for name in splits})
-    shape = (size, size, channels)
+    shape = (image_size, image_size, channels)
     with contextlib.ExitStack() as stack:
         append = {
             name: stack.enter_context(
@@ -66,7 +66,7 @@ def written_images(
         }
         for part in source.values():
             start = 0
-            for batch, problems in part.batches(size):
+            for batch, problems in part.batches(image_size):
                 images.bad |= {str(part.names[start + i]): why for i, why in problems.items()}
                 for name, s in splits.items():
                     if s.part is part:
