@@ -186,10 +186,10 @@ def check_kernels(network: str, net: nn.Module) -> None:
 def check_logits(network: str, logits: Any, shape: Shape, count: int, when: str = "") -> None:
     """Raise UserError if this is not one logit per image and class."""
     expected = [count, shape.num_classes]
-    found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != expected:
+    actual = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if actual != expected:
         images = "one image" if count == 1 else "two images"
-        problem = f"{when}for {images} it returns {found} instead of {expected}"
+        problem = f"{when}for {images} it returns {actual} instead of {expected}"
         raise UserError(f"{problem} ({path_of(network)}): {contract_for(shape)}")
 
 

@@ -190,7 +190,7 @@ def inputs() -> dict[str, Any]:
         name = os.environ["DVC_STAGE"].rpartition(":")[2]
         declared = yaml12.read("dvc.yaml")["stages"][name]
         values = yaml12.read("params.yaml")
-        found = {
+        fingerprints = {
             f"params.yaml: {section}": values[section] for section in declared.get("params", [])
         }
         names = [
@@ -202,8 +202,8 @@ def inputs() -> dict[str, Any]:
     for name in names:
         for path in sorted(Path(name).rglob("*")) if Path(name).is_dir() else [Path(name)]:
             if not any(LEFT_OVERS.match(part) for part in path.parts):
-                found[str(path)] = fingerprint(path)
-    return found
+                fingerprints[str(path)] = fingerprint(path)
+    return fingerprints
 
 
 def fingerprint(path: Path) -> Any:

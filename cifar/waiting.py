@@ -48,9 +48,9 @@ def follow(ending: threading.Event) -> None:
     sleeper = None
     before = seconds_waited()
     while not ending.wait(PERIOD):
-        now = seconds_waited()
-        busy = now - before > BUSY * PERIOD
-        before = now
+        waited = seconds_waited()
+        busy = waited - before > BUSY * PERIOD
+        before = waited
         if busy and not sleeper and torch.get_num_threads() >= cores() > 1:
             sleeper = Sleeper()
         elif sleeper and not busy:

@@ -72,8 +72,8 @@ class Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2. It refuses duplicate keys."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML wants it
-        first: [entry for entry in resolvers if entry[0].endswith(KEPT)]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        initial: [entry for entry in resolvers if entry[0].endswith(KEPT)]
+        for initial, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -106,8 +106,8 @@ def construct_float(loader: Loader, node: yaml.ScalarNode) -> float:
     return float(re.sub(r"\.(?=inf|nan)", "", text))
 
 
-for tag, (pattern, first) in SCALARS.items():
+for tag, (pattern, initials) in SCALARS.items():
     whole = re.compile(rf"(?:{pattern})\Z")
-    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", whole, first)
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", whole, initials)
 Loader.add_constructor("tag:yaml.org,2002:int", construct_int)
 Loader.add_constructor("tag:yaml.org,2002:float", construct_float)

@@ -26,7 +26,7 @@ def main() -> None:
         reasons = f" ({'; '.join(remarks)})" if remarks else ""
         raise UserError(f"no result yet{reasons}: run `dvc repro` or `make demo`")
     width = shutil.get_terminal_size((WIDTH, 24)).columns
-    tables = {name: ranking.rank(found) for name, found in ranking.by_dataset(results).items()}
+    tables = {name: ranking.rank(runs) for name, runs in ranking.by_dataset(results).items()}
     count = sum(map(len, tables.values()))
     print(
         f"{count} result{'s' if count > 1 else ''} of all commits, best test accuracy first; "

@@ -78,18 +78,18 @@ def filters(weights: np.ndarray) -> Figure:
     """
     if not len(weights):
         return message("The first layer has no filters that could be shown as images")
-    shown = weights[:FILTERS]
-    columns = min(16, len(shown))
-    rows = -(-len(shown) // columns)
-    scaled = 0.5 + 0.5 * shown / np.maximum(np.abs(shown).max((1, 2, 3), keepdims=True), 1e-12)
-    cells = scaled.transpose(0, 2, 3, 1) if shown.shape[1] == 3 else scaled.mean(1)[..., None]
+    kept = weights[:FILTERS]
+    columns = min(16, len(kept))
+    rows = -(-len(kept) // columns)
+    scaled = 0.5 + 0.5 * kept / np.maximum(np.abs(kept).max((1, 2, 3), keepdims=True), 1e-12)
+    cells = scaled.transpose(0, 2, 3, 1) if kept.shape[1] == 3 else scaled.mean(1)[..., None]
     zoom = -(-SIDE // cells.shape[2])
     cells = cells.repeat(zoom, axis=1).repeat(zoom, axis=2)
     grid = np.full((rows * columns, *cells.shape[1:]), GAP)
     grid[: len(cells)] = cells
     figure, axis = plt.subplots(figsize=(max(6.5, 0.5 * columns), 0.5 * rows + 0.9))
     show_grid(axis, grid.reshape(rows, columns, *cells.shape[1:]), gap=GAP)
-    count = f"{len(shown)} of the {len(weights)}" if len(shown) < len(weights) else len(weights)
+    count = f"{len(kept)} of the {len(weights)}" if len(kept) < len(weights) else len(weights)
     figure.suptitle(f"The {count} filters of the first layer", x=0.01, ha="left")
     axis.set_xlabel("black: -1, grey: 0, white: +1, in units of the filter's largest weight")
     return figure

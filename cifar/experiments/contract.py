@@ -170,8 +170,8 @@ def judge(
         return Verdict(None, f"Not reproduced: {data[0]} differs, which even L3 excludes.")
     if not changes:
         count = "1 output differs" if len(differing) == 1 else f"{len(differing)} outputs differ"
-        place = "on the same device, threads and versions" if known else "and nothing says why"
-        return Verdict(None, f"Not reproduced: {count}, {place}.")
+        where = "on the same device, threads and versions" if known else "and nothing says why"
+        return Verdict(None, f"Not reproduced: {count}, {where}.")
     reason = "; ".join(map(str, changes))
     because = f"L1 does not apply, because the environment differs ({reason})"
     if numbers and numbers.low <= numbers.made <= numbers.high:

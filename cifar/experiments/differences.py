@@ -83,11 +83,11 @@ def gap(a: np.ndarray | None, b: np.ndarray | None) -> Any:
 
 def in_order_of_use(names: list[str], record: Any) -> list[str]:
     """Sort the names of tensors by their layers, as far as the record knows these."""
-    place = {layer["name"]: number for number, layer in enumerate(record.get("layers", []))}
+    positions = {layer["name"]: number for number, layer in enumerate(record.get("layers", []))}
 
     def number(name: str) -> int:
         layer = name.rpartition(".")[0]
-        return place.get(layer, place.get(layer.partition(".")[2], len(place)))
+        return positions.get(layer, positions.get(layer.partition(".")[2], len(positions)))
 
     return sorted(names, key=number)
 

@@ -39,7 +39,10 @@ def names(results: Sequence[Result], over: Sequence[str]) -> list[str]:
     def text(key: str, value: str) -> str:
         return shorten(value) if shortened.count((key, shorten(value))) == 1 else value
 
-    parts = [[f"{key}={text(key, value)}" for key, value in one.items()] for one in described]
+    parts = [
+        [f"{key}={text(key, value)}" for key, value in differences.items()]
+        for differences in described
+    ]
     return [",".join(part) or "all" for part in parts]
 
 

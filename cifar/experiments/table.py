@@ -39,8 +39,8 @@ class Entry:
     @property
     def files(self) -> dict[str, dict[str, Any]]:
         """The content of each metrics file."""
-        found = {path: file.get("data") for path, file in self.data.get("metrics", {}).items()}
-        return {path: content for path, content in found.items() if content}
+        contents = {path: file.get("data") for path, file in self.data.get("metrics", {}).items()}
+        return {path: content for path, content in contents.items() if content}
 
 
 def read(all_commits: bool = True) -> tuple[list[Result], list[str]]:
@@ -52,9 +52,9 @@ def read(all_commits: bool = True) -> tuple[list[Result], list[str]]:
     results: list[Result] = []
     left_out: dict[str, list[str]] = {}
     for entry in entries(all_commits):
-        found, reason = result(entry)
-        if found:
-            results.append(found)
+        finished, reason = result(entry)
+        if finished:
+            results.append(finished)
         if reason:
             left_out.setdefault(reason, []).append(entry.name)
     return results, [f"{reason}: {', '.join(names)}" for reason, names in left_out.items()]
@@ -63,15 +63,15 @@ def read(all_commits: bool = True) -> tuple[list[Result], list[str]]:
 def entries(all_commits: bool) -> Iterator[Entry]:
     """The experiments in `dvc exp show`, then the commits themselves, the workspace last."""
     revisions = [f"--rev={commit}" for commit in commits()] if all_commits else []
-    shown = json.loads(run("dvc", "exp", "show", "--json", *revisions))
-    for commit in shown:
+    listed = json.loads(run("dvc", "exp", "show", "--json", *revisions))
+    for commit in listed:
         for experiment in commit["experiments"] or []:
             last = (experiment["revs"] or [{}])[0]
             state = (experiment["executor"] or {}).get("state") or "success"
             rev = last.get("rev", "")
             yield Entry(experiment["name"] or rev[:7], state, rev, last.get("data") or {})
     head = run("git", "rev-parse", "HEAD").strip()
-    for commit in [*shown[1:], *shown[:1]]:
+    for commit in [*listed[1:], *listed[:1]]:
         rev = commit["rev"]
         name = {head: "HEAD", "workspace": rev}.get(rev, rev[:7])
         yield Entry(name, "commit", rev, commit["data"] or {})

@@ -105,13 +105,13 @@ def check_devices(device: str, processes: int) -> None:
     Raises:
         UserError: there are fewer.
     """
-    first = hardware.pick(device, "train.device")
-    if first.type == "mps":
+    picked = hardware.pick(device, "train.device")
+    if picked.type == "mps":
         raise UserError(
             "one GPU of Apple's serves one process (params.yaml, train.processes): "
             "set it to 1, or train.device to cpu"
         )
-    if first.type == "cuda" and torch.cuda.device_count() < processes:
+    if picked.type == "cuda" and torch.cuda.device_count() < processes:
         raise UserError(
             f"{processes} processes need as many GPUs, and {torch.cuda.device_count()} is here "
             "(params.yaml, train.processes): lower it, or set train.device to cpu"

@@ -120,9 +120,9 @@ def transform(x: Tensor, draws: PhotoDraws) -> Tensor:
     sign = 1 - 2 * draws.upside_down.float()
     aspect = x.shape[2] / x.shape[3]  # the grid runs from -1 to 1 on both axes
     zero = torch.zeros_like(cos)
-    first = torch.stack([cos, -sin * aspect, zero], 1)
-    second = torch.stack([sin / aspect * sign, cos * sign, zero], 1)
-    grid = F.affine_grid(torch.stack([first, second], 1), list(x.shape), align_corners=False)
+    to_x = torch.stack([cos, -sin * aspect, zero], 1)
+    to_y = torch.stack([sin / aspect * sign, cos * sign, zero], 1)
+    grid = F.affine_grid(torch.stack([to_x, to_y], 1), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, "bilinear", "reflection", align_corners=False)
 
 

@@ -33,5 +33,5 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return F.cross_entropy(scaled, labels, label_smoothing=doubt).item()
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
-    return round(math.exp(found.x), 4)
+    minimum = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return round(math.exp(minimum.x), 4)
