@@ -254,6 +254,27 @@ def test_a_word_finds_the_life_of_a_parameter():
     assert set(found.split()) >= walk | {"cifar/models/vgg.py"}
 
 
+def test_every_module_has_a_test():
+    """Each module of the library is imported by a test, each program has one of its name.
+
+    Networks are found by name, and tests/test_models.py has all of them.
+    """
+    tests = {path: ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {path.stem.removeprefix("test_") for path in tests}
+    imports = [node for tree in tests.values() for node in ast.walk(tree)]
+    known = {
+        f"{node.module}.{alias.name}"
+        for node in imports
+        if isinstance(node, ast.ImportFrom)
+        for alias in [*node.names, ast.alias("")]
+    }
+    for file in [*LIBRARY, *(f for f in SOURCES if f.startswith(("stages/", "tools/")))]:
+        path = Path(file)
+        if path.stem != "__init__" and file not in NETWORKS:
+            module = ".".join(path.with_suffix("").parts)
+            assert path.stem in names or known & {module, f"{module}."}, file
+
+
 def test_every_program_explains_itself():
     """Every program gives its docstring to `--help`, and so does not start on it."""
     programs = [f for f in SOURCES if f.startswith(("stages/", "tools/", "recipes/__main__"))]

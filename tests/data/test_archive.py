@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cifar import UserError
-from cifar.data import archive
+from cifar.data import archive, decompress
 from cifar.data.names import escaped
 
 HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
@@ -78,6 +78,23 @@ def test_all_kinds_read_alike(kind, tmp_path):
 def test_the_kind_is_in_the_content_not_in_the_name(tmp_path):
     """A zip under the name of a tar is read as the zip that it is."""
     assert dict(read(zipped(tmp_path / "a.tar.gz", FILES))) == FILES
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TARS if kind != "tar"])
+def test_a_compressed_tar_is_unpacked_once(kind, tmp_path, monkeypatch):
+    """However often and in whatever order its members are read, it is opened one time."""
+    opened = []
+
+    def counting(opener):
+        return lambda path: opened.append(path) or opener(path)
+
+    openers = {start: counting(opener) for start, opener in decompress.OPENERS.items()}
+    monkeypatch.setattr(decompress, "OPENERS", openers)
+    path = make(kind, tmp_path, FILES)
+    with archive.members(path, tmp_path / "scratch") as members:
+        for member in [*reversed(members), *members]:
+            assert member.read() == FILES[member.name]
+    assert opened == [path]
 
 
 @pytest.mark.parametrize("name", ["./train/cat/1.png", "train//cat/1.png", "train/./cat/1.png"])
