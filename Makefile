@@ -13,53 +13,53 @@ WORKERS ?= 2
 .PHONY: help install demo repro show report official check test test-long coverage lint audit lock \
   bench clean
 
-help:  ## this list
+help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Run it
 
-install: $(PLOTS_PAGE)  ## the environment (.venv); TORCH_INDEX=<address> takes torch from there
+install: $(PLOTS_PAGE)  ## set up the environment, .venv; TORCH_INDEX=<address> takes torch from there
 
-demo: $(PLOTS_PAGE)  ## a whole experiment on built-in data, without a download
+demo: $(PLOTS_PAGE)  ## run a whole experiment on built-in data, without downloading any
 	@python -m recipes run digits --demo
 	@python -m tools.report
 
-repro: $(PLOTS_PAGE)  ## dvc repro: bring everything up to date with params.yaml
+repro: $(PLOTS_PAGE)  ## bring everything up to date with params.yaml (dvc repro)
 	dvc repro
 
-show: $(USER_ENV)  ## all experiments, best first: accuracy, and the parameters that differ
+show: $(USER_ENV)  ## list all experiments, best first, with the parameters that differ
 	python -m tools.show
 
-report: $(USER_ENV)  ## the result as one page, report.html
+report: $(USER_ENV)  ## write the result as one page, report.html
 	python -m tools.report
 
-official: $(PLOTS_PAGE)  ## the default on the official archive, its results ready to commit
+official: $(PLOTS_PAGE)  ## run the default on the official archive, and leave its results ready to commit
 	python -m tools.official
 
-clean:  ## remove checkpoints, logs, pages and caches; data and models stay
+clean:  ## remove checkpoints, logs, pages and caches; keep data and models
 	@[ -x .venv/bin/python ] || { echo "error: no environment (.venv): make install" >&2; exit 1; }
 	@python -m tools.clean
 
 # Work on it
 
-check: $(DEV_ENV)  ## the unit tests: what to run while you edit
+check: $(DEV_ENV)  ## run the unit tests, while you edit
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not pipeline"
 
-test: $(DEV_ENV)  ## the tests, without the long ones: about five minutes
+test: $(DEV_ENV)  ## run the tests except the long ones: about five minutes
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
 
-test-long: $(DEV_ENV)  ## all tests, the long ones too
+test-long: $(DEV_ENV)  ## run all tests, the long ones too
 	python -m pytest -n $(WORKERS) --dist worksteal
 
-coverage: $(DEV_ENV)  ## the tests, and the lines that none of them reaches
+coverage: $(DEV_ENV)  ## run the tests, and list the lines that none of them reaches
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long" --cov --cov-report=term-missing
 
-lint: $(DEV_ENV)  ## ruff and mypy
+lint: $(DEV_ENV)  ## run ruff and mypy
 	ruff check .
 	ruff format --check .
 	mypy
 
-audit: $(DEV_ENV)  ## known vulnerabilities of the locked packages
+audit: $(DEV_ENV)  ## look for known vulnerabilities in the locked packages
 	pip-audit --require-hashes --disable-pip -r requirements-dev.lock
 
 COMPILE = uv pip compile --quiet $(UPGRADE) --universal --fork-strategy fewest --python-version 3.11 \
@@ -68,7 +68,7 @@ lock: $(DEV_ENV)  ## resolve the lock files again; UPGRADE=--upgrade takes the n
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
-bench: $(USER_ENV)  ## speed, accuracy against time, memory: about 40 minutes on a quiet machine
+bench: $(USER_ENV)  ## measure speed, memory and accuracy: about 40 minutes on a quiet machine
 	python -m benchmarks
 
 # What the targets need

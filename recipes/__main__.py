@@ -1,4 +1,4 @@
-"""Named recipes: small files of parameters over params.yaml.
+"""Named recipes: small files of parameters that replace those of params.yaml.
 
     python -m recipes list
     python -m recipes show NAME          its values, with what differs from params.yaml
@@ -54,10 +54,19 @@ def arguments() -> argparse.Namespace:
     parser = stage.parser(__doc__)
     add = parser.add_argument
     add("command", choices=["list", "show", "run", "apply", "upgrade"])
-    add("names", nargs="*", metavar="NAME", help="recipes, or all")
+    add("names", nargs="*", metavar="NAME", help="a recipe; several for `run`; or `all`")
     add("--queue", action="store_true", help="queue the experiments; `dvc queue start` runs them")
     add("--demo", action="store_true", help="at the end, say what to try next")
-    add("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    text = "a value to use instead of the recipe's"
+    add(
+        "-S",
+        "--set-param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help=text,
+    )
     return parser.parse_args()
 
 

@@ -62,9 +62,18 @@ def arguments() -> argparse.Namespace:
     parser = stage.parser(__doc__)
     model = Path("models/model.safetensors")
     images = Path("data/processed/test/images.npy")
-    parser.add_argument("--model", type=Path, default=model, help="model file")
-    parser.add_argument("--out", type=Path, default=Path("models/model.onnx"), help="new file")
-    parser.add_argument("--images", type=Path, default=images, help="to check it with")
+    parser.add_argument(
+        "--model", type=Path, default=model, help="model file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("models/model.onnx"),
+        help="file to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--images", type=Path, default=images, help="images to check it with (default: %(default)s)"
+    )
     return parser.parse_args()
 
 

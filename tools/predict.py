@@ -5,12 +5,13 @@
     python -m tools.predict --csv folder/ > predictions.csv
 
 Each picture goes through the preprocessing that the model was trained with: upright, transparency
-on white, the centre square scaled to the size of the network. Folders are searched to the bottom;
-files in them that are no pictures are skipped with a note. Probabilities are calibrated.
+on white, the centre square scaled to the size of the network. Folders are searched with all their
+subfolders; files in them that are not pictures are skipped with a note. Probabilities are
+calibrated.
 
-The CSV opens well in a spreadsheet: UTF-8 with a byte-order mark, one row a picture, columns image,
-predicted, confidence, then the runners-up. A name that a spreadsheet would take for a formula gets
-an apostrophe in front; --json has it as it is.
+The CSV opens well in a spreadsheet: UTF-8 with a byte-order mark, one row per picture, with the
+columns image, predicted, confidence, then the runners-up. A name that a spreadsheet would take for
+a formula gets an apostrophe in front; --json has it as it is.
 
 From any folder: PYTHONPATH=/path/to/this/repository python -m tools.predict ...
 """
@@ -71,8 +72,10 @@ def arguments() -> argparse.Namespace:
     add("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1, mps")
     add("--top", type=int, default=3, metavar="K", help="classes per picture (default: 3)")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--csv", action="store_true", help="as CSV, one row a picture")
-    form.add_argument("--json", action="store_true", help="as JSON, with what was not read")
+    form.add_argument("--csv", action="store_true", help="as CSV, one row per picture")
+    form.add_argument(
+        "--json", action="store_true", help="as JSON, with the files that were not read"
+    )
     options = parser.parse_args()
     if options.top < 1:
         raise UserError(f"--top {options.top} (command line): it is at least 1")
@@ -126,7 +129,7 @@ def read(files: Files, start: int, count: int) -> dict[Path, bytes]:
 
 
 def write_lines(predictions: Iterator[tuple[Path, Prediction]], files: Files, top: int) -> None:
-    """One line a picture: 'cat.jpg: cat 93.1% (dog 5.2%, fox 1.0%)'."""
+    """One line per picture: 'cat.jpg: cat 93.1% (dog 5.2%, fox 1.0%)'."""
     for path, prediction in predictions:
         likely = [f"{name} {p:.1%}" for name, p in ranked(prediction, top)]
         others = f" ({', '.join(likely[1:])})" if likely[1:] else ""
@@ -134,7 +137,7 @@ def write_lines(predictions: Iterator[tuple[Path, Prediction]], files: Files, to
 
 
 def write_csv(predictions: Iterator[tuple[Path, Prediction]], files: Files, top: int) -> None:
-    """One row a picture: image, predicted, confidence, predicted_2, confidence_2 and so on."""
+    """One row per picture: image, predicted, confidence, predicted_2, confidence_2 and so on."""
     ranks = [f"{part}_{rank}" for rank in range(2, top + 1) for part in ("predicted", "confidence")]
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     sys.stdout.write("\ufeff")  # without it Excel takes UTF-8 for another encoding

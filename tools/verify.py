@@ -5,8 +5,8 @@
     python -m tools.verify --from-scratch     the raw data as well
 
 It works in a temporary clone of the commit, with the packages that are installed here. Nothing of
-the workspace, of DVC's results or of checkpoints is used. Interrupted, the same command resumes.
-The exit code is 0 if L1 held, or L3 where L1 does not apply (docs/verify.md), else 1.
+the workspace, of DVC's results or of checkpoints is used. If it is interrupted, run the same
+command again: it resumes. The exit code is 0 if L1 held, or L3 where L1 does not apply (docs/verify.md), else 1.
 """
 
 import argparse
@@ -81,13 +81,17 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = stage.parser(__doc__)
     parser.add_argument(
-        "name", nargs="?", default="HEAD", metavar="NAME", help="commit or experiment (%(default)s)"
+        "name",
+        nargs="?",
+        default="HEAD",
+        metavar="NAME",
+        help="commit or experiment (default: HEAD)",
     )
     parser.add_argument("--from-scratch", action="store_true", help="fetch the raw data as well")
     parser.add_argument("--keep", action="store_true", help="do not delete the clone at the end")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="everything, for programs")
-    form.add_argument("--badge", action="store_true", help="one line of Markdown")
+    form.add_argument("--json", action="store_true", help="print all details as JSON")
+    form.add_argument("--badge", action="store_true", help="print one line of Markdown")
     return parser.parse_args()
 
 
