@@ -6,7 +6,8 @@
 
 It works in a temporary clone of the commit, with the packages that are installed here. Nothing of
 the workspace, of DVC's results or of checkpoints is used. If it is interrupted, run the same
-command again: it resumes. The exit code is 0 if L1 held, or L3 where L1 does not apply (docs/verify.md), else 1.
+command again: it resumes. The exit code is 0 if L1 held, or L3 where L1 does not apply
+(docs/verify.md), else 1.
 """
 
 import argparse
