@@ -56,7 +56,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_folder_in_the_way_is_told(tmp_path):
+def test_a_folder_in_the_way_is_reported(tmp_path):
     """Where a folder has the name of the file, the error is an OSError with a path, and nothing is left behind."""
     (tmp_path / "name" / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match="name"):
@@ -82,7 +82,7 @@ def test_json_has_no_nan(value, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b'{"a": "\xff"}'])
-def test_damaged_json_is_told(content, tmp_path):
+def test_damaged_json_is_reported(content, tmp_path):
     """Empty, cut or badly encoded JSON is an error that names the file."""
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"damaged JSON \(.*a\.json\)"):
@@ -158,7 +158,7 @@ def test_every_cut_of_an_array_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"), [(b"NUMPY", b"NUMPI"), (b"(2, 2", b"(9, 2"), (b"}", b"{"), (b"|u1", b"zzz")]
 )
-def test_a_damaged_array_header_is_told(old, new, tmp_path):
+def test_a_damaged_array_header_is_reported(old, new, tmp_path):
     """A header that is none, or that promises more than is there, is an error that names the file."""
     files.write_array(tmp_path / "a.npy", ARRAY)
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes().replace(old, new, 1))

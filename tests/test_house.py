@@ -284,6 +284,31 @@ def test_every_program_explains_itself():
             assert "__doc__" in {node.id for node in nodes(file, ast.Name)}, file
 
 
+def walk(heading):
+    """The lines of the code block below a heading of docs/design.md, each as its columns."""
+    page = (ROOT / "docs/design.md").read_text()
+    block = page.partition(f"\n## {heading}\n")[2].split("```\n")[1]
+    return [re.split("  +", line) for line in block.splitlines() if not line.startswith(" ")]
+
+
+def test_the_walk_of_a_parameter_is_true():
+    """Every stop is in the file that docs/design.md names, `…` standing for what is left out."""
+    stops = walk("The life of a parameter")
+    assert len(stops) > 7
+    for path, code, *_ in stops:
+        text = " ".join((ROOT / path).read_text().split())
+        assert all(part.strip() in text for part in code.split("…")), (path, code)
+
+
+@pytest.mark.parametrize(
+    "heading", ["The life of an image", "A whole training, from top to bottom"]
+)
+def test_the_walks_name_files_that_exist(heading):
+    """Every stop of the other walks is a file of the repository."""
+    files = [path for path, *_ in walk(heading)]
+    assert len(files) > 1 and not [path for path in files if not (ROOT / path).is_file()]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_first_imports_what_reports_errors(stage):
     """The first import of a stage is cifar.stage, before any library."""

@@ -91,7 +91,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
 
 
 def kind(path: Path) -> str:
-    """What a file is that is no archive, or nothing where it is unknown."""
+    """What a file is that is no archive, or empty if it is unknown."""
     with path.open("rb") as handle:
         start = handle.read(512)
     for first, what in OTHER_FILES.items():

@@ -1,4 +1,4 @@
-"""Which picture belongs to which part and class, told from the folders that it is in.
+"""Which picture belongs to which part and class, by the folders that it is in.
 
 Read are train/<class>/<picture> with test/ and val/ alike, and <class>/<picture> alone, with
 folders around them, under the names and with the extra files that published data sets have.
@@ -123,7 +123,7 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
 
 
 def with_classes(folder: Folder, train: Folder) -> Folder | None:
-    """The class folders in a val or test folder; None where its pictures have no classes."""
+    """The class folders in a val or test folder; None if its pictures have no classes."""
     classes = {names.same(name) for name in train.folders}
     while len(folder.folders) == 1 and not folder.files:
         ((name, child),) = folder.folders.items()

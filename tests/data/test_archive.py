@@ -275,7 +275,7 @@ def test_a_damaged_tar_header_is_noticed(tmp_path):
         *(b"\0", b"hello", b"PK\x03\x04" + bytes(99), bytes(99)),
     ],
 )
-def test_what_is_no_archive_is_told(content, tmp_path):
+def test_what_is_no_archive_is_reported(content, tmp_path):
     """Nothing, a few bytes, a web page, and the first bytes of an archive are no archive."""
     (tmp_path / "a.tar.gz").write_bytes(content)
     assert "not a readable tar or zip archive" in refusal(tmp_path / "a.tar.gz")
@@ -301,7 +301,7 @@ def test_what_is_no_archive_is_named(start, kind, tmp_path):
 
 
 @pytest.mark.hostile
-def test_names_in_an_unknown_encoding_are_told(tmp_path):
+def test_names_in_an_unknown_encoding_are_reported(tmp_path):
     """A zip that calls a name UTF-8 and does not keep to it is refused in one line."""
     path = zipped(tmp_path / "a.zip", {"ä": b"x"})
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))

@@ -100,7 +100,7 @@ def fetch(
 
 
 def failure(folder: Path, *urls: str, **options) -> str:
-    """What is said when the download fails; then the folder is empty."""
+    """The message when the download fails; then the folder is empty."""
     with pytest.raises(UserError) as caught:
         fetch(folder, *urls, **options)
     assert names(folder) == []
@@ -187,10 +187,10 @@ VARIANTS = ("cut, known size", "a page, known size", "more than wanted", "redire
 )
 def test_a_fault_leaves_nothing_behind(fault, serve, tmp_path):
     """No file is left, the message says what the address did, and what may pass is tried again."""
-    answer, options, said, requests = FAULTS[fault]
+    answer, options, problem, requests = FAULTS[fault]
     mirror = serve(answer)
     assert f"{mirror.url}: " in (message := failure(tmp_path, mirror.url, **options))
-    assert said in message
+    assert problem in message
     assert len(mirror.requests) == requests
     assert fetch(tmp_path, mirror.url, serve(reply).url) == SHA, (
         "with a good mirror behind it, the file arrives"
@@ -211,7 +211,7 @@ def test_a_server_that_stalls_is_given_up(when, serve, tmp_path):
 @pytest.mark.fault
 @pytest.mark.parametrize("what", ["a port where nobody listens", "a name that nobody has"])
 def test_no_network(what, serve, tmp_path):
-    """Without a server there is no connection, which is said, and the next mirror is asked."""
+    """Without a server there is no connection, which is one line, and the next mirror is asked."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         host = (
@@ -223,7 +223,7 @@ def test_no_network(what, serve, tmp_path):
     assert fetch(tmp_path, f"http://{host}/a", serve(reply).url) == SHA
 
 
-def test_what_is_no_web_address_is_told(tmp_path):
+def test_what_is_no_web_address_is_reported(tmp_path):
     """Another scheme than HTTP, and none, are told as such."""
     assert failure(tmp_path, "ftp://127.0.0.1/a", "archive.tar.gz").count("not a web address") == 2
 

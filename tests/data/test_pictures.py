@@ -305,12 +305,12 @@ VARIANTS = ("icon", "cut BMP", "16-bit grey, alpha", "16-bit RGBA")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in VARIANTS else HOSTILE) for name in BAD]
 )
-def test_a_bad_picture_is_told(name):
+def test_a_bad_picture_is_reported(name):
     """What has no 8-bit pixels that a picture could be made of is refused, with a short reason."""
-    content, said = BAD[name]
+    content, message = BAD[name]
     with pytest.raises(ValueError) as caught:
         pictures.decode(content, 2)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert 0 < len(str(caught.value)) < 150
     assert "\n" not in str(caught.value)
 

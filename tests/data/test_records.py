@@ -159,7 +159,7 @@ def test_a_refusal_is_one_line():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "Ran out of input"),
         (b"\x80\x04garbage", "not a CIFAR batch"),
@@ -199,16 +199,16 @@ def test_a_refusal_is_one_line():
         ),
     ],
 )
-def test_a_damaged_batch_is_told(content, said):
+def test_a_damaged_batch_is_reported(content, message):
     """A pickle that is cut, or not of N images and N labels, is refused in one line."""
     with pytest.raises(UserError) as caught:
         records.read_python(content, "data_batch_1", "labels", SHAPE)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "(data_batch_1)" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_every_cut_of_a_batch_is_told():
+def test_every_cut_of_a_batch_is_reported():
     """A pickle that ends early, after whatever instruction, is refused and raises nothing else."""
     content = batch()
     for _, _, position in pickletools.genops(io.BytesIO(content)):

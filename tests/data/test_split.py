@@ -51,7 +51,7 @@ def test_the_choice_is_random():
     ("labels", "fraction", "smallest"),
     [([0, 0, 1], 0.5, 1), ([0, 0, 1, 1], 0.9, 2), ([0] * 100 + [1] * 4, 0.95, 4), ([0, 1], 0.1, 1)],
 )
-def test_too_few_images_are_told(labels, fraction, smallest):
+def test_too_few_images_are_reported(labels, fraction, smallest):
     """A class too small for both is refused with its size, the fraction and the parameter."""
     with pytest.raises(
         UserError, match=rf"a class has {smallest} and {fraction:g} .*preprocess\.val_fraction"
@@ -72,7 +72,7 @@ def test_the_folds_hold_out_every_image_once():
         )
 
 
-def test_more_folds_than_images_are_told():
+def test_more_folds_than_images_are_reported():
     """A class with fewer images than folds is refused with the parameter's name."""
     assert counts(split.fold(LABELS, 5, 0, 0, "key")[1]) == [4, 8, 1]
     with pytest.raises(

@@ -41,11 +41,11 @@ def results(folder):
     }
 
 
-def one_line(ended, said, code=1):
+def one_line(ended, message, code=1):
     """It ended with one line that names what is wrong."""
     assert ended.code == code, ended
     assert re.fullmatch(r"error: [^\n]*\n", ended.errors), ended.errors
-    assert said in ended.errors
+    assert message in ended.errors
 
 
 @pytest.fixture(scope="module")

@@ -291,7 +291,7 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
 
 @pytest.mark.hostile
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (
             {"dataset": "images", "source": "~nobody-of-this-name/x"},
@@ -316,7 +316,7 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
         ),
     ],
 )
-def test_a_source_that_cannot_serve_is_told(source, said, tmp_path):
+def test_a_source_that_cannot_serve_is_reported(source, message, tmp_path):
     """No file, a hostile archive and that of another data set are refused; nothing is written."""
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
         info = tarfile.TarInfo("train/cat/link")
@@ -327,7 +327,7 @@ def test_a_source_that_cannot_serve_is_told(source, said, tmp_path):
     (tmp_path / "pets" / "cat" / "1.png").write_bytes(b"")
     if "sha256" in source:
         source = source | {"sha256": sha256(tmp_path / source["source"])}
-    assert said in error(run_stage(tmp_path, "fetch", fetch=source))
+    assert message in error(run_stage(tmp_path, "fetch", fetch=source))
     assert not (tmp_path / "data").exists()
 
 

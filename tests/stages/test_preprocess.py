@@ -271,25 +271,25 @@ def test_bad_pictures_are_listed_or_skipped(tmp_path):
 
 @pytest.mark.hostile
 @pytest.mark.parametrize(
-    ("lost", "said"),
+    ("lost", "message"),
     [
         ("train/dog", "no usable training picture of class 'dog'"),
         ("train", "no usable training picture of class 'cat'"),
         ("test", "no usable test picture"),
     ],
 )
-def test_skipping_must_leave_something(lost, said, tmp_path):
+def test_skipping_must_leave_something(lost, message, tmp_path):
     """A class without a usable training picture is refused, and a part without any."""
     raw_pictures(
         tmp_path, {name: b"" if name.startswith(lost) else body for name, body in pets().items()}
     )
-    assert said in error(run_stage(tmp_path, "preprocess", preprocess={"on_bad_image": "skip"}))
+    assert message in error(run_stage(tmp_path, "preprocess", preprocess={"on_bad_image": "skip"}))
     assert not content(tmp_path / "data" / "processed")
 
 
 @pytest.mark.hostile
 def test_test_images_that_are_also_trained_on_are_counted(tmp_path):
-    """A test image whose pixels are among the training images is counted, said, and recorded."""
+    """A test image whose pixels are among the training images is counted, printed, and recorded."""
     raw_pictures(
         tmp_path, pets(**{"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)})
     )
@@ -316,18 +316,18 @@ def test_test_images_that_are_also_trained_on_can_be_an_error(tmp_path):
 
 @pytest.mark.hostile
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"val_fraction": 0.95}, "preprocess.val_fraction"),
         ({"folds": 11}, "a class has 10 for 11 folds"),
     ],
     ids=["for the share", "for the folds"],
 )
-def test_too_few_images_are_told(values, said, tmp_path):
+def test_too_few_images_are_reported(values, message, tmp_path):
     """A class too small for the split is refused with the parameter; nothing is written."""
     raw_pictures(tmp_path, pets())
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4} | values)
-    assert said in error(run) and run.stderr.count("\n") == 1
+    assert message in error(run) and run.stderr.count("\n") == 1
     assert not content(tmp_path / "data" / "processed")
 
 
