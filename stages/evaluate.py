@@ -14,6 +14,7 @@ from torch import Tensor
 from cifar import files, hardware, inference, model_file, params, tensors
 from cifar.evaluation import calibration, card, metrics, tables
 from cifar.evaluation.predictions import Predictions
+from cifar.evaluation.tables import Evaluation, Numbers
 from cifar.params.evaluate import Evaluate
 
 TEST = Path("data/processed/test")
@@ -43,22 +44,24 @@ def main() -> None:
     inference.check_finite(logits, WEIGHTS)
     predictions = Predictions.of(names, logits, labels, model.temperature)
 
-    numbers = metrics.summarize(logits, labels)
-    numbers |= metrics.summarize_calibration(logits, labels, predictions)
-    numbers |= metrics.summarize_members(members, mirrored, labels)
+    numbers = Numbers(
+        **metrics.summarize(logits, labels),
+        **metrics.summarize_calibration(logits, labels, predictions),
+        **metrics.summarize_members(members, mirrored, labels),
+    )
     results = metrics.per_class(predictions.choices, predictions.labels, model.dataset.classes)
     worst = calibration.confident_mistakes(predictions.confidences, predictions.right, MISTAKES)
     gradients = metrics.sensitivity(nets, images[worst], normalize)
     checksum = files.short_sha256(WEIGHTS.read_bytes())
-    files.write_json("metrics/test.json", {"test": numbers, "model": checksum})
+    tables.write_result(Path("metrics/test.json"), Evaluation(numbers, checksum))
     rows = predictions.rows(model.dataset.classes)
     files.write_csv("plots/predictions.csv", list(tables.PREDICTIONS), rows)
     files.write_csv("plots/classes.csv", list(tables.CLASSES), results)
     files.write_bytes("models/card.md", card.text(model, numbers, results).encode())
     files.write_array("plots/gradients.npy", gradients)
     print(
-        f"test accuracy {numbers['accuracy']:.2%} (95 % interval {numbers['accuracy_low']:.2%} to "
-        f"{numbers['accuracy_high']:.2%}, n = {len(labels):,}), loss {numbers['loss']:.3f}"
+        f"test accuracy {numbers.accuracy:.2%} (95 % interval {numbers.accuracy_low:.2%} to "
+        f"{numbers.accuracy_high:.2%}, n = {len(labels):,}), loss {numbers.loss:.3f}"
     )
 
 

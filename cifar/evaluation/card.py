@@ -5,10 +5,10 @@ No time and no path is in it.
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from cifar import stage
 from cifar.evaluation.metrics import ClassResult
+from cifar.evaluation.tables import Numbers
 from cifar.model import Model, Provenance
 
 UNEQUAL = 1.5  # times as many images
@@ -21,7 +21,7 @@ measured.
 """
 
 
-def text(model: Model, numbers: dict[str, Any], classes: list[ClassResult]) -> str:
+def text(model: Model, numbers: Numbers, classes: list[ClassResult]) -> str:
     """The card as Markdown.
 
     Args:
@@ -54,12 +54,13 @@ def summary(model: Model) -> list[str]:
     ]
 
 
-def result(numbers: dict[str, Any], classes: list[ClassResult]) -> list[str]:
+def result(numbers: Numbers, classes: list[ClassResult]) -> list[str]:
     """How good it is, with the classes of the lowest accuracy."""
     images = sum(row.images for row in classes)
     lowest = sorted((row for row in classes if row.images), key=lambda row: row.accuracy)[:3]
-    accuracy = f"{numbers['accuracy']:.2%}"
-    interval = f"{numbers['accuracy_low']:.2%} to {numbers['accuracy_high']:.2%}"
+    accuracy = f"{numbers.accuracy:.2%}"
+    raw_error = points(numbers.raw_calibration_error)
+    interval = f"{numbers.accuracy_low:.2%} to {numbers.accuracy_high:.2%}"
     return [
         "## Result",
         "",
@@ -67,10 +68,10 @@ def result(numbers: dict[str, Any], classes: list[ClassResult]) -> list[str]:
         "|---|---|---|",
         f"| accuracy | {accuracy} | {interval} |",
         *(means(numbers) if unequal([row.images for row in classes]) else ()),
-        f"| cross-entropy loss | {numbers['loss']:.3f} | |",
-        f"| loss of the calibrated probabilities | {numbers['calibrated_loss']:.3f} | |",
-        f"| calibration error, before the temperature | {points(numbers, 'raw_')} | |",
-        f"| calibration error | {points(numbers)} | |",
+        f"| cross-entropy loss | {numbers.loss:.3f} | |",
+        f"| loss of the calibrated probabilities | {numbers.calibrated_loss:.3f} | |",
+        f"| calibration error, before the temperature | {raw_error} | |",
+        f"| calibration error | {points(numbers.calibration_error)} | |",
         *(
             f"| accuracy of {escape(row.name)} (among the lowest) | {row.accuracy:.2%} "
             f"| {row.low:.2%} to {row.high:.2%} |"
@@ -85,16 +86,16 @@ def unequal(images: Sequence[int]) -> bool:
     return max(images) >= UNEQUAL * min(images)
 
 
-def means(numbers: dict[str, Any]) -> tuple[str, str]:
+def means(numbers: Numbers) -> tuple[str, str]:
     """The rows of the means over the classes, which differ if the classes are unequal."""
     return (
-        f"| balanced accuracy | {numbers['balanced_accuracy']:.2%} | |",
-        f"| macro F1 | {numbers['macro_f1']:.2%} | |",
+        f"| balanced accuracy | {numbers.balanced_accuracy:.2%} | |",
+        f"| macro F1 | {numbers.macro_f1:.2%} | |",
     )
 
 
-def points(numbers: dict[str, Any], prefix: str = "") -> str:
-    return f"{100 * numbers[f'{prefix}calibration_error']:.1f} points"
+def points(error: float) -> str:
+    return f"{100 * error:.1f} points"
 
 
 def escape(name: str) -> str:

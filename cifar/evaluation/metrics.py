@@ -25,7 +25,7 @@ class ClassResult(NamedTuple):
     high: float
 
 
-def summarize(logits: Tensor, labels: Tensor) -> dict[str, float]:
+def summarize(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """The field's numbers for one split, rounded to what the count of images can carry.
 
     `accuracy_low` and `accuracy_high` are the 95 % interval. Top-5 accuracy is there from eleven
@@ -76,7 +76,7 @@ def class_means(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tupl
 
 def summarize_calibration(
     logits: Tensor, labels: Tensor, predictions: Predictions
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """What the temperature does: the calibrated loss, and the calibration error before and after.
 
     Args:

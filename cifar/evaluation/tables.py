@@ -1,10 +1,10 @@
-"""The results that the stages wrote, each read and checked in one place.
+"""The results of the stages, each read and checked in one place.
 
 What is damaged ends in one line that names the file and the command that makes it again.
 """
 
 import operator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -71,6 +71,13 @@ class Evaluation:
 
     test: Numbers
     model: str
+
+
+def write_result(path: Path, result: Evaluation) -> None:
+    """The test numbers, without those that do not apply."""
+    record = asdict(result)
+    numbers = {name: value for name, value in record["test"].items() if value is not None}
+    files.write_json(path, record | {"test": numbers})
 
 
 def read_result(path: Path) -> Evaluation:

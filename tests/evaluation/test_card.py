@@ -7,19 +7,20 @@ import pytest
 
 from cifar.evaluation import card
 from cifar.evaluation.metrics import ClassResult
+from cifar.evaluation.tables import Numbers
 
 MODEL = modelfile.record(channels=1, classes=("cat", "dog"), members=2, image_size=8)
-NUMBERS = {
-    "accuracy": 0.75,
-    "accuracy_low": 0.5,
-    "accuracy_high": 0.9,
-    "balanced_accuracy": 0.7,
-    "macro_f1": 0.65,
-    "loss": 0.4321,
-    "calibrated_loss": 0.3,
-    "calibration_error": 0.123,
-    "raw_calibration_error": 0.2,
-}
+NUMBERS = Numbers(
+    accuracy=0.75,
+    accuracy_low=0.5,
+    accuracy_high=0.9,
+    balanced_accuracy=0.7,
+    macro_f1=0.65,
+    loss=0.4321,
+    calibrated_loss=0.3,
+    calibration_error=0.123,
+    raw_calibration_error=0.2,
+)
 CLASSES = [ClassResult("cat", 0.9, 10, 0.6, 0.98), ClassResult("dog", 0.6, 10, 0.3, 0.83)]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from cifar import UserError, files
 from cifar.evaluation import tables
+from cifar.evaluation.tables import Evaluation, Numbers
 
 CLASSES = ("NA", "7")  # names that pandas would take for something else
 PREDICTIONS = "image,actual,predicted,confidence,raw_confidence\na.png,NA,7,0.75,0.5\n"
@@ -132,6 +133,15 @@ def test_a_damaged_result_is_one_line(content, tmp_path):
     assert "\n" not in str(caught.value) and "`dvc repro --force" in str(caught.value)
     files.write_json(path, {"test": NUMBERS, "model": "0123"})
     assert tables.read_result(path).test.accuracy == 0.5
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    """Numbers that do not apply are left out of the file, and nothing else."""
+    path = tmp_path / "test.json"
+    result = Evaluation(Numbers(**NUMBERS, tta_accuracy=0.6), "0123")
+    tables.write_result(path, result)
+    assert tables.read_result(path) == result
+    assert files.read_json(path)["test"] == NUMBERS | {"tta_accuracy": 0.6}
 
 
 def test_a_missing_table_is_one_line(tmp_path):
