@@ -52,7 +52,8 @@ def rows(entries):
 
 
 def test_the_second_repro_runs_nothing(first_run, reproduced):
-    """`dvc repro` runs every stage in a fresh clone, and a second time none, without importing a heavy library."""
+    """`dvc repro` runs every stage in a fresh clone, and a second time none, without importing a
+    heavy library."""
     assert first_run.project.ran(first_run.output) == STAGES
     done = reproduced.run("dvc", "repro", PYTHONPROFILEIMPORTTIME="1")
     assert same(done.stdout) == STAGES
@@ -77,8 +78,10 @@ def test_files_of_file_managers_rerun_nothing(reproduced):
 
 
 def test_a_parameter_changes_the_stage_of_its_section(reproduced):
-    """Change something in every section at once, and each is a reason to run again for the stage of its name alone;
-    the seed is one for train."""
+    """A change in a section is a reason to run again for the stage of its name alone.
+
+    The seed is one for train.
+    """
     values = params(reproduced) | {"seed": 1}
     for section in STAGES:
         values[section] |= {list(values[section])[-1]: "other"}
@@ -94,13 +97,15 @@ def test_a_parameter_changes_the_stage_of_its_section(reproduced):
 
 
 def test_a_training_parameter_reruns_training_and_what_follows(dropout_run):
-    """`dvc exp run -S train.dropout=0.3` runs train, evaluate and plot, and neither fetch nor preprocess."""
+    """`dvc exp run -S train.dropout=0.3` runs train, evaluate and plot, and neither fetch nor
+    preprocess."""
     assert dropout_run.project.ran(dropout_run.output) == STAGES[STAGES.index("train") :]
     assert same(dropout_run.output) == STAGES[: STAGES.index("train")]
 
 
 def test_metrics_and_parameters_are_compared_with_the_last_commit(dropout_run):
-    """`dvc metrics show` and `diff` and `dvc params diff` name the numbers and the parameter that changed."""
+    """`dvc metrics show` and `diff` and `dvc params diff` name the numbers and the parameter that
+    changed."""
     project = dropout_run.project
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
     numbers = {
@@ -121,7 +126,8 @@ def test_metrics_and_parameters_are_compared_with_the_last_commit(dropout_run):
 
 
 def test_plots_show_what_there_is_to_see(dropout_run):
-    """`dvc plots show` draws loss and accuracy of both parts, the learning rate and every picture."""
+    """`dvc plots show` draws loss and accuracy of both parts, the learning rate and every
+    picture."""
     shown = charts(dropout_run.project, "show")
     for title in ("Loss", "Accuracy"):
         series = {row["field"] for row in rows(shown[title])}
@@ -153,7 +159,8 @@ def test_plots_diff_draws_both_versions_in_one_chart(dropout_run, tmp_path):
 
 
 def test_going_back_is_free_and_experiments_are_comparable(dropout_run, tmp_path):
-    """Back to the earlier dropout nothing is trained, results are those of before; both experiments can be compared."""
+    """Back to the earlier dropout nothing is trained, results are those of before; both experiments
+    can be compared."""
     project = dropout_run.project.copy(tmp_path / "project")
     dropout = YAML(typ="safe").load(project.run("git", "show", "HEAD:params.yaml").stdout)["train"][
         "dropout"
@@ -180,7 +187,8 @@ def test_going_back_is_free_and_experiments_are_comparable(dropout_run, tmp_path
 
 
 def test_code_that_changes_no_result_stops_there(reproduced):
-    """Editing a stage's script runs that stage and, where its outputs stay the same, no other; a new network, none."""
+    """Editing a stage's script runs that stage and, where its outputs stay the same, no other; a
+    new network, none."""
     reproduced.edit("stages/evaluate.py", lambda text: text + "# another remark\n")
     (reproduced.path / "cifar/models/another.py").write_text("raise SystemExit('not chosen')\n")
     done = reproduced.run("dvc", "repro")
@@ -196,7 +204,8 @@ def test_a_misspelt_parameter_is_refused_by_dvc(reproduced):
 
 
 def test_bad_parameters_are_refused_before_any_work(project):
-    """A new key and wrong types anywhere in params.yaml end the first stage with one line that names them all."""
+    """A new key and wrong types anywhere in params.yaml end the first stage with one line that
+    names them all."""
     options = ("-S", "+train.droput=0.3", "-S", "plot.dpi=high", "-S", "seed=-1")
     done = project.run("dvc", "exp", "run", *options, ok=False)
     assert done.returncode and project.ran(done.stdout) == [STAGES[0]]
@@ -210,7 +219,8 @@ def test_bad_parameters_are_refused_before_any_work(project):
 
 
 def test_a_clone_pulls_the_results(reproduced, tmp_path):
-    """After `dvc push`, a clone is complete by its lock file alone, and after `dvc pull` by its files."""
+    """After `dvc push`, a clone is complete by its lock file alone, and after `dvc pull` by its
+    files."""
     store, clone = tmp_path / "store", type(reproduced)(tmp_path / "clone")
     reproduced.run("dvc", "remote", "add", "--default", "store", str(store))
     reproduced.commit()
@@ -224,8 +234,10 @@ def test_a_clone_pulls_the_results(reproduced, tmp_path):
 
 @pytest.mark.long
 def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
-    """A queued experiment runs beside the workspace, which stays as it is, and leaves the stages alone that come before
-    its parameters; `-S train.lr=0.00005`, which DVC writes as 5e-05, trains with that rate."""
+    """A queued experiment leaves the workspace and the stages before its parameters alone.
+
+    `-S train.lr=0.00005`, which DVC writes as 5e-05, trains with that rate.
+    """
     options = (
         "-S",
         "preprocess.val_fraction=0.2",
@@ -262,7 +274,8 @@ def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
 
 
 def test_a_killed_training_is_not_done(reproduced):
-    """A training ended from outside fails its experiment: no experiment is recorded, and train is still to run."""
+    """A training ended from outside fails its experiment: no experiment is recorded, and train is
+    still to run."""
     command = ("dvc", "exp", "run", "--name", "endless", "-S", "train.epochs=100000", "train")
     running = subprocess.Popen(
         command,
@@ -291,7 +304,8 @@ def test_a_killed_training_is_not_done(reproduced):
 
 
 def test_the_network_of_the_contributing_page_takes_one_file(reproduced):
-    """The commands of CONTRIBUTING.md add a network and run it to its pictures, as they stand there."""
+    """The commands of CONTRIBUTING.md add a network and run it to its pictures, as they stand
+    there."""
     page = (reproduced.path / "CONTRIBUTING.md").read_text()
     block = page[
         page.index("    cat > cifar/models/linear.py") : page.index("Nothing else changes")
@@ -306,7 +320,7 @@ def test_the_network_of_the_contributing_page_takes_one_file(reproduced):
 
 
 def test_dvc_edits_one_line_of_the_pipeline(project):
-    """`dvc freeze` adds one line per stage, `dvc unfreeze` removes it, and DVC's writer changes none.
+    """`dvc freeze` adds a line per stage, `dvc unfreeze` removes it, and no other line changes.
 
     DVC itself refuses to freeze the stages whose dependencies name a parameter.
     """

@@ -24,7 +24,8 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_file_appears_when_its_block_ends(tmp_path):
-    """Before the end of its block there is no file of the name; afterwards it is there whole, and nothing else is."""
+    """Before the end of its block there is no file of the name; afterwards it is there whole, and
+    nothing else is."""
     path = tmp_path / "folder" / "file"
     with files.atomic(path) as handle:
         handle.write(b"new")
@@ -35,7 +36,8 @@ def test_a_file_appears_when_its_block_ends(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_failing_block_changes_nothing(error, tmp_path):
-    """When the block fails, on a signal too, the old file is untouched and no temporary one is left."""
+    """When the block fails, on a signal too, the old file is untouched and no temporary one is
+    left."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(error), files.atomic(path) as handle:
@@ -46,7 +48,8 @@ def test_a_failing_block_changes_nothing(error, tmp_path):
 
 
 def test_a_full_disk_is_told_with_the_file(tmp_path):
-    """An error for which the system names no file carries the path; one that names a file keeps it."""
+    """An error for which the system names no file carries the path; one that names a file keeps
+    it."""
     with pytest.raises(OSError, match="No space left") as caught, files.atomic(tmp_path / "file"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.filename == str(tmp_path / "file")
@@ -57,7 +60,8 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
 
 
 def test_a_folder_in_the_way_is_reported(tmp_path):
-    """Where a folder has the name of the file, the error is an OSError with a path, and nothing is left behind."""
+    """Where a folder has the name of the file, the error is an OSError with a path, and nothing is
+    left behind."""
     (tmp_path / "name" / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match="name"):
         files.write_bytes(tmp_path / "name", b"x")
@@ -90,7 +94,8 @@ def test_damaged_json_is_reported(content, tmp_path):
 
 
 def test_csv_has_fixed_line_ends_and_digits(tmp_path):
-    """Lines end with a single newline, floats have six significant digits, whole numbers and text stay."""
+    """Lines end with a single newline, floats have six significant digits, whole numbers and text
+    stay."""
     rows = [
         (1, 1 / 3, "a,b"),
         (2, 2e-7 / 3, 'say "x"'),
@@ -98,12 +103,16 @@ def test_csv_has_fixed_line_ends_and_digits(tmp_path):
         (None, np.float64(0.5), True),
     ]
     files.write_csv(tmp_path / "a.csv", ["epoch", "loss", "name"], rows)
-    expected = 'epoch,loss,name\n1,0.333333,"a,b"\n2,6.66667e-08,"say ""x"""\n1000000000,3.33333e+08,ä\n,0.5,True\n'
+    expected = (
+        'epoch,loss,name\n1,0.333333,"a,b"\n2,6.66667e-08,"say ""x"""\n'
+        "1000000000,3.33333e+08,ä\n,0.5,True\n"
+    )
     assert (tmp_path / "a.csv").read_bytes() == expected.encode()
 
 
 def test_arrays_come_back_mapped_and_read_only(tmp_path):
-    """An array is read without loading it, with its values, type and shape, and cannot be changed by accident."""
+    """An array is read without loading it, with its values, type and shape, and cannot be changed
+    by accident."""
     files.write_array(tmp_path / "a.npy", ARRAY)
     array = files.read_array(tmp_path / "a.npy")
     assert isinstance(array, np.memmap)
@@ -113,7 +122,8 @@ def test_arrays_come_back_mapped_and_read_only(tmp_path):
 
 
 def test_an_array_is_the_same_bytes_however_it_lies_in_memory(tmp_path):
-    """The order of an array in memory does not show in its file, and the bytes are those that NumPy writes."""
+    """The order of an array in memory does not show in its file, and the bytes are those that NumPy
+    writes."""
     for array in (ARRAY, np.arange(3), np.array(["ä", "bc"]), np.zeros((0, 2)), np.array(True)):
         files.write_array(tmp_path / "a.npy", array)
         files.write_array(tmp_path / "b.npy", np.asfortranarray(array))
@@ -123,7 +133,8 @@ def test_an_array_is_the_same_bytes_however_it_lies_in_memory(tmp_path):
 
 @pytest.mark.parametrize("size", [100, 5000, 1_000_000])
 def test_a_disk_that_fills_up_is_noticed(size, tmp_path):
-    """A write that ends a few bytes early is an error with the path, for any size of the array, and leaves nothing."""
+    """A write that ends a few bytes early is an error with the path, for any size of the array, and
+    leaves nothing."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (128 + size - 10, limits[1]))
     try:
@@ -159,7 +170,8 @@ def test_every_cut_of_an_array_is_noticed(tmp_path):
     ("old", "new"), [(b"NUMPY", b"NUMPI"), (b"(2, 2", b"(9, 2"), (b"}", b"{"), (b"|u1", b"zzz")]
 )
 def test_a_damaged_array_header_is_reported(old, new, tmp_path):
-    """A header that is none, or that promises more than is there, is an error that names the file."""
+    """A header that is none, or that promises more than is there, is an error that names the
+    file."""
     files.write_array(tmp_path / "a.npy", ARRAY)
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes().replace(old, new, 1))
     with pytest.raises(UserError, match=r"damaged array \(.*a\.npy\)"):

@@ -342,7 +342,8 @@ def test_nothing_dangerous_is_called():
 
 
 def test_yaml_is_read_in_one_place():
-    """Only cifar/yaml12.py loads YAML, with its own safe loader; ruamel only writes, for recipes."""
+    """Only cifar/yaml12.py loads YAML, with its own safe loader; ruamel only writes, for
+    recipes."""
     users = {
         package: [f for f in SOURCES if package in {name.split(".")[0] for name in imported(f)}]
         for package in ("yaml", "ruamel")

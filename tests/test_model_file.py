@@ -122,7 +122,8 @@ def test_weights_of_another_network_are_refused(tmp_path, change):
 @pytest.mark.hostile
 @pytest.mark.parametrize("name", NAMES)
 def test_a_record_cannot_make_a_huge_network(tmp_path, name, monkeypatch):
-    """Weights that do not fit the record are refused before a network takes memory, whatever its width."""
+    """Weights that do not fit the record are refused before a network takes memory, whatever its
+    width."""
     options = NetworkOptions(
         width=100_000 if "width" in networks.load_file(name).USES else 0,
         backbone="vit_l_16" if name == "pretrained" else None,

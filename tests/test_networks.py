@@ -241,7 +241,8 @@ def test_layers_that_share_a_tensor_come_back(add, tmp_path):
     """Tied weights are saved and loaded like others."""
     add(
         build(
-            "net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 3))\n"
+            "tied = [nn.Linear(64, 64), nn.Linear(64, 64)]\n"
+            "    net = nn.Sequential(nn.Flatten(), *tied, nn.Linear(64, 3))\n"
             "    net[2].weight = net[1].weight\n"
             "    return net"
         )

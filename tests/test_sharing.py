@@ -40,7 +40,8 @@ def clone(project, hub):
 
 @pytest.mark.long
 def test_another_s_experiment(reproduced, hub):
-    """`dvc exp push` and `dvc exp pull`: in a second clone the experiment is listed, and complete without running."""
+    """`dvc exp push` and `dvc exp pull`: in a second clone the experiment is listed, and complete
+    without running."""
     publish(reproduced, str(hub.with_name("store")))
     reproduced.run("dvc", "exp", "run", "--name", "fine", "-S", "plot.dpi=60")
     reproduced.run("dvc", "exp", "push", "origin", "fine")
@@ -58,7 +59,8 @@ def test_another_s_experiment(reproduced, hub):
 
 @pytest.mark.long
 def test_a_server_that_speaks_s3(reproduced, hub):
-    """`dvc push --run-cache` to a bucket and `dvc pull` from it: a clone is complete, by endpoint, keys and prefix."""
+    """`dvc push --run-cache` to a bucket and `dvc pull` from it: a clone is complete, by endpoint,
+    keys and prefix."""
     pytest.importorskip("dvc_s3", reason="dependency group s3 is not installed")
     moto = pytest.importorskip("moto.server", reason="dependency group s3 is not installed")
     import boto3
@@ -94,8 +96,11 @@ def test_a_server_that_speaks_s3(reproduced, hub):
 
 @pytest.mark.long
 def test_the_report_of_a_pull_request(reproduced):
-    """.ci/report compares with the commit that both come from, leaves branch, workspace and refs alone, and can be
-    run again; where the demo of the base fails, it says so and is no error; and without a demo here it is one."""
+    """.ci/report compares with the commit that both come from, and leaves everything else alone.
+
+    It can be run again. If the demo of the base fails, it says so and succeeds; without a demo of
+    this branch it fails.
+    """
 
     def commit(file, change):
         reproduced.edit(file, change)
@@ -108,10 +113,9 @@ def test_the_report_of_a_pull_request(reproduced):
         )
 
     broken = commit("Makefile", lambda _: "demo:\n\tfalse\n")
-    record = 'demo:\n\tid=$$(git rev-parse HEAD); git update-ref "refs/exps/$${id:0:2}/$${id:2}/digits" HEAD\n'
-    commit(
-        "Makefile", lambda _: f"SHELL := /bin/bash\n{record}"
-    )  # the experiment is what is committed
+    reference = '"refs/exps/$${id:0:2}/$${id:2}/digits"'  # the experiment is what is committed
+    demo = f"demo:\n\tid=$$(git rev-parse HEAD); git update-ref {reference} HEAD\n"
+    commit("Makefile", lambda _: f"SHELL := /bin/bash\n{demo}")
     fork = commit(*accuracy(0.25))
     base = commit(*accuracy(0.75))
     reproduced.run("git", "checkout", "--quiet", "-b", "mine", fork)

@@ -74,7 +74,8 @@ def results(folder):
 @pytest.mark.fault
 @pytest.mark.parametrize("number", range(COUNT))
 def test_any_combination_gives_the_same_bytes_killed_or_not(number, fetched, tmp_path):
-    """Two runs of a drawn combination have the same bytes, although each stage of one was killed."""
+    """Two runs of a drawn combination have the same bytes, although each stage of one was
+    killed."""
     combination = options.draw_all(COUNT)[number]
     chance = random.Random(number)
     whole = shutil.copytree(fetched, tmp_path / "whole")

@@ -83,7 +83,8 @@ def check_rerun(folder, stage, finished):
 @pytest.mark.fault
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk(stage, before, finished):
-    """A disk that fills up is one line with the file; what is there is right, as is the next run."""
+    """A disk that fills up is one line with the file; what is there is right, as is the next
+    run."""
     folder = before(stage)
     one_line(
         forked.run(folder, stage, partial(forked.full_disk, STAGES[stage][0])), "File too large ("
@@ -93,7 +94,8 @@ def test_a_full_disk(stage, before, finished):
 
 
 def kill(folder, stage, fault, finished):
-    """Kill the stage: what has a name is right, the rest are temporary files, of three splits at most."""
+    """Kill the stage: what has a name is right, the rest are temporary files, of three splits at
+    most."""
     assert forked.run(folder, stage, fault).code in (-signal.SIGKILL, -signal.SIGXFSZ)
     wrong = [name for name, body in results(folder).items() if results(finished).get(name) != body]
     assert all(re.search(r"/\.[^/]+\.tmp$", name) for name in wrong) and len(wrong) <= 3
@@ -102,7 +104,8 @@ def kill(folder, stage, fault, finished):
 @pytest.mark.fault
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_kill(stage, before, finished):
-    """Killed within a file or before its last one has a name, a stage has written right files only."""
+    """Killed within a file or before its last one has a name, a stage has written right files
+    only."""
     folder = before(stage)
     size, files = STAGES[stage]
     kill(folder, stage, partial(forked.killed_at, size), finished)

@@ -42,7 +42,8 @@ def equal(one, other):
 
 
 def test_every_offset_occurs_equally_often():
-    """Each pair of offsets from 0 to twice the shift occurs, the last included, in its share of the images."""
+    """Each pair of offsets from 0 to twice the shift occurs, the last included, in its share of the
+    images."""
     draws = draw(50_000, shift=2)
     counts = torch.bincount(draws.top * 5 + draws.left, minlength=25)
     assert len(counts) == 25
@@ -54,7 +55,8 @@ def test_every_offset_occurs_equally_often():
 
 
 def test_draws_repeat_and_differ():
-    """The same epoch of the same seed draws the same; another epoch or another seed draws everything anew."""
+    """The same epoch of the same seed draws the same; another epoch or another seed draws
+    everything anew."""
     assert all(equal(draw(100), draw(100)))
     assert not any(equal(draw(100), draw(100, epoch=2)))
     assert not any(equal(draw(100), draw(100, seed=1)))
@@ -82,7 +84,8 @@ def test_no_flips_mirror_nothing():
 
 
 def test_reflected_borders():
-    """Padding by two reflects a row 1 2 3 4 to 3 2 1 2 3 4 3 2, in both directions, for every channel."""
+    """Padding by two reflects a row 1 2 3 4 to 3 2 1 2 3 4 3 2, in both directions, for every
+    channel."""
     row = torch.tensor([1, 2, 3, 4], dtype=torch.uint8)
     image = (row[:, None] * 10 + row)[None, :, :, None].repeat(1, 1, 1, 2)
     reflected = torch.tensor([3, 2, 1, 2, 3, 4, 3, 2], dtype=torch.uint8)
@@ -93,7 +96,8 @@ def test_reflected_borders():
 
 
 def test_small_images_repeat_their_border():
-    """An image that is no larger than the shift repeats its border pixels: 1 2 becomes 1 1 1 2 2 2."""
+    """An image that is no larger than the shift repeats its border pixels: 1 2 becomes 1 1 1 2 2
+    2."""
     image = torch.tensor([1, 2], dtype=torch.uint8)[None, None, :, None].repeat(1, 2, 1, 1)
     expected = torch.tensor([1, 1, 1, 2, 2, 2], dtype=torch.uint8)[None, None, :, None].repeat(
         1, 6, 1, 1
@@ -112,7 +116,8 @@ def test_padding_in_parts_keeps_every_image():
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (4, 4), (1, 3), (4, 0)])
 def test_a_crop_is_the_slice_of_the_padded_image(top, left, mirror):
-    """An image is the slice at its offsets, mirrored as drawn; sides may differ and the set may be a part of one."""
+    """An image is the slice at its offsets, mirrored as drawn; sides may differ and the set may be
+    a part of one."""
     padded = augment.pad(images(6, 5, 7), 2)[1:]
     cropped = augment.apply(padded, torch.tensor([3]), given(top, left, mirror), 2)
     expected = padded[3, top : top + 5, left : left + 7]
@@ -120,7 +125,8 @@ def test_a_crop_is_the_slice_of_the_padded_image(top, left, mirror):
 
 
 def test_each_image_has_its_own_offsets():
-    """In a batch every image is cropped and mirrored by its own draws, in the order of the batch."""
+    """In a batch every image is cropped and mirrored by its own draws, in the order of the
+    batch."""
     shift, whole = 2, images(50, 6, 6)
     padded, draws, index = (
         augment.pad(whole, shift),
@@ -159,7 +165,8 @@ def test_everything_off_leaves_images_untouched():
 @pytest.mark.parametrize("row", range(6))
 @pytest.mark.parametrize("column", [0, 3, 7])
 def test_a_hole_covers_its_square(size, row, column):
-    """A hole of side s around a centre c covers c - s // 2 and the s - 1 pixels after it, and ends at the border."""
+    """A hole of side s around a centre c covers c - s // 2 and the s - 1 pixels after it, and ends
+    at the border."""
     x = torch.ones(1, 2, 6, 8)
     holed = augment.cut_out(x, given(0, 0, False, (row / 6 + 0.05, column / 8 + 0.05)), size)
     expected = torch.ones(6, 8)
@@ -187,7 +194,8 @@ def test_a_hole_as_large_as_the_image_from_its_middle_leaves_nothing():
 
 @pytest.mark.parametrize("side", [24, 16, 7])
 def test_smaller_images_are_those_of_pillow(side):
-    """Each pixel is the weighted mean of those that it covers, as Pillow's bilinear filter has it."""
+    """Each pixel is the weighted mean of those that it covers, as Pillow's bilinear filter has
+    it."""
     originals = images(5, 32, 32)
     smaller = augment.resize(originals, side)
     assert smaller.dtype == torch.uint8 and smaller.is_contiguous()

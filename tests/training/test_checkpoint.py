@@ -126,7 +126,7 @@ def test_a_run_may_be_divided_among_processes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "said"),
+    ("change", "code", "difference"),
     [
         ({"device": "cpu, AVX512"}, CODE, "device cpu, AVX512 instead of cpu, AVX2"),
         ({"threads": 64}, CODE, f"threads 64 instead of {PROVENANCE.threads}"),
@@ -135,15 +135,17 @@ def test_a_run_may_be_divided_among_processes(tmp_path):
         ({"data": {}}, CODE, ""),
     ],
 )
-def test_a_checkpoint_of_another_machine_is_noted(checkpoints, change, code, said, capsys):
-    """A training that another kind of node has begun says that, and why, it starts from the beginning."""
+def test_a_checkpoint_of_another_machine_is_noted(checkpoints, change, code, difference, capsys):
+    """A training that another kind of node has begun says that, and why, it starts from the
+    beginning."""
     here = replace(PROVENANCE, device="cpu, AVX2")
     Checkpoints(checkpoints.root, replace(here, **change), code).save(0, STATE)
     mine = Checkpoints(checkpoints.root, here, CODE)
     with mine.exclusive():
         printed = capsys.readouterr().out
-    line = f"note: the checkpoint of {said} cannot be used here: this training starts from the beginning\n"
-    assert printed == (line if said else "")
+    consequence = "cannot be used here: this training starts from the beginning"
+    line = f"note: the checkpoint of {difference} {consequence}\n"
+    assert printed == (line if difference else "")
     mine.save(0, STATE)
     (
         checkpoints.root

@@ -79,7 +79,8 @@ def formula(name, t, total, steps):
 @pytest.mark.parametrize("warmup", [0, 2])
 @pytest.mark.parametrize("name", ["constant", "step", "cosine", "linear", "onecycle"])
 def test_rates_follow_the_formula(name, warmup):
-    """Every step's rate is that of the formula, after a straight rise from a thousandth of its first value."""
+    """Every step's rate is that of the formula, after a straight rise from a thousandth of its
+    first value."""
     total, before = 6 * 4, warmup * 4
     first = formula(name, 0, total - before, 4)
     rise = [first * (0.001 + 0.999 * t / before) for t in range(before)]
@@ -119,7 +120,8 @@ def test_no_schedule_fails_at_its_end(name):
 
 
 def test_plateau_drops_after_epochs_without_progress():
-    """Two epochs without a lower number halve the rate of the next one, and the count starts again."""
+    """Two epochs without a lower number halve the rate of the next one, and the count starts
+    again."""
     numbers = [1.0, 0.9, 0.95, 0.9, 0.91, 0.92, 0.89999, 0.9, 0.89, 0.88]
     found = rates("plateau", epochs=10, steps=1, validation=numbers)
     drops = [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
@@ -153,7 +155,8 @@ def test_groups_of_different_rates_keep_their_ratios(name):
     [*((name, 0) for name in SCHEDULES), *((name, 1) for name in SCHEDULES[:-1])],
 )
 def test_a_restored_schedule_gives_the_same_rates(optimizer_name, name, warmup):
-    """From any step on, an optimizer and a schedule with the state of others give the rates of those, in all groups."""
+    """From any step on, an optimizer and a schedule with the state of others give the rates of
+    those, in all groups."""
 
     def start():
         optimizer = make(optimizer_name, small_net(), weight_decay=0.1)
@@ -193,7 +196,8 @@ def test_sgd_adam_and_adamw_are_those_of_torch():
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_decay_shrinks_weights_only(name):
-    """Without a gradient a step takes lr * decay off filters and matrices, and nothing off biases and norms."""
+    """Without a gradient a step takes lr * decay off filters and matrices, and nothing off biases
+    and norms."""
     net = small_net()
     before = copy.deepcopy(net.state_dict())
     for parameter in net.parameters():
@@ -205,7 +209,8 @@ def test_decay_shrinks_weights_only(name):
 
 
 def test_decay_of_adam_is_part_of_the_gradient():
-    """Adam's decay is a penalty: a first step without another gradient moves every weight by the rate."""
+    """Adam's decay is a penalty: a first step without another gradient moves every weight by the
+    rate."""
     net = small_net()
     before = net[3].weight.clone()
     for parameter in net.parameters():
@@ -224,7 +229,8 @@ def test_every_trainable_parameter_is_in_one_group(name):
 
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (24, 24)])
 def test_orthogonalize_is_the_polynomial_of_the_singular_values(shape):
-    """U S V^T becomes U p(p(p(S / |S|))) V^T; singular values above a twentieth of the norm land in 0.6 to 1.25."""
+    """U S V^T becomes U p(p(p(S / |S|))) V^T; singular values above a twentieth of the norm land in
+    0.6 to 1.25."""
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     s = s / s.norm()
@@ -244,7 +250,8 @@ def test_orthogonalize_survives_a_zero_gradient():
 
 
 def test_the_sgd_groups_of_muon_are_torchs_sgd_bit_for_bit():
-    """Matrices and vectors move as under torch's SGD with Nesterov momentum, in the published ratios to the rate."""
+    """Matrices and vectors move as under torch's SGD with Nesterov momentum, in the published
+    ratios to the rate."""
     net, other = small_net(), small_net()
     muon = make("muon", net, lr=0.01, momentum=0.6, weight_decay=0.02, batch_size=250)
     groups = [  # rates in units of lr * batch size; decay of 0.02 per 500 images at that rate
@@ -272,7 +279,8 @@ def test_the_sgd_groups_of_muon_are_torchs_sgd_bit_for_bit():
 
 
 def test_filters_keep_their_norm_under_muon():
-    """A step scales the filters to the norm sqrt(filters), then takes lr times an orthogonalised step from them."""
+    """A step scales the filters to the norm sqrt(filters), then takes lr times an orthogonalised
+    step from them."""
     net = small_net()
     muon = make("muon", net, lr=0.05, momentum=0.6)
     buffer = torch.zeros(4, 27)

@@ -8,7 +8,8 @@ from cifar.training import seeds
 
 
 def test_a_seed_is_pinned():
-    """A derived seed is the first four bytes of the sha256 sum of `seed/purpose/number`: it must never change."""
+    """A derived seed is the first four bytes of the sha256 sum of `seed/purpose/number`: it must
+    never change."""
     expected = int.from_bytes(hashlib.sha256(b"7/order/3").digest()[:4], "big")
     assert seeds.derive(7, "order", 3) == expected == 432871040
 
@@ -24,7 +25,8 @@ def test_every_purpose_number_and_seed_has_its_own():
 
 
 def test_a_generator_repeats_and_leaves_the_global_state_alone():
-    """A generator draws the same numbers each time, whatever is drawn elsewhere, and changes nothing there."""
+    """A generator draws the same numbers each time, whatever is drawn elsewhere, and changes
+    nothing there."""
     torch.manual_seed(0)
     state = torch.get_rng_state()
     first = torch.rand(5, generator=seeds.generator(1, "order", 2))

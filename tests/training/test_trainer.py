@@ -108,7 +108,8 @@ def test_no_steps_move_nothing():
 
 
 def test_clipping_limits_the_gradient():
-    """With a limit of c a step of plain SGD is lr * c long where the gradient is longer, and as it is elsewhere."""
+    """With a limit of c a step of plain SGD is lr * c long where the gradient is longer, and as it
+    is elsewhere."""
     for limit, clipped in ((0.01, True), (1e6, False)):
         net = make_net()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
@@ -122,7 +123,8 @@ def test_clipping_limits_the_gradient():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_running_numbers_are_those_computed_afterwards(smoothing):
-    """Loss, without smoothing, and accuracy are means over images, not batches, and so are a progress bar's numbers."""
+    """Loss, without smoothing, and accuracy are means over images, not batches, and so are a
+    progress bar's numbers."""
     net, seen = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), []
     training = make_trainer(net, lr=0.0)
     training.loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
@@ -139,7 +141,8 @@ def test_running_numbers_are_those_computed_afterwards(smoothing):
 
 
 def test_averaged_weights_follow_the_formula():
-    """Averaged weights start at those of the first step and then keep `ema` of themselves, buffers included."""
+    """Averaged weights start at those of the first step and then keep `ema` of themselves, buffers
+    included."""
     training, steps = make_trainer(ema=0.75), []
     run(training, after_step=lambda *_: steps.append(copy.deepcopy(training.net.state_dict())))
     average = training.current.state_dict()
@@ -161,7 +164,8 @@ def test_averaged_weights_follow_the_formula():
 )
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_the_weights_of_the_right_epoch_are_kept(monitor, keep, kept, ema):
-    """`best` gives the weights of the first epoch with the best watched number, `last` those of the last one."""
+    """`best` gives the weights of the first epoch with the best watched number, `last` those of the
+    last one."""
     numbers = [(0.9, 0.5), (0.8, 0.7), (0.7, 0.7), (0.5, 0.6), (0.6, 0.6)]  # loss and accuracy
     training, states = make_trainer(monitor=monitor, keep=keep, ema=ema), []
     for row in numbers:
@@ -174,7 +178,8 @@ def test_the_weights_of_the_right_epoch_are_kept(monitor, keep, kept, ema):
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 7), (1, 3), (2, 6), (3, 7)])
 def test_patience_counts_epochs_without_a_better_one(patience, epochs):
-    """Training stops when the last `patience` epochs were no better than the best before; equal is not better."""
+    """Training stops when the last `patience` epochs were no better than the best before; equal is
+    not better."""
     training = make_trainer(patience=patience, monitor="loss")
     for loss in (0.9, 0.8, 0.8, 0.7, 0.9, 0.8, 0.6):
         if training.stopped():
@@ -185,7 +190,8 @@ def test_patience_counts_epochs_without_a_better_one(patience, epochs):
 
 
 def test_the_plateau_schedule_looks_at_validation():
-    """The rate falls after an epoch without a better watched number, and a row tells the rate of its own epoch."""
+    """The rate falls after an epoch without a better watched number, and a row tells the rate of
+    its own epoch."""
     training = make_trainer(schedule="plateau", monitor="accuracy")
     rates = [
         run(training, row).lr
@@ -195,7 +201,8 @@ def test_the_plateau_schedule_looks_at_validation():
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-    """A training or validation loss of NaN or infinity is one line that names epoch and parameter."""
+    """A training or validation loss of NaN or infinity is one line that names epoch and
+    parameter."""
     for numbers in ((math.nan, 0.1), (math.inf, 0.1)):
         training = make_trainer()
         run(training)
@@ -211,7 +218,8 @@ def test_a_loss_that_is_not_finite_is_an_error():
 @pytest.mark.parametrize("schedule", ["constant", "onecycle", "plateau"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
 def test_a_training_goes_on_with_the_same_bits(optimizer, schedule, ema, keep, tmp_path):
-    """Stored and restored into fresh objects after every epoch, a training ends with the same weights and history."""
+    """Stored and restored into fresh objects after every epoch, a training ends with the same
+    weights and history."""
     options = {"optimizer": optimizer, "schedule": schedule, "ema": ema, "keep": keep, "lr": 0.01}
     numbers = [(0.9, 0.5), (0.8, 0.7), (0.9, 0.6), (1.0, 0.6)]
     whole, parts = make_trainer(**options), make_trainer(**options)
@@ -240,7 +248,8 @@ def test_a_training_goes_on_with_the_same_bits(optimizer, schedule, ema, keep, t
     ],
 )
 def test_batches_hold_every_image_once(count, size, sizes):
-    """Every image comes once, in the order given, and a last batch of one joins the one before it."""
+    """Every image comes once, in the order given, and a last batch of one joins the one before
+    it."""
     order = torch.randperm(count)
     batches = list(trainer.split_order(order, size))
     assert [len(batch) for batch in batches] == sizes
@@ -262,7 +271,8 @@ def test_several_processes_have_two_images_each():
 
 
 def test_no_batch_of_one():
-    """Whatever the numbers of images and of images per step, above one of each, no batch has one image."""
+    """Whatever the numbers of images and of images per step, above one of each, no batch has one
+    image."""
     for count in range(2, 40):
         for size in range(2, 45):
             lengths = [len(batch) for batch in trainer.split_order(torch.arange(count), size)]
@@ -272,7 +282,8 @@ def test_no_batch_of_one():
 
 
 def test_metrics_of_an_ensemble_are_means():
-    """The numbers of one network are those of its kept epoch, those of several their means, rounded to five places."""
+    """The numbers of one network are those of its kept epoch, those of several their means, rounded
+    to five places."""
     first = trainer.Epoch(3, 0.1, 0.5, 0.25, 1.0, 0.123456789)
     second = trainer.Epoch(4, 0.1, 0.75, 0.5, 1.5, 0.5)
     one, two = trainer.metrics([first]), trainer.metrics([first, second])
