@@ -15,6 +15,9 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+# Several tests share the cores: a waiting OpenMP thread must not spin on those of another test.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 ROOT = Path(__file__).parent.parent
 TINY = """\
 # Seconds on two cores: small digits, a small network, small pictures.

@@ -12,6 +12,8 @@ from PIL import Image
 
 from cifar.evaluation import calibration, charts, tiles
 
+MANY = pytest.param(100, 3, marks=pytest.mark.long)
+
 
 @pytest.fixture(autouse=True)
 def closed():
@@ -77,7 +79,7 @@ def png(figure):
     return handle.getvalue()
 
 
-@pytest.mark.parametrize(("classes", "channels"), [(2, 1), (100, 3)])
+@pytest.mark.parametrize(("classes", "channels"), [(2, 1), MANY])
 def test_pictures_repeat_their_bytes(classes, channels):
     """Each picture is a PNG without date or version, the same bytes each time, and not blank."""
     first, second = figures(classes, channels), figures(classes, channels)
@@ -91,7 +93,7 @@ def test_pictures_repeat_their_bytes(classes, channels):
         assert len(np.unique(np.asarray(image.convert("L")))) > 20, name
 
 
-@pytest.mark.parametrize(("classes", "channels"), [(2, 3), (10, 1), (100, 3)])
+@pytest.mark.parametrize(("classes", "channels"), [(2, 3), (10, 1), MANY])
 def test_nothing_is_cut_off(classes, channels):
     """Everything that is drawn lies within its picture, to a hundredth of an inch."""
     for name, figure in figures(classes, channels).items():
