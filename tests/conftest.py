@@ -218,6 +218,16 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 
 @pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml in which a command runs."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    shutil.copy(ROOT / "params.yaml", path)
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Project:
     return create(tmp_path / "project")
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,16 +18,6 @@ from tools import search
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ["-m", "stages.train"]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with params.yaml in which a command runs."""
-    path = tmp_path / "folder"
-    path.mkdir()
-    shutil.copy(ROOT / "params.yaml", path)
-    monkeypatch.chdir(path)
-    return path
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The ranges of a search: read from a file, and checked before the first trial."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,6 @@ from cifar import UserError
 from cifar.experiments import ranges
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with params.yaml in which a command runs."""
-    path = tmp_path / "folder"
-    path.mkdir()
-    shutil.copy(ROOT / "params.yaml", path)
-    monkeypatch.chdir(path)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,6 @@ from cifar.training.augment import Augmentation
 from cifar.training.loading import InMemory, OnDisk
 from cifar.training.photo import PhotoOptions
 
-FLIPS = ["none", "random", "alternating"]
-
 
 def images(count, height, width, channels=3):
     generator = torch.Generator().manual_seed(0)
