@@ -318,6 +318,7 @@ def test_compiled_and_in_bf16_it_learns_as_well(tmp_path):
 SHARED = {"batch_norm": False, "dropout": 0.0, "dropout_step": 0.0, "batch_size": 13, "epochs": 2}
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one(tmp_path):
     """Two processes that share each batch, of odd size, have the losses of one; one writes.
 
