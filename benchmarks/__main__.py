@@ -5,6 +5,7 @@
     python -m benchmarks stages       time and peak memory of each stage
     python -m benchmarks accuracy     accuracy of the default against time
     python -m benchmarks recipes      published recipes that have no result yet: hours
+    python -m benchmarks memory       peak memory and speed of each stage on many large pictures
     python -m benchmarks busy         training beside other work, by how its threads wait
     python -m benchmarks gpu          everything that a GPU must still show, in slices
     python -m benchmarks tables       RESULTS.md, docs/results.md and their pictures, from results/
@@ -16,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import busy, machine, pages, pipeline, recipes
+from benchmarks import busy, machine, memory, pages, pipeline, recipes
 from benchmarks.gpu import options as gpu_options
 from cifar import stage
 
@@ -70,6 +71,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     trained = add("accuracy", pipeline.accuracy)
     trained.add_argument("--seeds", type=int, default=3, help="trainings (%(default)s)")
     recipes.add_arguments(add("recipes", recipes.run, recipes.__doc__))
+    memory.add_arguments(add("memory", memory.run, memory.__doc__))
     busy.add_arguments(add("busy", busy.run, busy.__doc__))
     gpu_options.add_arguments(add("gpu", measure_gpu, gpu_options.__doc__))
     add("tables", pages.run)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import busy, machine, pages, pipeline, recipes, speed
+from benchmarks import busy, machine, memory, pages, pipeline, recipes, speed
 from cifar import UserError
 
 SITUATIONS = [busy.ALONE, busy.ONE, busy.EIGHT, busy.TWO]
@@ -93,6 +93,7 @@ def test_the_machine_is_named():
         (["stages"], pipeline.stages, {}),
         (["accuracy", "--seeds", "1"], pipeline.accuracy, {"seeds": 1}),
         (["recipes", "gap", "--seeds", "0", "1"], recipes.run, {"names": ["gap"], "seeds": [0, 1]}),
+        (["memory", "--images", "9", "99"], memory.run, {"images": [9, 99], "data_only": False}),
         (["busy", "--rounds", "1"], busy.run, {"rounds": 1, "anyway": False}),
         (["gpu", "smoke", "--tiny"], program.measure_gpu, {"parts": ["smoke"], "minutes": 9.0}),
         (["tables"], pages.run, {}),
