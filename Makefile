@@ -45,7 +45,7 @@ clean:  ## remove checkpoints, logs, pages and caches; keep data and models
 check: $(DEV_ENV)  ## run the unit tests, while you edit
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not pipeline"
 
-test: $(DEV_ENV)  ## run the tests except the long ones: about five minutes
+test: $(DEV_ENV)  ## run the tests except the long ones
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
 
 test-long: $(DEV_ENV)  ## run all tests, the long ones too
