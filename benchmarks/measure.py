@@ -12,7 +12,7 @@ from benchmarks.results import Changes, Images, Result
 from cifar import UserError, files
 
 # Parameters that change the last bits of a result at most.
-HARDWARE = {"train.device", "train.threads", "train.processes", "train.load"}
+HARDWARE = {"train.device", "train.threads", "train.processes", "train.load", "train.compile"}
 TRAINED = [name for stage in ("train", "evaluate") for name in workplace.OUTPUTS[stage]]
 
 

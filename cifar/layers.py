@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 LEVELS = 1 << 16  # of a probability in `Dropout`
 
@@ -23,3 +24,13 @@ class Dropout(nn.Dropout):
         bits = words.view(torch.int16)[: x.numel()]
         mask = (bits >= dropped - LEVELS // 2).to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
         return x * mask.as_strided(x.shape, torch.empty_like(x).stride())  # x's memory format
+
+
+class GlobalMaxPool(nn.Module):
+    """The largest value of each channel: (N, C, H, W) to (N, C).
+
+    nn.AdaptiveMaxPool2d(1) computes the same, but on a GPU its gradient differs from run to run.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, x.shape[2:]).flatten(1)

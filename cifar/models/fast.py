@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cifar import UserError
 from cifar.dataset import Shape
-from cifar.layers import Dropout
+from cifar.layers import Dropout, GlobalMaxPool
 from cifar.model import NetworkOptions
 
 USES = ("depth", "width", "dropout")
@@ -64,7 +64,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
             pools = [nn.MaxPool2d(2)] if number == 0 else []
             layers += [conv, *pools, norm(filters), nn.GELU()]
             channels = filters
-    layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), Dropout(options.dropout)]
+    layers += [GlobalMaxPool(), Dropout(options.dropout)]
     return nn.Sequential(*layers, head(channels, shape.num_classes))
 
 
