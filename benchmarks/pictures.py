@@ -14,6 +14,14 @@ from cifar.evaluation import charts
 from cifar.evaluation.charts import BLUE, GREY, ORANGE, plt
 
 DPI = 120
+VGG = {  # recipes in one picture, each with its colour
+    "vgg1": GREY,
+    "vgg2": BLUE,
+    "vgg3": ORANGE,
+    "vgg3-decay": "#E69F00",
+    "vgg3-dropout": "#CC79A7",
+    "vgg3-augment": "#009E73",
+}
 
 
 def draw(runs: list[Result], published: dict[str, Any]) -> Iterator[Path]:
@@ -24,6 +32,8 @@ def draw(runs: list[Result], published: dict[str, Any]) -> Iterator[Path]:
         figures["docs/convpool.png"] = epochs(own, published["convpool"]["history"])
     if own := [run for run in runs if run.recipe == "dense-head" and not run.changes]:
         figures["docs/dense-head.png"] = overfitting(own[0])
+    if own := [run for run in runs if run.recipe in VGG and not run.changes and run.history]:
+        figures["docs/vgg.png"] = validation(own)
     for path, figure in figures.items():
         with files.atomic(path) as handle:
             charts.save(figure, handle, DPI)
@@ -62,9 +72,10 @@ def compare(rows: list[Row]) -> charts.Figure:
 
 
 def label(row: Row) -> str:
-    """The recipe with what it changes, and the letter-free word for where: the instruction set."""
+    """The recipe with what it changes, and where it ran: the GPU, or the CPU's instruction set."""
     changed = "".join(f", {key.partition('.')[2]} {value}" for key, value in row.changes.items())
-    return f"{row.recipe}{changed} ({row.runs[0].device.split(', ')[-1]})"
+    device, _, instructions = row.runs[0].device.partition(", ")
+    return f"{row.recipe}{changed} ({instructions if device == 'cpu' else device})"
 
 
 def epochs(runs: list[Result], published: list[list[float]]) -> charts.Figure:
@@ -99,4 +110,23 @@ def overfitting(run: Result) -> charts.Figure:
     axes[0].set(ylabel="cross-entropy loss", title=f"{run.recipe}: where it starts to overfit")
     axes[1].set(ylabel="accuracy, %", xlabel="epoch")
     axes[0].legend(frameon=False)
+    return figure
+
+
+def validation(runs: list[Result]) -> charts.Figure:
+    """Loss and accuracy on the validation images after each epoch, a line for each recipe."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+    for run in runs:
+        history = pd.DataFrame(run.history)
+        for axis, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
+            axis.plot(
+                history["epoch"],
+                scale * history[f"val_{name}"],
+                lw=1,
+                color=VGG[run.recipe],
+                label=run.recipe,
+            )
+    axes[0].set(xlabel="epoch", ylabel="validation loss", ylim=(0.5, 3.5))
+    axes[1].set(xlabel="epoch", ylabel="validation accuracy, %", ylim=(45, 85))
+    axes[1].legend(frameon=False, loc="lower right", ncols=2)
     return figure
