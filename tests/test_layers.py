@@ -1,10 +1,10 @@
-"""Dropout with a mask of random bytes: the distribution of torch's, on any shape and layout."""
+"""Dropout with a mask of random bytes, and the pool over whole images, beside torch's own."""
 
 import pytest
 import torch
 from torch import nn
 
-from cifar.layers import Dropout
+from cifar.layers import Dropout, GlobalMaxPool
 
 torch.set_num_threads(1)
 
@@ -89,3 +89,19 @@ def test_dropout_off_is_the_identity():
     assert Dropout(0.0).train()(x) is x
     assert torch.equal(Dropout(0.7).eval()(x), x)
     assert dropped(1 - 1e-9).count_nonzero() < 60  # one of 65536 is kept
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2, 2), (1, 1), (4, 7)])
+def test_the_pool_over_whole_images_equals_torchs(size):
+    """Values and gradients to the bit, also where the largest value occurs twice."""
+    x = torch.randn(5, 6, *size, generator=torch.Generator().manual_seed(0))
+    x = x.round().contiguous(memory_format=torch.channels_last)
+    results = []
+    for layer in (GlobalMaxPool(), nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        (y * torch.arange(6.0)).sum().backward()
+        results.append((y, leaf.grad))
+    (ours, our_gradient), (torchs, their_gradient) = results
+    assert torch.equal(ours, torchs)
+    assert torch.equal(our_gradient, their_gradient)

@@ -1,6 +1,7 @@
 """The networks: sizes, initial weights, what learns and what does not."""
 
 import math
+import re
 from urllib.parse import urlparse
 
 import pytest
@@ -26,6 +27,11 @@ SMALLEST = {
 }
 DROPOUT = ["dense_head", "fast", "gap", "resnet18", "sgd_cnn", "vgg"]
 BACKBONES = ["mobilenet_v3_small", "resnet18", "squeezenet1_1"]
+# Their gradients differ from run to run on CUDA: torch.use_deterministic_algorithms lists them.
+UNREPEATABLE = re.compile(
+    "Adaptive(Avg|Max)Pool|Fractional|(Avg|Max)Pool3D|Unpool|(Reflection|Replication)Pad|Upsample|"
+    "GridSampler|EmbeddingBag|NllLoss2D|CtcLoss|Cumsum|Median|Kthvalue|Put"
+)
 
 
 def build(name, seed=0, **changes):
@@ -491,3 +497,27 @@ def test_a_wrong_file_of_weights_is_refused(content, place):
         networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
     assert str(path) in str(caught.value)
     assert bits(net) == before
+
+
+def gradients(logits):
+    """The kinds of backward operations that lead to some logits."""
+    kinds, todo = set(), [logits.grad_fn]
+    while todo:
+        node = todo.pop()
+        kinds.add(node.name())
+        todo += [parent for parent, _ in node.next_functions if parent]
+    return kinds
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_gradients_are_the_same_on_every_run_of_a_gpu(name):
+    """Otherwise two runs with the same seed would not give the same bytes there (L1)."""
+    kinds = gradients(build(name)(random_images(2, 32)))
+    assert [kind for kind in kinds if UNREPEATABLE.search(kind)] == []
+
+
+def test_the_operations_of_an_unrepeatable_gradient_are_found():
+    net = nn.Conv2d(3, 4, 3)
+    assert "AdaptiveMaxPool2DBackward0" in gradients(
+        nn.AdaptiveMaxPool2d(1)(net(random_images(2, 32)))
+    )
