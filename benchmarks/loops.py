@@ -28,8 +28,9 @@ from cifar.params.train import Train
 from cifar.training import seeds, trainer
 from cifar.training.augment import AugmentedImages
 from cifar.training.distributed import World
-from cifar.training.fit import augmentation, make_trainer, network_options
+from cifar.training.fit import make_trainer, network_options
 from cifar.training.loading import InMemory
+from cifar.training.splits import augmentation
 
 IMAGES = 50_000
 CLASS_COUNTS = [IMAGES // 10] * 10

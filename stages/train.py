@@ -17,7 +17,8 @@ from cifar.model import FORMAT, Model
 from cifar.params.train import Train
 from cifar.training import checkpoint, distributed, provenance
 from cifar.training.checkpoint import Checkpoints
-from cifar.training.fit import HISTORY, Arrays, Fitted, fit, inspect, network_options
+from cifar.training.fit import HISTORY, Fitted, fit, inspect, network_options
+from cifar.training.splits import Arrays
 
 DATA = Path("data/processed")
 PARTS = [DATA / part / f"{name}.npy" for part in ("train", "val") for name in ("images", "labels")]

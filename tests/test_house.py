@@ -190,7 +190,8 @@ def reads_of_parameters(file):
             yield node.attr, *words.get(node, (None, "")), node.lineno
 
 
-READERS = [*map(script, STAGES), "cifar/training/fit.py"]
+FITTING = ["cifar/training/fit.py", "cifar/training/splits.py"]
+READERS = [*map(script, STAGES), *FITTING]
 # `train.model` names a network, a Model is a trained one; two fractions are held out alike.
 RENAMED = {("model", "network"), ("test_fraction", "fraction"), ("val_fraction", "fraction")}
 BUILT_IN = {
@@ -208,10 +209,10 @@ BUILT_IN = {
 
 
 def test_every_parameter_is_read_by_its_name():
-    """Each key of params.yaml is read as `p.KEY`, in its stage or in fit, and there is no other."""
+    """Each key of params.yaml is read as `p.KEY` by its stage, and there is no other."""
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     for section in STAGES:
-        files = [script(section)] + (["cifar/training/fit.py"] if section == "train" else [])
+        files = [script(section), *(FITTING if section == "train" else [])]
         read = {key for file in files for key, *_ in reads_of_parameters(file)}
         assert read - {"model_dump"} == set(values[section]), section
 

@@ -21,6 +21,7 @@ from cifar.experiments.table import flatten
 from cifar.params.train import Train
 from cifar.training import fit
 from cifar.training.distributed import World
+from cifar.training.splits import Arrays, load_splits
 from recipes import edit, resolve
 from recipes import run as runs
 
@@ -499,8 +500,8 @@ def test_a_published_recipe_trains(name, folder):
     count = 2 * p.batch_size
     images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(count) % shape.num_classes
-    arrays = fit.Arrays(images, labels, images[:10], labels[:10])
-    splits = fit.load_splits(p, arrays, shape, torch.device("cpu"), processes=1)
+    arrays = Arrays(images, labels, images[:10], labels[:10])
+    splits = load_splits(p, arrays, shape, torch.device("cpu"), processes=1)
     net = fit.build(p, shape, fit.network_options(p), 0, splits.sample, torch.device("cpu"))
     before = [value.clone() for value in net.parameters()]
 

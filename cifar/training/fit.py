@@ -2,57 +2,30 @@
 
     fit -> fit_member -> run_epochs -> Trainer.epoch -> Trainer.step
 
-Every parameter of `train` is read here or in stages/train.py, as `p.NAME`, and handed on under its
-name.
+Every parameter of `train` is read as `p.NAME` and handed on under its name: here, in splits.py, or
+in stages/train.py.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, fields, replace
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar import hardware, inference, networks, stage, tensors
+from cifar import hardware, inference, networks, stage
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 from cifar.params.train import Train
-from cifar.training import features, loading, optim, seeds, trainer
-from cifar.training.augment import Augmentation, AugmentedImages
+from cifar.training import optim, seeds, trainer
 from cifar.training.checkpoint import Checkpoints
 from cifar.training.distributed import World
-from cifar.training.loading import InMemory, OnDisk
-from cifar.training.photo import PhotoOptions
 from cifar.training.progress import EpochLog, Progress
+from cifar.training.splits import Arrays, Splits, load_splits, small_size, trained_part
 from cifar.training.temperature import fit_temperature
 from cifar.training.trainer import Epoch, Trainer
 
 HISTORY = ["network", *(field.name for field in fields(Epoch))]  # columns
-PREPARE_PIXELS = 5000 * 32 * 32  # of training images that a network may look at before it starts
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """Images (N, H, W, C) uint8 and labels (N,) int64 of both parts, memory-mapped."""
-
-    train_images: np.memmap
-    train_labels: np.ndarray
-    val_images: np.ndarray
-    val_labels: np.ndarray
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Both parts on the device, or their images on disk (`train.load`)."""
-
-    train: AugmentedImages
-    val_images: Tensor
-    val_labels: Tensor
-    normalize: Callable[[Tensor], Tensor]
-    class_counts: list[int]  # training images of each class
-    sample: Tensor  # (N, C, H, W) float, training images without augmentation, on the CPU
 
 
 @dataclass(frozen=True)
@@ -177,91 +150,6 @@ def build(
     )
     networks.prepare(network=p.model, net=net, images=sample)
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def load_splits(
-    p: Train, arrays: Arrays, shape: Shape, device: torch.device, processes: int
-) -> Splits:
-    """The images and labels where the training needs them.
-
-    Args:
-        processes: how many on this machine train.
-    """
-    size = arrays.train_images.nbytes + arrays.val_images.nbytes
-    in_memory = loading.in_memory(size, device, processes, load=p.load)
-    if p.load == "auto" and not in_memory:
-        print(f"note: {size / 1e9:.1f} GB of images are read from disk as needed (train.load)")
-    load = partial(tensors.to_device, device=device) if in_memory else tensors.from_disk
-    images = load(arrays.train_images)
-    labels = tensors.to_device(arrays.train_labels, device)
-    normalize = tensors.normalizer(shape.mean, shape.std, device)
-    options = augmentation(p, shape.image_size)
-    source = (
-        InMemory(images, options) if in_memory else OnDisk(arrays.train_images, options, device)
-    )
-    # From beginning to end, because images may come class by class.
-    stride = max(1, len(images) * shape.image_size**2 // PREPARE_PIXELS)
-    return Splits(
-        train=AugmentedImages(source, labels, normalize, options, num_classes=shape.num_classes),
-        val_images=load(arrays.val_images),
-        val_labels=tensors.to_device(arrays.val_labels, device),
-        normalize=normalize,
-        class_counts=np.bincount(arrays.train_labels, minlength=shape.num_classes).tolist(),
-        sample=normalize(images[::stride]).cpu(),
-    )
-
-
-def augmentation(p: Train, image_size: int) -> Augmentation:
-    """The augmentation of params.yaml, for images of so many pixels, height and width."""
-    return Augmentation(
-        shift=p.shift,
-        flip=p.flip,
-        cutout=p.cutout,
-        small_epochs=p.small_epochs,
-        small_size=small_size(p, image_size),
-        photo=PhotoOptions(
-            rotate=p.rotate,
-            zoom=p.zoom,
-            flip_vertical=p.flip_vertical,
-            brightness=p.brightness,
-            contrast=p.contrast,
-            saturation=p.saturation,
-        ),
-        mixup=p.mixup,
-        cutmix=p.cutmix,
-    )
-
-
-def trained_part(
-    p: Train, net: nn.Module, splits: Splits, shape: Shape
-) -> tuple[nn.Module, Splits]:
-    """What is trained, and on what: the network on the images, or its last layer on features."""
-    options, images = splits.train.options, splits.train.images
-    if not p.freeze or options.active or not isinstance(images, InMemory):
-        return net, splits
-    layer = features.trained_layer(net, splits.sample[:2].to(splits.train.labels.device))
-    if layer is None:
-        return net, splits
-
-    def compute(images: Tensor) -> Tensor:
-        return features.compute(net, layer, images, splits.normalize)
-
-    print(f"{p.backbone} is frozen: it sees each image once, and its last layer is trained")
-    labels = splits.train.labels
-    train = AugmentedImages(
-        InMemory(compute(images.images), options),
-        labels,
-        features.flatten,
-        options,
-        num_classes=shape.num_classes,
-    )
-    val_images = compute(splits.val_images)
-    return layer, replace(splits, train=train, val_images=val_images, normalize=features.flatten)
-
-
-def small_size(p: Train, image_size: int) -> int:
-    """Pixels, height and width of the images in the first `small_epochs` epochs."""
-    return round(p.small_scale * image_size)
 
 
 def fit_member(

@@ -22,6 +22,7 @@ from cifar.training import fit, loading, trainer
 from cifar.training.augment import AugmentedImages
 from cifar.training.distributed import World
 from cifar.training.loading import InMemory, OnDisk
+from cifar.training.splits import augmentation
 
 _setup_privateuseone_for_python_backend("fakegpu")
 DEVICE = torch.device("fakegpu:0")
@@ -91,7 +92,7 @@ def train(p, net, shape):
     images = torch.zeros(COUNT, SIZE, SIZE, 3, dtype=torch.uint8)
     labels = torch.zeros(COUNT, dtype=torch.long).to(DEVICE)
     normalize = tensors.normalizer(shape.mean, shape.std, DEVICE)
-    options = fit.augmentation(p, SIZE)
+    options = augmentation(p, SIZE)
     placed = images if p.load == "disk" else images.to(DEVICE)
     source = File(None, options, DEVICE) if p.load == "disk" else InMemory(placed, options)
     augmented = AugmentedImages(source, labels, normalize, options, num_classes=10)

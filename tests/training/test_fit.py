@@ -15,7 +15,7 @@ from cifar.model import NetworkOptions
 from cifar.params.train import Train
 from cifar.training import fit
 from cifar.training.distributed import World
-from cifar.training.fit import Arrays
+from cifar.training.splits import Arrays, load_splits
 from cifar.training.temperature import fit_temperature
 
 ROOT = Path(__file__).parents[2]
@@ -158,30 +158,11 @@ def test_stopped_between_the_last_epoch_and_the_end_no_epoch_is_left(parameters)
 def test_the_temperature_is_that_of_the_whole_ensemble(parameters):
     """It is fitted on the validation logits of all networks together."""
     fitted = train(parameters, Memory())
-    splits = fit.load_splits(parameters, arrays(), DATASET.shape, CPU, processes=1)
+    splits = load_splits(parameters, arrays(), DATASET.shape, CPU, processes=1)
     logits = [inference.predict(m.net, splits.val_images, splits.normalize) for m in fitted.members]
     expected = fit_temperature(inference.average(logits), splits.val_labels)
     assert fitted.temperature == expected
     assert fitted.top5 is None and "top5_accuracy" not in fitted.metrics()["val"]
-
-
-@pytest.mark.parametrize(("scale", "side", "pixels"), [(0.75, 32, 24), (0.5, 9, 4), (0.99, 8, 8)])
-def test_the_smaller_side_is_rounded(parameters, scale, side, pixels):
-    """The side of the smaller images is the nearest whole number of pixels."""
-    p = Train.model_validate(parameters.model_dump() | {"small_scale": scale})
-    assert fit.small_size(p, side) == pixels
-
-
-@pytest.mark.parametrize("small_epochs", [0, 1, 2, 3])
-def test_small_epochs_is_a_number_of_epochs(parameters, small_epochs):
-    """So many epochs, the first ones, show smaller images."""
-    p = Train.model_validate(parameters.model_dump() | {"small_epochs": small_epochs})
-    splits = fit.load_splits(p, arrays(), DATASET.shape, CPU, processes=1)
-    sides = []
-    for epoch in (1, 2, 3):
-        batches = splits.train.epoch(epoch, 0, [torch.arange(4)], World().part)
-        sides.append(next(iter(batches))[0].shape[2])
-    assert sides == [6] * small_epochs + [8] * (3 - small_epochs)
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
