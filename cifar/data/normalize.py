@@ -3,6 +3,9 @@
 import math
 
 import numpy as np
+from PIL import Image
+
+CACHED = 1 << 16  # pixels, which stay in a processor's cache
 
 
 def histogram(images: np.ndarray) -> np.ndarray:
@@ -11,11 +14,13 @@ def histogram(images: np.ndarray) -> np.ndarray:
     Args:
         images: (N, H, W, C) uint8; histograms of several batches add up.
     """
-    counts = np.zeros((images.shape[3], 256), np.int64)
-    for start in range(0, len(images), 100):  # bincount takes 8 bytes per value
-        for channel in range(images.shape[3]):
-            values = images[start : start + 100, ..., channel].ravel()
-            counts[channel] += np.bincount(values, minlength=256)
+    _, height, width, channels = images.shape
+    counts = np.zeros((channels, 256), np.int64)
+    step = max(1, CACHED // (height * width))
+    for start in range(0, len(images), step):
+        pixels = images[start : start + step].reshape(-1, width, channels)  # one tall picture
+        picture = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+        counts += np.reshape(picture.histogram(), (channels, 256))  # several times as fast as numpy
     return counts
 
 

@@ -27,8 +27,18 @@ def test_statistics_are_numpys():
 
 def test_statistics_by_hand():
     """Half black and half white has mean 1/2 and standard deviation 1/2, exactly."""
-    images = np.array([[[[0, 51], [255, 153]]]], np.uint8)
-    assert statistics(images) == ([0.5, 0.4], [0.5, 0.2])
+    images = np.array([[[[0, 51, 255], [255, 153, 255]]]], np.uint8)
+    assert statistics(images) == ([0.5, 0.4, 1.0], [0.5, 0.2, 0.0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("count", "side"), [(0, 4), (1, 1), (200, 32), (3, 300)])
+def test_the_histogram_is_numpys(channels, count, side):
+    """It counts every pixel once, whether a picture is small or fills several caches."""
+    shape = (count, side, side, channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    counted = [np.bincount(images[..., i].ravel(), minlength=256) for i in range(channels)]
+    assert np.array_equal(normalize.histogram(images), counted)
 
 
 def test_the_order_of_the_images_does_not_show():
