@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from cifar import UserError
 
-PIXELS = 1000 * 64 * 64  # of one batch at most; a batch has at most 1,000 images
-MAX_BATCH = 1000
+MAX_BATCH = 1000  # images
+PIXELS = 1000 * 32 * 32  # of one batch at most: what a layer makes of them is 30 times as large
 
 
 @torch.inference_mode()
@@ -22,12 +22,18 @@ def predict(net: nn.Module, images: Tensor, normalize: Callable[[Tensor], Tensor
     logits, so it is no parameter.
     """
     net.eval()
-    batches = images.split(batch_size(images.shape[1]))
+    batches = images.split(batch_size(net, images.shape[1]))
     return torch.cat([net(normalize(batch)).float() for batch in batches])
 
 
-def batch_size(image_size: int) -> int:
-    return max(1, min(MAX_BATCH, PIXELS // image_size**2))
+def batch_size(net: nn.Module, image_size: int) -> int:
+    """How many images a network gets at once.
+
+    Args:
+        net: its attribute `input_size`, if there is one, is the size to which it resizes them.
+        image_size: height and width in pixels.
+    """
+    return max(1, min(MAX_BATCH, PIXELS // getattr(net, "input_size", image_size) ** 2))
 
 
 def average(members: list[Tensor]) -> Tensor:

@@ -68,7 +68,7 @@ class Classifier:
     @property
     def batch_size(self) -> int:
         """Images that are decoded and classified together."""
-        return inference.batch_size(self.model.dataset.image_size)
+        return inference.batch_size(self.nets[0], self.model.dataset.image_size)
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[Prediction]:
         """Classify images, each prepared as the test images were: upright, scaled, centred.

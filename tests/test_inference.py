@@ -38,11 +38,14 @@ def test_images_are_predicted_in_order_and_in_batches(monkeypatch):
 
 @pytest.mark.parametrize(
     ("image_size", "expected"),
-    [(1, 1000), (32, 1000), (64, 1000), (128, 250), (224, 81), (4096, 1)],
+    [(1, 1000), (32, 1000), (64, 250), (224, 20), (4096, 1)],
 )
 def test_the_batch_follows_from_the_image_size(image_size, expected):
     """A batch has a thousand images, fewer where they are large, and never none."""
-    assert inference.batch_size(image_size) == expected
+    net = nn.Identity()
+    assert inference.batch_size(net, image_size) == expected
+    net.input_size = image_size  # of a network that resizes its images
+    assert inference.batch_size(net, 8) == expected
     assert expected == 1 or expected * image_size**2 <= inference.PIXELS
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from cifar import UserError, networks
 from cifar.dataset import Shape
 from cifar.model import NetworkOptions
+from cifar.models import fast
 from cifar.training import optim
 
 torch.set_num_threads(1)
@@ -323,6 +324,14 @@ def test_batch_norm_follows_every_relu_of_vgg():
     assert kinds == [*block, *block, "MaxPool2d", "Dropout", *dense]
 
 
+def test_the_covariance_of_patches_is_torchs(monkeypatch):
+    """It is taken a few images at a time, and agrees with torch's over all of them."""
+    monkeypatch.setattr(fast, "CHUNK", 100)
+    images = 3 + random_images(11, 5)
+    patches = F.unfold(images.double(), 2).transpose(1, 2).flatten(0, 1)
+    assert torch.allclose(fast.covariance(images), torch.cov(patches.T), rtol=1e-12, atol=1e-12)
+
+
 def test_fast_whitens_the_patches():
     """After prepare the first convolution's outputs have identity covariance, but for what the
     floor takes."""
@@ -380,7 +389,7 @@ def test_a_transformer_is_made_for_the_images_of_its_weights():
     them."""
     with torch.device("meta"):  # 2.5 GB otherwise
         net = pretrained("vit_h_14")
-    assert net.size == net.backbone.image_size == 518
+    assert net.input_size == net.backbone.image_size == 518
 
 
 def test_an_unfrozen_backbone_learns_everywhere():

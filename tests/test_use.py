@@ -120,7 +120,7 @@ def test_predictions_come_in_batches_and_in_order(model, monkeypatch):
     """More images than one batch holds keep their order and their values."""
     images = pixels(7)
     whole = model.predict(images)
-    monkeypatch.setattr(inference, "batch_size", lambda _: 3)
+    monkeypatch.setattr(inference, "batch_size", lambda *_: 3)
     for prediction, expected in zip(model.predict(images), whole, strict=True):
         assert prediction.label == expected.label
         assert prediction.confidence == pytest.approx(expected.confidence, abs=1e-6)

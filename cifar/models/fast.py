@@ -19,6 +19,7 @@ USES = ("depth", "width", "dropout")
 MUON = True  # its layers have the scales that Muon's learning rates are made for
 WIDTHS = (1, 4, 4)  # channels of the three blocks, in units of `width`
 PATCH = 2  # pixels, side of the whitened patches
+CHUNK = 1 << 18  # pixels whose patches are in memory at a time
 SMALLEST = 5e-4  # added to the eigenvalues, so that noise is not blown up
 
 
@@ -89,8 +90,7 @@ def prepare(net: nn.Sequential, images: Tensor) -> None:
     """
     whiten = net[0]
     assert isinstance(whiten, nn.Conv2d)
-    patches = F.unfold(images.double().cpu(), PATCH).transpose(1, 2).flatten(0, 1)
-    values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+    values, vectors = torch.linalg.eigh(covariance(images))
     # LAPACK leaves the signs open. Fix them by a direction that no eigenvector is orthogonal to.
     direction = torch.arange(1, len(vectors) + 1, dtype=vectors.dtype).sqrt()
     vectors = vectors * torch.where(direction @ vectors < 0, -1.0, 1.0)
@@ -98,3 +98,17 @@ def prepare(net: nn.Sequential, images: Tensor) -> None:
     filters = scaled.T.flip(0).reshape(-1, images.shape[1], PATCH, PATCH)
     with torch.no_grad():
         whiten.weight.copy_(torch.cat([filters, -filters]))
+
+
+def covariance(images: Tensor) -> Tensor:
+    """Of the values of all 2x2 patches of (N, C, H, W): (4 C, 4 C) in double precision."""
+    size = images.shape[1] * PATCH**2
+    count = 0
+    sums = torch.zeros(size, dtype=torch.float64)
+    products = torch.zeros(size, size, dtype=torch.float64)
+    for chunk in images.split(max(1, CHUNK // images[0, 0].numel())):
+        patches = F.unfold(chunk.double().cpu(), PATCH)  # (N, 4 C, patches of an image)
+        count += patches.shape[0] * patches.shape[2]
+        sums += patches.sum((0, 2))
+        products += (patches @ patches.mT).sum(0)
+    return (products - sums.outer(sums) / count) / (count - 1)

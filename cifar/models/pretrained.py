@@ -39,7 +39,7 @@ class Pretrained(nn.Module):
         self.name = name
         self.backbone = backbone
         self.head = head
-        self.size = size
+        self.input_size = size
         self.freeze = freeze
         self.register_buffer("old", old, persistent=False)
         self.register_buffer("new", new, persistent=False)
@@ -48,7 +48,9 @@ class Pretrained(nn.Module):
         old = self.get_buffer("old")
         new = self.get_buffer("new")
         x = x * old[1] + old[0]
-        x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
+        x = F.interpolate(
+            x, size=(self.input_size, self.input_size), mode="bilinear", antialias=True
+        )
         return self.backbone((x - new[0]) / new[1])
 
     def train(self, mode: bool = True) -> "Pretrained":
@@ -114,7 +116,9 @@ def prepare(net: Pretrained, images: Tensor) -> None:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         for key in list(state):
             state[DENSENET.sub(r"\1\2", key)] = state.pop(key)
-        full = architecture(net.name, net.size, auxiliary=True)  # it knows names of older files
+        full = architecture(
+            net.name, net.input_size, auxiliary=True
+        )  # it knows names of older files
         full.load_state_dict(state)
     except OSError as error:
         raise UserError(

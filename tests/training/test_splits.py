@@ -12,7 +12,10 @@ from cifar.params.train import Train
 from cifar.training.distributed import World
 from cifar.training.splits import Arrays, load_splits, small_size
 
-VALUES = params.read(Path(__file__).parents[2] / "params.yaml")["train"] | {"epochs": 3, "small_epochs": 0}
+VALUES = params.read(Path(__file__).parents[2] / "params.yaml")["train"] | {
+    "epochs": 3,
+    "small_epochs": 0,
+}
 CPU = torch.device("cpu")
 
 
