@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cifar import UserError, hardware, inference, model_file, tensors
 from cifar.data import pictures
@@ -144,10 +144,11 @@ def content_of(image: Picture) -> bytes:
         return Path(image).read_bytes()
     if image.mode not in pictures.EIGHT_BIT:
         raise ValueError(f"not 8 bits per channel (mode {image.mode})")
-    upright = ImageOps.exif_transpose(image)
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = pictures.orientation(image)
     buffer = io.BytesIO()
     mode = "RGBA" if image.has_transparency_data else "RGB"
-    upright.convert(mode).save(buffer, "PNG", compress_level=1)
+    image.convert(mode).save(buffer, "PNG", compress_level=1, exif=exif)
     return buffer.getvalue()
 
 

@@ -70,7 +70,7 @@ def test_probabilities_are_those_of_the_pipeline(channels, members, tmp_path, pr
     pixels = torch.from_numpy(images)
     logits = inference.average([inference.predict(net, pixels, normalize) for net in nets])
     expected = (logits / 0.2).softmax(1).tolist()
-    monkeypatch.setattr(inference, "batch_size", lambda _: 3)
+    monkeypatch.setattr(inference, "batch_size", lambda *_: 3)
     printed = json.loads(predict("--json", "--top", "4", "--model", "own.safetensors", "in"))
     assert printed["unreadable"] == {} and len(printed["predictions"]) == len(images)
     for number, (row, wanted) in enumerate(zip(printed["predictions"], expected, strict=True)):

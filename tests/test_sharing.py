@@ -1,5 +1,6 @@
-"""Results that another clone takes up: through a folder, and through a server that speaks S3."""
+"""Results that others take up: another clone, a server that speaks S3, a cache that is linked."""
 
+import hashlib
 import re
 
 import pytest
@@ -140,3 +141,35 @@ def test_the_report_of_a_pull_request(reproduced):
     reproduced.run("bash", ".ci/report", broken, report.name)
     assert "No demo at the base." in report.read_text()
     assert state() == before
+
+
+def cached(project):
+    """The files of DVC's cache by name, each with its MD5 sum, which is its name."""
+    store = project.path / ".dvc/cache/files/md5"
+    return {
+        file.parent.name + file.name.removesuffix(".dir"): hashlib.md5(
+            file.read_bytes()
+        ).hexdigest()
+        for file in store.glob("??/*")
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["hardlink", "symlink"])
+def test_outputs_that_are_links_into_the_cache(reproduced, kind):
+    """The stages read through the links, and write no file of the cache: a run and the way back
+    leave every one as it was, and the results are those without links."""
+    reproduced.run("dvc", "config", "cache.type", kind)
+    reproduced.run("dvc", "checkout", "--relink")
+    images = reproduced.path / "data/processed/train/images.npy"
+    assert images.is_symlink() if kind == "symlink" else images.stat().st_nlink == 2
+    before = cached(reproduced)
+    weights = (reproduced.path / "models/model.safetensors").read_bytes()
+    for options in (["-S", "train.dropout=0.3", "-S", "preprocess.normalize=unit"], ["--force"]):
+        reproduced.run("dvc", "exp", "run", *options)
+        reproduced.run("git", "checkout", "--quiet", "params.yaml")
+    reproduced.run("dvc", "repro")
+    assert (reproduced.path / "models/model.safetensors").read_bytes() == weights
+    after = cached(reproduced)
+    assert all(name == content for name, content in after.items())
+    assert before.items() <= after.items()

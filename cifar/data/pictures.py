@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
+from PIL.JpegImagePlugin import JpegImageFile
 
 from cifar import UserError
 from cifar.data.png import essential_png
@@ -29,7 +30,9 @@ EIGHT_BIT = frozenset(
 )
 HEIC_BRANDS = frozenset([b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"])
 MAX_PIXELS = 200_000_000  # the environment variable of this name changes it
-TURNS = {  # by the camera's orientation, the tag 0x0112 of EXIF
+REDUCED = 2  # times the final size at least has a large JPEG when it is scaled
+ORIENTATION = 0x0112  # the tag of EXIF that says how the camera was held
+TURNS = {  # by that tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -78,11 +81,30 @@ def read_pixels(content: bytes, size: int, first_frame: bool, limit: int) -> np.
     """`decode` without the second try; what Pillow raises is not caught."""
     file = Image.open(io.BytesIO(content), formats=FORMATS)
     check(file, first_frame, limit)
-    image = upright(file)
+    extent = reduce(file, size)
+    file.load()
+    turn = TURNS.get(orientation(file))
+    image: Image.Image = file
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return fit(image.convert("RGB"), size)
+    image = fit(image.convert("RGB"), size, extent)
+    return np.asarray(image if turn is None else image.transpose(turn))
+
+
+def reduce(file: Image.Image, size: int) -> tuple[float, float]:
+    """Let a large JPEG be decoded at an eighth, a quarter or half of its sides.
+
+    Returns:
+        Width and height of the picture in the pixels that will be decoded. There may be a fraction
+        of a pixel more of them.
+    """
+    if isinstance(file, JpegImageFile) and (
+        reduced := file.draft("", (REDUCED * size, REDUCED * size))
+    ):
+        _, (_, _, width, height) = reduced
+        return width, height
+    return file.size
 
 
 def check(file: Image.Image, first_frame: bool, limit: int) -> None:
@@ -108,14 +130,12 @@ def max_pixels() -> int:
     return int(text)
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The picture as its camera was held; as it is where nothing readable says so."""
-    image.load()
+def orientation(file: Image.Image) -> int:
+    """How the camera was held; 1, upright, where nothing readable says so."""
     try:
-        orientation = image.getexif().get(0x0112)
+        return int(file.getexif().get(ORIENTATION, 1))
     except Exception:  # noqa: BLE001  odd metadata raise almost anything
-        return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+        return 1
 
 
 def unknown(content: bytes) -> str:
@@ -138,9 +158,17 @@ def grey(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
-def fit(image: Image.Image, size: int) -> np.ndarray:
-    """The centre square, scaled; an image that has the size keeps its exact pixels."""
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+def fit(image: Image.Image, size: int, extent: tuple[float, float]) -> Image.Image:
+    """The centre square, scaled; an image that has the size keeps its exact pixels.
+
+    Args:
+        extent: width and height of what counts, from the upper left corner.
+    """
+    width, height = extent
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box)
 
 
 def decode_all(
@@ -179,8 +207,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     if images.shape[1:3] == (size, size):
         return images
     out = np.empty((len(images), size, size, images.shape[3]), np.uint8)
-    for image, row in zip(images, out, strict=True):
-        row[:] = fit(Image.fromarray(image[..., 0] if row.shape[2] == 1 else image), size).reshape(
-            row.shape
-        )
+    for pixels, row in zip(images, out, strict=True):
+        image = Image.fromarray(pixels[..., 0] if row.shape[2] == 1 else pixels)
+        row[:] = np.asarray(fit(image, size, image.size)).reshape(row.shape)
     return out

@@ -68,6 +68,24 @@ def test_a_jpeg_is_read():
     assert np.abs(pixels.astype(int) - [200, 50, 100]).max() <= 2
 
 
+@pytest.mark.parametrize("shape", [(640, 800), (801, 643)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}])
+def test_a_large_jpeg_is_decoded_at_a_smaller_size(shape, options, monkeypatch):
+    """The pixels are nearly those of the whole, up to a fiftieth of the range."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    content = encoded(coarse.resize(shape, Image.Resampling.BICUBIC), "JPEG", **options)
+    sizes = []
+    fit = pictures.fit
+    monkeypatch.setattr(pictures, "fit", lambda im, *rest: sizes.append(im.size) or fit(im, *rest))
+    smaller = pictures.decode(content, 32).astype(int)
+    monkeypatch.setattr(pictures, "REDUCED", 1000)
+    assert np.abs(smaller - pictures.decode(content, 32)).max() <= 5
+    reduced, whole = sizes
+    assert whole == shape
+    assert min(reduced) >= 64 and max(reduced) < max(whole) / 4
+
+
 @pytest.mark.hostile
 def test_grey_becomes_three_equal_channels():
     """A greyscale picture has its value in all channels, a black and white one 0 and 255."""
