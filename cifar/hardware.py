@@ -47,8 +47,6 @@ def pick(device: str, key: str, gpu: int = 0) -> torch.device:
     if reason and device == "auto":
         print(f"note: {reason}: computing on {wanted}", file=sys.stderr)
     make_deterministic(wanted)
-    if wanted == "cpu":
-        waiting.watch()
     return torch.device(wanted)
 
 
@@ -79,11 +77,12 @@ def make_deterministic(device: str) -> None:
 def set_threads(threads: int, processes: int = 1) -> int:
     """Let the CPU kernels use so many threads, for 0 this process's share of the cores.
 
-    Returns the number.
+    They do not spin while others want the cores. Returns the number.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     torch.set_num_threads(threads or max(1, cores // processes))
+    waiting.watch()
     keep_memory()
     return torch.get_num_threads()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cifar import files, hardware, inference, model_file, params, tensors
+from cifar import files, hardware, inference, model_file, params, tensors, waiting
 from cifar.evaluation import calibration, card, metrics, tables
 from cifar.evaluation.predictions import Predictions
 from cifar.evaluation.tables import Evaluation, Numbers
@@ -25,6 +25,7 @@ MISTAKES = 6  # for so many of them the pixels that mattered are found
 def main() -> None:
     p, _ = params.load(Evaluate)
     device = hardware.pick(device=p.device, key="evaluate.device")
+    waiting.watch()
     nets, model = model_file.load(WEIGHTS)
     for net in nets:
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -116,6 +116,15 @@ def test_pixels_in_memory_pass_the_rules_of_files(model, tmp_path):
     assert model.predict(opened) != model.predict(straight)
 
 
+def test_a_model_starts_no_thread_of_its_own(model):
+    """It is read into the caller's process, which may fork or measure."""
+    code = f"import cifar, threading; cifar.load_model({str(model.path)!r}); "
+    code += "print(threading.active_count())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
 def test_predictions_come_in_batches_and_in_order(model, monkeypatch):
     """More images than one batch holds keep their order and their values."""
     images = pixels(7)

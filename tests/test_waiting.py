@@ -126,7 +126,7 @@ def test_a_program_ends_with_its_watcher():
         "import os, threading\n"
         "for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'): os.environ.pop(name, 0)\n"
         "from cifar import hardware\n"
-        "for _ in range(2): hardware.pick('cpu', '')\n"
+        "for _ in range(2): hardware.set_threads(0)\n"
         "assert threading.active_count() == 2"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=600)
