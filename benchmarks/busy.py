@@ -159,12 +159,13 @@ def serve() -> None:
     import torch
 
     from benchmarks import loops
-    from cifar import hardware, params
+    from cifar import hardware, params, waiting
     from cifar.params.train import Train
 
     changes = loops.CASES[CASE] | {"device": "cpu", "threads": 0}
     p = Train(**params.read("params.yaml")["train"] | changes)
     device: torch.device = hardware.pick(p.device, "train.device")
+    waiting.watch(device)
     steps = loops.ours(p, device, fixed=True)
     steps(loops.WARMUP)
     print(0.0, flush=True)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar import hardware, networks, params, tensors
+from cifar import hardware, networks, params, tensors, waiting
 from cifar.dataset import Shape
 from cifar.layers import Dropout
 from cifar.params.train import Train
@@ -64,6 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     p = Train(**params.read("params.yaml")["train"] | CASES[options.case] | options.train)
     device = hardware.pick(p.device, "train.device")
+    waiting.watch(device)
     steps = (
         conventional(p, device)
         if options.loop == "conventional"

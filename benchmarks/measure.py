@@ -11,7 +11,7 @@ from benchmarks import results, workplace
 from benchmarks.results import Changes, Images, Result
 from cifar import UserError, files
 
-# Parameters that change the last bits of a result at most.
+# Parameters that say how a result is computed, and hardly change it.
 HARDWARE = {"train.device", "train.threads", "train.processes", "train.load", "train.compile"}
 TRAINED = [name for stage in ("train", "evaluate") for name in workplace.OUTPUTS[stage]]
 
@@ -82,6 +82,7 @@ def collect(job: Job, images: Images, settings: Settings, seconds: float | None)
     """The result of a job from the outputs of its stages."""
     test = files.read_json(settings.work / "metrics/test.json")["test"]
     origin = read_origin(settings.work / "models/model.json")
+    mode = job.parameters["train"]["compile"]
     history = read_history(settings.work / "plots/history.csv")
     return Result(
         recipe=job.recipe,
@@ -92,7 +93,7 @@ def collect(job: Job, images: Images, settings: Settings, seconds: float | None)
         epochs_published=results.published_epochs(job.recipe, job.changes),
         seconds=seconds,
         threads=origin["threads"],
-        device=origin["device"],
+        device=origin["device"] + ("" if mode == "none" else f", {mode}"),
         machine=settings.machine,
         note=settings.note,
         versions=origin["versions"],

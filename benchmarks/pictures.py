@@ -116,15 +116,16 @@ def overfitting(run: Result) -> charts.Figure:
 def validation(runs: list[Result]) -> charts.Figure:
     """Loss and accuracy on the validation images after each epoch, a line for each recipe."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
-    for run in runs:
+    for number, run in enumerate(runs):
         history = pd.DataFrame(run.history)
+        again = run.recipe in [other.recipe for other in runs[:number]]  # with another seed
         for axis, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
             axis.plot(
                 history["epoch"],
                 scale * history[f"val_{name}"],
                 lw=1,
                 color=VGG[run.recipe],
-                label=run.recipe,
+                label=None if again else run.recipe,
             )
     axes[0].set(xlabel="epoch", ylabel="validation loss", ylim=(0.5, 3.5))
     axes[1].set(xlabel="epoch", ylabel="validation accuracy, %", ylim=(45, 85))

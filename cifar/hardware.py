@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cifar import UserError, waiting
+from cifar import UserError
 
 M_TRIM_THRESHOLD = -1  # the numbers of these options in glibc's malloc.h
 M_MMAP_THRESHOLD = -3
@@ -77,12 +77,11 @@ def make_deterministic(device: str) -> None:
 def set_threads(threads: int, processes: int = 1) -> int:
     """Let the CPU kernels use so many threads, for 0 this process's share of the cores.
 
-    They do not spin while others want the cores. Returns the number.
+    Returns the number.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     torch.set_num_threads(threads or max(1, cores // processes))
-    waiting.watch()
     keep_memory()
     return torch.get_num_threads()
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from cifar import UserError
 
 MAX_BATCH = 1000  # images
-PIXELS = 1000 * 32 * 32  # of one batch at most: what a layer makes of them is 30 times as large
+PIXELS = MAX_BATCH * 32 * 32  # of one batch: layers make dozens of numbers of each
 
 
 @torch.inference_mode()
@@ -30,10 +30,11 @@ def batch_size(net: nn.Module, image_size: int) -> int:
     """How many images a network gets at once.
 
     Args:
-        net: its attribute `input_size`, if there is one, is the size to which it resizes them.
+        net: if it resizes them, its attribute `input_size` is the size to which it does.
         image_size: height and width in pixels.
     """
-    return max(1, min(MAX_BATCH, PIXELS // getattr(net, "input_size", image_size) ** 2))
+    largest = max(image_size, getattr(net, "input_size", 0))
+    return max(1, min(MAX_BATCH, PIXELS // largest**2))
 
 
 def average(members: list[Tensor]) -> Tensor:

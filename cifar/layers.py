@@ -27,10 +27,10 @@ class Dropout(nn.Dropout):
 
 
 class GlobalMaxPool(nn.Module):
-    """The largest value of each channel: (N, C, H, W) to (N, C).
+    """The largest value of each channel: (N, C, H, W) to (N, C, 1, 1).
 
     nn.AdaptiveMaxPool2d(1) computes the same, but on a GPU its gradient differs from run to run.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, x.shape[2:]).flatten(1)
+        return F.max_pool2d(x, x.shape[2:])

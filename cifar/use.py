@@ -134,6 +134,8 @@ def listed(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
 def content_of(image: Picture) -> bytes:
     """The bytes of a picture file, also for pixels in memory: they then pass the same rules.
 
+    But for one: a large JPEG in a file is decoded at a smaller size.
+
     Raises:
         ValueError: pixels of more than 8 bits, or an array that is no image.
         OSError: the file cannot be read.
@@ -144,6 +146,7 @@ def content_of(image: Picture) -> bytes:
         return Path(image).read_bytes()
     if image.mode not in pictures.EIGHT_BIT:
         raise ValueError(f"not 8 bits per channel (mode {image.mode})")
+    image.load()  # a TIFF is turned upright here
     exif = Image.Exif()
     exif[pictures.ORIENTATION] = pictures.orientation(image)
     buffer = io.BytesIO()

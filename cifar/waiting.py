@@ -13,7 +13,6 @@ set stays. Other systems than Linux have another OpenMP.
 
 import atexit
 import contextlib
-import functools
 import os
 import sys
 import threading
@@ -27,10 +26,9 @@ BUSY = 0.1  # seconds that the threads wait for a core, per second
 PARALLEL = 1 << 17  # elements; torch shares the work on so many among its threads
 
 
-@functools.cache
-def watch() -> None:
-    """Follow the load in the background until the program ends; once, however often called."""
-    if sys.platform != "linux" or any(name in os.environ for name in SETTINGS):
+def watch(device: torch.device) -> None:
+    """Follow the load in the background until the program ends, if it computes on the CPU."""
+    if device.type != "cpu" or sys.platform != "linux" or any(s in os.environ for s in SETTINGS):
         return
     ending = threading.Event()
     thread = threading.Thread(target=follow, args=[ending], daemon=True)

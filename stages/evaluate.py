@@ -25,7 +25,7 @@ MISTAKES = 6  # for so many of them the pixels that mattered are found
 def main() -> None:
     p, _ = params.load(Evaluate)
     device = hardware.pick(device=p.device, key="evaluate.device")
-    waiting.watch()
+    waiting.watch(device)
     nets, model = model_file.load(WEIGHTS)
     for net in nets:
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

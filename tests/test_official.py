@@ -33,7 +33,7 @@ def mirror(tmp_path):
     """The address of a server of a small CIFAR-10 archive, and the archive's checksum."""
     folder = tmp_path / "mirror"
     folder.mkdir()
-    path = folder / CIFAR10.binary.archive
+    path = folder / CIFAR10.binary.name
     draws = np.random.default_rng(0)
     with tarfile.open(path, "w:gz") as tar:
         for name in (*CIFAR10.binary.train, *CIFAR10.binary.test):

@@ -39,7 +39,6 @@ def environment(monkeypatch):
     monkeypatch.setattr(waiting, "PERIOD", 0.0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(waiting, "cores", lambda: 2)
-    waiting.watch.cache_clear()
     return monkeypatch
 
 
@@ -87,14 +86,14 @@ def test_what_the_user_has_set_stays(name, environment):
     """With either variable set, nothing is watched."""
     environment.setenv(name, "5")
     environment.setattr(threading, "Thread", None)
-    waiting.watch()
+    waiting.watch(torch.device("cpu"))
 
 
 def test_other_systems_are_left_alone(environment):
     """Their OpenMP is another one, and they have no /proc."""
     environment.setattr(sys, "platform", "darwin")
     environment.setattr(threading, "Thread", None)
-    waiting.watch()
+    waiting.watch(torch.device("cpu"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -125,8 +124,10 @@ def test_a_program_ends_with_its_watcher():
     code = (
         "import os, threading\n"
         "for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'): os.environ.pop(name, 0)\n"
-        "from cifar import hardware\n"
-        "for _ in range(2): hardware.set_threads(0)\n"
+        "import torch\n"
+        "from cifar import waiting\n"
+        "waiting.watch(torch.device('cuda'))\n"
+        "waiting.watch(torch.device('cpu'))\n"
         "assert threading.active_count() == 2"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=600)

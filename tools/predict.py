@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cifar import UserError, hardware, stage
+from cifar import UserError, hardware, stage, waiting
 from cifar.data import pictures
 from cifar.data.names import hidden
 from cifar.use import Classifier, Prediction
@@ -56,6 +56,7 @@ def main() -> None:
     files = find(options.paths)
     model = Classifier(options.model, options.device)
     hardware.set_threads(0)
+    waiting.watch(model.device)
     # A name that is not text, in the encoding of the terminal, is escaped.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     top = min(options.top, len(model.classes))

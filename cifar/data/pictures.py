@@ -30,7 +30,7 @@ EIGHT_BIT = frozenset(
 )
 HEIC_BRANDS = frozenset([b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"])
 MAX_PIXELS = 200_000_000  # the environment variable of this name changes it
-REDUCED = 2  # times the final size at least has a large JPEG when it is scaled
+REDUCED = 2  # a large JPEG is decoded to at least so many times the final size
 ORIENTATION = 0x0112  # the tag of EXIF that says how the camera was held
 TURNS = {  # by that tag
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -81,8 +81,9 @@ def read_pixels(content: bytes, size: int, first_frame: bool, limit: int) -> np.
     """`decode` without the second try; what Pillow raises is not caught."""
     file = Image.open(io.BytesIO(content), formats=FORMATS)
     check(file, first_frame, limit)
-    extent = reduce(file, size)
-    file.load()
+    reduced = reduce(file, size)
+    file.load()  # this turns some formats upright
+    extent = reduced or file.size
     turn = TURNS.get(orientation(file))
     image: Image.Image = file
     if image.has_transparency_data:
@@ -92,19 +93,17 @@ def read_pixels(content: bytes, size: int, first_frame: bool, limit: int) -> np.
     return np.asarray(image if turn is None else image.transpose(turn))
 
 
-def reduce(file: Image.Image, size: int) -> tuple[float, float]:
+def reduce(file: Image.Image, size: int) -> tuple[float, float] | None:
     """Let a large JPEG be decoded at an eighth, a quarter or half of its sides.
 
     Returns:
-        Width and height of the picture in the pixels that will be decoded. There may be a fraction
-        of a pixel more of them.
+        Width and height of the picture in the pixels that will be decoded; what is decoded may be
+        a fraction of a pixel larger. None if it is decoded as it is.
     """
-    if isinstance(file, JpegImageFile) and (
-        reduced := file.draft("", (REDUCED * size, REDUCED * size))
-    ):
-        _, (_, _, width, height) = reduced
-        return width, height
-    return file.size
+    if not isinstance(file, JpegImageFile):
+        return None
+    reduced = file.draft("", (REDUCED * size, REDUCED * size))
+    return reduced and reduced[1][2:]
 
 
 def check(file: Image.Image, first_frame: bool, limit: int) -> None:
@@ -133,9 +132,10 @@ def max_pixels() -> int:
 def orientation(file: Image.Image) -> int:
     """How the camera was held; 1, upright, where nothing readable says so."""
     try:
-        return int(file.getexif().get(ORIENTATION, 1))
+        value = file.getexif().get(ORIENTATION)
     except Exception:  # noqa: BLE001  odd metadata raise almost anything
         return 1
+    return value if value in TURNS else 1
 
 
 def unknown(content: bytes) -> str:

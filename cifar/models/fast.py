@@ -65,7 +65,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
             pools = [nn.MaxPool2d(2)] if number == 0 else []
             layers += [conv, *pools, norm(filters), nn.GELU()]
             channels = filters
-    layers += [GlobalMaxPool(), Dropout(options.dropout)]
+    layers += [GlobalMaxPool(), nn.Flatten(), Dropout(options.dropout)]
     return nn.Sequential(*layers, head(channels, shape.num_classes))
 
 

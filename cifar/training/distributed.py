@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from cifar import UserError, hardware
+from cifar import UserError, hardware, waiting
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def start(
         return None
     chosen = hardware.pick(device, "train.device", world.local_rank)
     count = hardware.set_threads(threads, world.local_size)
+    waiting.watch(chosen)
     join(world, chosen)
     return world, chosen, count
 
@@ -156,9 +157,10 @@ def launch(module: str, processes: int) -> None:
     if launcher.returncode:
         if message := re.search(r"^error: (.*)$", errors, re.MULTILINE):
             raise UserError(message[1])
-        if signal := re.search(r"Signal \d+ \((\w+)\)", errors):
+        if signals := re.findall(r"Signal \d+ \((\w+)\)", errors):
+            signals.sort(key="SIGTERM".__eq__)  # with that, torchrun ends the others
             raise UserError(
-                f"a training process ended by {signal[1]} (train.processes): "
+                f"a training process ended by {signals[0]} (train.processes): "
                 "run the same command again; training resumes after its last whole epoch"
             )
         sys.stderr.write(errors)

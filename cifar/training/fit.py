@@ -181,8 +181,7 @@ def fit_member(
             print(f"resuming an interrupted run after epoch {len(fitting.history)}")
         for row in fitting.history:
             note(row, None)
-        for row, speed in run_epochs(p, seed, fitting, splits, world):
-            save(fitting.state())
+        for row, speed in run_epochs(p, seed, fitting, splits, world, save):
             note(row, speed)
         return finish(fitting, save)
     for row in member.history:
@@ -264,9 +263,14 @@ def make_loss(
 
 
 def run_epochs(
-    p: Train, seed: int, fitting: Trainer, splits: Splits, world: World
+    p: Train,
+    seed: int,
+    fitting: Trainer,
+    splits: Splits,
+    world: World,
+    save: Callable[[dict[str, Any]], None],
 ) -> Iterator[tuple[Epoch, float]]:
-    """Train the epochs that are left; yields each with its images per second."""
+    """Train the epochs that are left; yields each, once saved, with its images per second."""
     count = len(splits.train.labels)
     device = splits.train.labels.device
 
@@ -285,6 +289,7 @@ def run_epochs(
         torch.manual_seed(seeds.derive(seed, "dropout", epoch) + world.rank)
         progress.start(epoch)
         row = fitting.epoch(batches, validate, progress.step)
+        save(fitting.state())
         yield row, progress.end(row)
     progress.close()
 

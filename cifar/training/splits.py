@@ -1,6 +1,6 @@
 """The training and validation images as a network gets them: in memory or on disk, augmented.
 
-Every parameter of `train` that concerns images is read here, as `p.NAME`.
+Like fit.py, it reads parameters as `p.NAME` and hands them on under their names.
 """
 
 from collections.abc import Callable

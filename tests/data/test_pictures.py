@@ -155,6 +155,18 @@ def test_a_picture_is_turned_upright(orientation, expected):
     )
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_picture_keeps_its_centre_square(form, orientation):
+    """The middle of a wide picture is taken, however the camera was held."""
+    wide = np.zeros((16, 48, 3), np.uint8)
+    wide[:, 16:32] = GREEN
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = pictures.decode(encoded(wide, form, exif=exif), 16)
+    assert np.abs(pixels[1:-1, 1:-1].astype(int) - GREEN).max() <= 60  # JPEG and WebP blur the edge
+
+
 @pytest.mark.hostile
 def test_scaling_averages():
     """One pixel is scaled up to one colour; pixels that do not fit are averaged, not dropped."""

@@ -55,6 +55,11 @@ def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
         UserError, match=r"^a training process ended by SIGKILL \(train.processes\): run the same"
     ):
         distributed.launch("died", 1)
+    (tmp_path / "both.py").write_text(  # the launcher may name first those that it ended itself
+        "import os\nos.kill(os.getpid(), 15 - 6 * int(os.environ['RANK']))"
+    )
+    with pytest.raises(UserError, match=r"^a training process ended by SIGKILL "):
+        distributed.launch("both", 2)
     (tmp_path / "broken.py").write_text("1 / 0")
     with pytest.raises(SystemExit):
         distributed.launch("broken", 1)
