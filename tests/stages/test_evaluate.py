@@ -93,7 +93,7 @@ def test_test_images_are_read_batch_by_batch(folder, monkeypatch):
         return predict(net, images, lambda batch: sizes.append(len(batch)) or normalize(batch))
 
     monkeypatch.setattr(inference, "predict", spy)
-    monkeypatch.setattr(inference, "batch_size", lambda _: 15)
+    monkeypatch.setattr(inference, "batch_size", lambda *_: 15)
     monkeypatch.setattr(tensors, "to_device", None)
     evaluate.main()
     assert sizes == [15, 15, 10] * 2
