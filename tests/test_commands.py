@@ -303,6 +303,7 @@ def test_a_killed_training_is_not_done(reproduced):
     assert "train" in json.loads(reproduced.run("dvc", "status", "--json").stdout)
 
 
+@pytest.mark.long
 def test_the_network_of_the_contributing_page_takes_one_file(reproduced):
     """The commands of CONTRIBUTING.md add a network and run it to its pictures, as they stand
     there."""

@@ -67,12 +67,14 @@ def compare_in(project, *words):
     return project.run("python", "-m", "tools.compare", *words).stdout
 
 
+@pytest.mark.long
 def test_a_sweep_trains_and_nothing_else(sweep):
     """Queued runs take the data and earlier trainings from DVC's cache: of four two train."""
     assert sorted(sweep.project.ran(sweep.output)) == ["evaluate", "evaluate", "train", "train"]
     assert sweep.output.count("Stage 'preprocess' didn't change, skipping") == 4
 
 
+@pytest.mark.long
 def test_groups_over_seeds(sweep, tmp_path):
     """Without names: a row for each dropout, best first, of two seeds each; the rest is named."""
     path, picture = tmp_path / "table.csv", tmp_path / "picture.png"
@@ -93,6 +95,7 @@ def test_groups_over_seeds(sweep, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_two_groups_and_two_runs(sweep):
     """The difference of two groups over seeds, and per seed on its images, as accuracy says."""
     printed = compare_in(sweep.project, "train.dropout=0.0", "train.dropout=0.3")
@@ -111,6 +114,7 @@ def test_two_groups_and_two_runs(sweep):
     assert sweep.project.run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [

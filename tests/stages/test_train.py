@@ -227,6 +227,7 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(tmp_path, turn):
     assert outputs(folder) == outputs(whole)
 
 
+@pytest.mark.long
 def test_the_environment_leaves_no_trace(undisturbed, tmp_path):
     """Another folder, hash seed, time zone, language and root give the same bytes."""
     folder = scratch(tmp_path / "else where", **PAIR)
@@ -360,9 +361,13 @@ def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
     assert "resuming an interrupted run after epoch" in run(folder)
 
 
-def test_read_from_disk_it_has_the_same_bytes(undisturbed, tmp_path):
-    """Images read for each batch give the model that images kept in memory give."""
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [0, 3])
+def test_read_from_disk_it_has_the_same_bytes(undisturbed, tmp_path, kills):
+    """Images read for each batch give the model that images kept in memory give, also to a training
+    that is killed."""
     folder = scratch(tmp_path, **PAIR, load="disk")
+    interrupt(folder, [(signal.SIGKILL, 3, 0.02 * i) for i in range(kills)])
     run(folder)
     assert outputs(folder) == undisturbed
 
