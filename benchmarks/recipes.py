@@ -87,11 +87,14 @@ def lock(work: Path) -> AbstractContextManager[Any]:
     """Keep a second runner out of the folder.
 
     Raises:
-        UserError: there is one already.
+        UserError: there is one already, or the folder is not the runner's, which replaces files.
     """
+    path = work / "lock"
+    if not path.exists() and work.exists() and any(work.iterdir()):
+        raise UserError(f"there are other files in {work} (--work): name a new or an empty folder")
     work.mkdir(parents=True, exist_ok=True)
     try:
-        return FileLock(work / "lock").acquire(timeout=0)
+        return FileLock(path).acquire(timeout=0)
     except Timeout:
         raise UserError(
             f"another runner works here ({work}): wait for it, or name another --work FOLDER"

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -25,8 +26,11 @@ LEFT_OVERS = re.compile(r"(\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs.*|\.ipynb_ch
 KEPT_TIMES = 20  # notes per stage
 FULL_MEMORY = re.compile(r"out of memory|allocate memory|allocation failed|start new thread")
 KERNEL = re.compile(
-    r"\b(CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|HIP|MPS|NCCL)\b.*(error|failed)|kernel image", re.S
+    r"\b(CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|HIP|MPS|NCCL|nvrtc|PassManager)\b.*(error|failed)|"
+    r"kernel image|MPS device|CUDA GPU|could not \w+ a primitive|unable to find an? .*(engine|alg)",
+    re.S | re.I,
 )
+LIBRARY = re.compile(r"(site|dist)-packages[/\\](torch|torchvision|triton)[/\\]")
 OUTPUTS = ("data", "metrics", "models", "plots")  # folders that stages fill
 
 
@@ -127,7 +131,10 @@ def explain(error: MemoryError | RuntimeError) -> str:
     """
     if isinstance(error, MemoryError) or FULL_MEMORY.search(str(error)):
         return "out of memory (params.yaml): lower train.batch_size or preprocess.image_size"
-    if not type(error).__module__.startswith("torch.") and not KERNEL.search(str(error)):
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = bool(frames) and LIBRARY.search(frames[-1].filename)
+    kind = type(error).__module__.startswith("torch.")
+    if not inside and not kind and not KERNEL.search(str(error)):
         raise error
     reason = str(error).strip().partition("\n\n")[0]  # what follows is about debugging torch
     problem = " ".join(reason.split())[:200]

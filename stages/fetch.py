@@ -61,7 +61,7 @@ def check_source(path: Path) -> None:
 
 
 def remove_outputs() -> None:
-    """Remove what an earlier run by hand left; DVC has done this already."""
+    """Remove what an earlier run left; DVC does not (persist), so that no other file is lost."""
     for name in WRITTEN:
         (FETCHED / name).unlink(missing_ok=True)
 

@@ -9,6 +9,9 @@ STAY = {
     ".dvc/cache/files/md5/00/11",
     ".downloads/archive.tar.gz",
     "runs/search.db",
+    "runs/params.yaml",
+    "runs/mine/notes.txt",
+    "runs/gpu/card/results.json",
     "metrics/test.json",
     "notes.txt",
 }
@@ -17,8 +20,11 @@ GO = {
     ".checkpoints/0a1b",
     ".checkpoints/0a1b.lock",
     ".checkpoints/.0a1b.tmp",
-    "runs/train-0a1b",
-    "runs/digits/events",
+    "runs/times/train-0a1b",
+    "runs/mine/epochs.jsonl",
+    "runs/digits/epochs.jsonl",
+    "runs/digits/events.out.tfevents.1",
+    "runs/recipes/commit",
     "dvc_plots/index.html",
     "report.html",
     ".pytest_cache/README.md",
@@ -76,3 +82,10 @@ def test_clean_removes_a_link_and_not_what_it_points_to(used, tmp_path):
     clean(used)
     assert not (used.path / "dvc_plots").is_symlink()
     assert (tmp_path / "elsewhere/index.html").exists()
+
+
+def test_clean_keeps_the_work_of_a_running_runner(used):
+    """Hours of checkpoints would be lost."""
+    with FileLock(used.path / "runs/recipes/lock"):
+        clean(used)
+    assert (used.path / "runs/recipes/commit").exists()

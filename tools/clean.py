@@ -2,13 +2,14 @@
 
     python -m tools.clean
 
-Data, models and DVC's cache stay. So do the checkpoint of a training that runs, the studies of
-tools.search (runs/*.db) and downloaded archives.
+Data, models and DVC's cache stay. So do the checkpoint of a training that runs, downloaded
+archives, and in runs/ what is not made again: the studies of tools.search, the figures of a GPU,
+the edits of params.yaml that `recipes run` kept, and files of yours.
 """
 
 import shutil
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,12 +18,14 @@ from cifar import stage
 
 ROOT = Path(__file__).parent.parent
 CACHES = (".mypy_cache", ".pytest_cache", ".ruff_cache", ".coverage*", "htmlcov")
+LOGS = ("epochs.jsonl", "events.out.tfevents.*")
+WORK = ("recipes", "times", "verify")  # folders in runs/
 CODE = ("benchmarks", "cifar", "recipes", "stages", "tests", "tools")
 
 
 def main() -> None:
     remove_checkpoints(ROOT / ".checkpoints")
-    remove("runs", (path for path in (ROOT / "runs").glob("*") if path.suffix != ".db"))
+    remove_logs(ROOT / "runs")
     remove("dvc_plots", ROOT.glob("dvc_plots"))
     remove("report.html", ROOT.glob("report.html"))
     bytecode = [path for name in CODE for path in (ROOT / name).rglob("__pycache__")]
@@ -40,6 +43,17 @@ def remove_checkpoints(folder: Path) -> None:
             print("kept: the checkpoint of a training that runs")
         paths = folder.glob("*")
         remove(".checkpoints", [path for path in paths if training(path) not in running])
+
+
+def remove_logs(folder: Path) -> None:
+    """Remove logs of trainings, times of stages, and the work of runners that do not run."""
+    logs = [path for name in LOGS for path in folder.glob(f"*/{name}")]
+    with ExitStack() as held:
+        work = [folder / name for name in WORK if (folder / name).exists()]
+        remove("runs", logs + [path for path in work if hold(path / "lock", held)])
+    for path in folder.glob("*/"):
+        with suppress(OSError):  # a folder with other files
+            path.rmdir()
 
 
 def training(path: Path) -> str:

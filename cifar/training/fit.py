@@ -89,6 +89,7 @@ def fit(
         member_seed = seeds.derive(seed, "network", number) if number else seed
         state = world.broadcast_object(None if world.rank else checkpoints.load(number))
         net = build(p, shape, options, member_seed, splits.sample, device)
+        note_size(net, shape)
 
         def save(state: dict[str, Any], number: int = number) -> None:
             if not world.rank:
@@ -106,6 +107,16 @@ def fit(
     if log:
         log.close()
     return calibrate(members, logits, splits.val_labels) if logits else Fitted(members, 1.0, None)
+
+
+def note_size(net: nn.Module, shape: Shape) -> None:
+    """Say so if the network resizes its images, which takes time and adds nothing to small ones."""
+    size = getattr(net, "input_size", shape.image_size)
+    if size != shape.image_size:
+        print(
+            f"note: images of {shape.image_size} pixels are resized to {size}, which the network "
+            "asks for, and normalised as its weights were trained"
+        )
 
 
 def network_options(p: Train) -> NetworkOptions:

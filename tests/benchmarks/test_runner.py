@@ -119,7 +119,8 @@ def test_a_run_becomes_a_file(stubbed, capsys):
 
 def test_a_stopped_run_resumes_with_what_is_missing(quick):
     """A stage that has its outputs is not run again, and the seconds of such a run are unknown."""
-    workplace.check_out(Path("runs/recipes"), workplace.resolve("HEAD"))
+    with recipes.lock(Path("runs/recipes")):
+        workplace.check_out(Path("runs/recipes"), workplace.resolve("HEAD"))
     Path("runs/recipes/stop").touch()
     with pytest.raises(UserError, match="1 of 1 runs failed"):
         recipes.run(parse("tiny"))
@@ -128,6 +129,17 @@ def test_a_stopped_run_resumes_with_what_is_missing(quick):
     recipes.run(parse("tiny"))
     assert ran() == ["fetch", "preprocess", "train", "evaluate", "evaluate"]
     assert results.read_all()[0].seconds is None
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("work", [".", "mine"])
+def test_a_folder_with_other_files_is_not_worked_in(quick, work):
+    """The runner replaces code and results in its folder."""
+    Path(work).mkdir(exist_ok=True)
+    Path(work, "thesis.txt").write_text("years")
+    with pytest.raises(UserError, match=r"^there are other files in .* \(--work\): name a new"):
+        recipes.run(parse("tiny", "--work", work, "--dry-run"))
+    assert Path(work, "thesis.txt").read_text() == "years"
 
 
 def test_other_code_is_told_apart(quick, capsys, monkeypatch):
