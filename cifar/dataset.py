@@ -30,6 +30,21 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """What stage fetch says of its images, in data/fetched/dataset.json.
+
+    Attributes:
+        name: as in `fetch.dataset`.
+        classes: in the order of the labels.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: str
+    classes: Annotated[tuple[str, ...], MinLen(2)]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Class names, image shape and normalisation.
 

@@ -55,6 +55,8 @@ def one_line(network: str, advice: str, when: str = "") -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001
         problem = f"{when}{describe(error, network)}"
+        if "view size is not compatible" in str(error):
+            advice = "write x.flatten(1) for x.view(...): images are channels last in memory"
         raise UserError(f"{problem} ({path_of(network)}): {advice}") from None
 
 
@@ -201,11 +203,10 @@ def check_training(network: str, net: nn.Module, shape: Shape) -> None:
     Raises:
         UserError: its logits are wrong, there is no loss, or it has no gradient.
     """
-    images = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
     when = "in training, "
     with one_line(network, contract_for(shape), when), torch.random.fork_rng(devices=[]):
-        logits = net.train()(images)
-        check_logits(network, logits, shape, len(images), when)
+        logits = net.train()(black(shape, 2))
+        check_logits(network, logits, shape, 2, when)
         F.cross_entropy(logits, torch.zeros(2, dtype=torch.int64)).backward()
 
 
@@ -230,11 +231,15 @@ def run_once(net: nn.Module, shape: Shape, count: int) -> Any:
     training = net.training
     try:
         with torch.inference_mode():
-            return net.eval()(
-                torch.zeros(count, shape.channels, shape.image_size, shape.image_size)
-            )
+            return net.eval()(black(shape, count))
     finally:
         net.train(training)
+
+
+def black(shape: Shape, count: int) -> Tensor:
+    """(count, C, H, W) network input, in the memory layout of training."""
+    images = torch.zeros(count, shape.image_size, shape.image_size, shape.channels)
+    return images.permute(0, 3, 1, 2)
 
 
 def prepare(network: str, net: nn.Module, images: Tensor) -> None:

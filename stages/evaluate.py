@@ -54,11 +54,12 @@ def main() -> None:
     worst = calibration.confident_mistakes(predictions.confidences, predictions.right, MISTAKES)
     gradients = metrics.sensitivity(nets, images[worst], normalize)
     checksum = files.short_sha256(WEIGHTS.read_bytes())
+    description = card.text(model, numbers, results)
     tables.write_result(Path("metrics/test.json"), Evaluation(numbers, checksum))
     rows = predictions.rows(model.dataset.classes)
     files.write_csv("plots/predictions.csv", list(tables.PREDICTIONS), rows)
     files.write_csv("plots/classes.csv", list(tables.CLASSES), results)
-    files.write_bytes("models/card.md", card.text(model, numbers, results).encode())
+    files.write_bytes("models/card.md", description.encode())
     files.write_array("plots/gradients.npy", gradients)
     print(
         f"test accuracy {numbers.accuracy:.2%} (95 % interval {numbers.accuracy_low:.2%} to "

@@ -16,6 +16,7 @@ import numpy as np
 
 from cifar import UserError, files, params
 from cifar.data import archive, datasets, folders, layout, names, pack, records, source
+from cifar.dataset import Fetched
 from cifar.params.fetch import Fetch
 
 FETCHED = Path("data/fetched")
@@ -37,7 +38,7 @@ def main() -> None:
         path = source.find(address, sha256=p.sha256, dataset=dataset, root=stage.root())
         check_source(path)
         classes = write_cifar(path, dataset) if dataset else write_pictures(path)
-    files.write_json(FETCHED / "dataset.json", {"name": p.dataset, "classes": classes})
+    files.write_record(FETCHED / "dataset.json", Fetched(name=p.dataset, classes=tuple(classes)))
 
 
 def check_folder() -> None:
@@ -61,7 +62,7 @@ def check_source(path: Path) -> None:
 
 
 def remove_outputs() -> None:
-    """Remove what an earlier run left; DVC does not (persist), so that no other file is lost."""
+    """Remove what an earlier run by hand left; DVC has done this already."""
     for name in WRITTEN:
         (FETCHED / name).unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from cifar.data import normalize, split
 from cifar.data.names import escaped
 from cifar.data.parts import Part, read_arrays, read_pictures
 from cifar.data.splits import Split, written_images
-from cifar.dataset import Dataset
+from cifar.dataset import Dataset, Fetched
 from cifar.params.preprocess import Preprocess
 
 FETCHED, PROCESSED = Path("data/fetched"), Path("data/processed")
@@ -36,8 +36,8 @@ class BadPicturesError(Exception):
 
 def main() -> None:
     p, _ = params.load(Preprocess)
-    fetched = files.read_json(FETCHED / "dataset.json")
-    classes = fetched["classes"]
+    fetched = files.read_record(FETCHED / "dataset.json", Fetched)
+    classes = list(fetched.classes)
     source = read_source(p, classes)
     skipped: Skipped = {}
     splits = divide(p, find_usable(source, classes, skipped))
@@ -59,7 +59,7 @@ def main() -> None:
     files.write_json(PROCESSED / "report.json", report)
     mean, std = normalize.constants(normalize=p.normalize, histogram=histogram)
     record = Dataset(
-        name=fetched["name"],
+        name=fetched.name,
         classes=tuple(classes),
         image_size=p.image_size,
         channels=len(histogram),

@@ -267,6 +267,18 @@ def test_a_colour_network_on_grey_images_is_one_line(add):
 
 
 @pytest.mark.hostile
+def test_a_view_of_an_image_is_one_line(add):
+    """Many public networks flatten with view, which the layout of training does not allow."""
+    body = "nn.Conv2d(shape.channels, 4, 3, padding=1), View(), nn.Linear(256, shape.num_classes)"
+    view = (
+        "class View(nn.Module):\n    def forward(self, x):\n        return x.view(x.size(0), -1)\n"
+    )
+    add(build(f"return nn.Sequential({body})", f"{view}\ndef build(shape, options):"))
+    with pytest.raises(UserError, match=r"mine\.py\): write x\.flatten\(1\) for x\.view"):
+        networks.inspect("mine", DATASET.shape, OFF, optimizer="sgd", small_size=None)
+
+
+@pytest.mark.hostile
 def test_a_file_name_that_python_cannot_import_is_one_line():
     """A name such as resnet.v2 is refused with the advice to rename the file."""
     with pytest.raises(UserError, match=r"^resnet\.v2 is no name .*resnet\.v2\.py\): rename"):

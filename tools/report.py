@@ -24,7 +24,7 @@ from cifar import UserError, files, stage, yaml12
 from cifar.evaluation import calibration, card, tables
 from cifar.evaluation.tables import Evaluation
 from cifar.experiments import ranking, table
-from cifar.experiments.table import flatten, stale
+from cifar.experiments.table import flatten, read_lock, stale
 from cifar.model import Model, read
 
 DATA = Path("data/processed")
@@ -71,7 +71,7 @@ def gather() -> dict[str, Any]:
     model = read(WEIGHTS)
     names = model.dataset.classes
     evaluation = tables.read_result(existing(Path("metrics/test.json")))
-    recorded = yaml12.read("dvc.lock")["stages"] if Path("dvc.lock").exists() else {}
+    recorded = read_lock("workspace")
     used = used_parameters(model, recorded)
     foreign = evaluation.model != checksum
     return {

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cifar import files
+from cifar import UserError, files
 from cifar.data import pack, pictures
 
 PARTS = ("train", "val", "test")
@@ -96,6 +96,11 @@ def read_arrays(folder: Path) -> dict[str, Part]:
         if (path := folder / f"{part}_images.npy").exists():
             images = files.read_array(path)
             labels = files.read_array(folder / f"{part}_labels.npy")
+            if images.ndim != 4 or labels.shape != images.shape[:1]:
+                raise UserError(
+                    f"{images.shape} images, {labels.shape} labels ({path}): "
+                    "`dvc repro --force fetch` makes them again"
+                )
             names = np.array([f"{part}/{i}" for i in range(len(images))])
             parts[part] = ArrayPart(images, labels, names)
     return parts

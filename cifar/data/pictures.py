@@ -148,9 +148,12 @@ def unknown(content: bytes) -> str:
 
 
 def shorter_side(content: bytes) -> int:
-    """In pixels, of a picture that `decode` reads."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as file:
-        return min(file.size)
+    """In pixels, of a picture that `decode` reads; 0 if that takes a second try."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+            return min(file.size)
+    except Exception:  # noqa: BLE001  an odd chunk raises almost anything
+        return 0
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:

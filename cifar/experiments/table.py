@@ -134,7 +134,7 @@ def numbers_of(contents: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float
 
 
 def read_lock(commit: str) -> dict[str, Any]:
-    """The stages in dvc.lock of a commit or of the workspace; empty if there is none."""
+    """The stages in dvc.lock of a commit or of the workspace; empty if there are none."""
     try:
         if commit == "workspace":
             text = Path("dvc.lock").read_text("utf-8")
@@ -142,7 +142,9 @@ def read_lock(commit: str) -> dict[str, Any]:
             text = run("git", "show", f"{commit}:./dvc.lock")
     except (FileNotFoundError, UserError):
         return {}
-    return yaml12.loads(text, "dvc.lock")["stages"]
+    content = yaml12.loads(text, "dvc.lock")
+    stages = content.get("stages") if isinstance(content, dict) else None
+    return stages if isinstance(stages, dict) else {}
 
 
 def made_from(stages: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cifar import files
+from cifar import UserError, files
 from cifar.model import Provenance
 
 ROOT = Path(__file__).resolve().parents[2]  # of the code; the data are in the current folder
@@ -72,6 +72,12 @@ def discard_results_of_another(checksum: str) -> None:
         checksum: of this model, as in its metrics.
     """
     metrics = Path(TEST_RESULTS[0])
-    if metrics.exists() and files.read_json(metrics).get("model") != checksum:
+    if not metrics.exists():
+        return
+    try:
+        same = files.read_json(metrics)["model"] == checksum
+    except (UserError, LookupError, TypeError):  # damaged or half-merged
+        same = False
+    if not same:
         for path in TEST_RESULTS:
             Path(path).unlink(missing_ok=True)
