@@ -7,13 +7,14 @@ and links out of the target folder.
 import contextlib
 import errno
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from cifar import UserError
@@ -134,10 +135,16 @@ def read(member: Member, path: Path) -> bytes:
 def plain_name(name: str, path: Path) -> str:
     """The name with / between folders, as a Windows program may not have written it."""
     pure = PurePosixPath(name.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or PureWindowsPath(name).drive or "\0" in name:
+    # `A: good` is a folder on a Mac; only a drive has a slash behind the colon
+    if ".." in pure.parts or re.match(r"[A-Za-z]:[\\/]", name) or "\0" in name:
         raise UserError(
             f"member '{names.escaped(name)}' points outside the archive ({path}): do not trust "
             "this file"
+        )
+    if pure.is_absolute():
+        raise UserError(
+            f"member '{names.escaped(name)}' has an absolute name ({path}): make the archive "
+            "without `tar -P`, or unpack it and name the folder"
         )
     return str(pure)
 
