@@ -175,7 +175,7 @@ def read_at(handle: IO[bytes], offset: int, size: int) -> bytes:
 def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
     """The files of a zip; links and devices, which its mode bits tell, are an error."""
     for info in archive.infolist():
-        name = zip_name(info)
+        name = zip_name(info, path)
         if info.is_dir() or name.endswith("\\"):
             continue
         if (info.external_attr >> 16) & 0o170000 in (0, 0o100000):

@@ -5,11 +5,15 @@ import struct
 import unicodedata
 import zipfile
 import zlib
+from pathlib import Path
 
 import pytest
 
+from cifar import UserError
+from cifar.data.archive import plain_name
 from cifar.data.zipnames import zip_name
 
+PATH = Path("pets.zip")
 NFD = unicodedata.normalize("NFD", "café")
 
 
@@ -37,16 +41,44 @@ def unicode_path(name: str, plain: bytes) -> bytes:
     [
         (zip_with(b"cat/1.jpg"), "cat/1.jpg"),
         (zip_with(NFD.encode() + b"/1.jpg"), f"{NFD}/1.jpg"),  # macOS
-        (zip_with(b"caf\x82/1.jpg"), "café/1.jpg"),  # DOS, code page 437
         (zip_with(b"caf?", unicode_path("café", b"caf?")), "café"),  # Info-ZIP
         (zip_with(b"caf?", b"\x99\x99\x01\0x" + unicode_path("犬", b"caf?")), "犬"),
         (zip_with(b"caf?", unicode_path("dog", b"cat?")), "caf?"),  # of another name
     ],
-    ids=["plain", "macOS", "DOS", "Info-ZIP", "after another field", "renamed since"],
+    ids=["plain", "macOS", "Info-ZIP", "after another field", "renamed since"],
 )
 def test_names_without_the_utf8_flag(member, expected):
-    """Info-ZIP's own field counts, then UTF-8 as macOS writes it, then DOS's code page 437."""
-    assert zip_name(member) == expected
+    """Info-ZIP's own field counts, then UTF-8 as macOS writes it."""
+    assert zip_name(member, PATH) == expected
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("gbk", "狗/1.jpg"),
+        ("shift_jis", "表/ソ.jpg"),  # the second byte of both is that of a backslash
+        ("cp866", "кот/1.jpg"),
+        ("latin-1", "Bär/1.jpg"),
+        ("cp437", "café/1.jpg"),
+    ],
+)
+def test_names_in_another_encoding_are_read_only_as_the_user_says(encoding, name, monkeypatch):
+    """A zip does not say its encoding: the first name is shown, and ZIP_ENCODING decides."""
+    raw = name.encode(encoding)
+    message = r"^the name '.*\\x.*' is not utf-8 \(pets\.zip\): .* ZIP_ENCODING"
+    with pytest.raises(UserError, match=message):
+        zip_name(zip_with(raw), PATH)
+    monkeypatch.setenv("ZIP_ENCODING", encoding)
+    assert plain_name(zip_name(zip_with(raw), PATH), PATH) == name
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "rot13", "ascii"])
+def test_an_encoding_that_does_not_fit_is_refused(encoding, monkeypatch):
+    """A name that Python does not know, one that is no text, and one of other bytes."""
+    monkeypatch.setenv("ZIP_ENCODING", encoding)
+    with pytest.raises(UserError, match=f"{encoding}.*ZIP_ENCODING"):
+        zip_name(zip_with(b"caf\x82/1.jpg"), PATH)
 
 
 def test_names_with_the_utf8_flag():
@@ -54,4 +86,4 @@ def test_names_with_the_utf8_flag():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as made:
         made.writestr("犬/ä.png", b"x")
-    assert zip_name(zipfile.ZipFile(buffer).infolist()[0]) == "犬/ä.png"
+    assert zip_name(zipfile.ZipFile(buffer).infolist()[0], PATH) == "犬/ä.png"
