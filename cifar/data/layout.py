@@ -106,6 +106,8 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
             folders[part] = name
     if not folders:
         return {"train": root}, list(root.files.values())
+    if {part_of(name.rstrip("0123456789")) for name in root.folders} == {"train", None}:
+        check_alone(root, folders["train"], where)
     if "train" not in folders:
         name = names.escaped(min(folders.values()))
         raise UserError(f"a folder '{name}' but no folder 'train' beside it ({where}): {EXPECTED}")
@@ -120,6 +122,17 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
     for name in root.folders.keys() - used:
         left_out += root.folders[name].everything()
     return parts, left_out
+
+
+def check_alone(root: Folder, train: str, where: str) -> None:
+    """Refuse a `train` beside folders of pictures: it may be a class with folders in it."""
+    beside = root.folders.keys() - {train}
+    if full := [name for name in beside if root.folders[name].files and not no_class(name)]:
+        other = names.escaped(min(full))
+        raise UserError(
+            f"pictures in the folder '{other}' beside '{train}' ({where}): if both are classes, "
+            f"rename '{train}'; if not, remove '{other}'"
+        )
 
 
 def with_classes(folder: Folder, train: Folder) -> Folder | None:

@@ -257,6 +257,12 @@ def test_one_class_under_two_spellings_is_one():
             "'1.jpg' is not in a class folder",
         ),
         (tree("train/dog/old,new", "train/cat"), "'train/dog/new/1.jpg' is not in a class folder"),
+        pytest.param(
+            tree("car,bus", "train/steam,electric"),
+            "pictures in the folder 'bus' beside 'train'",
+            marks=HOSTILE,
+            id="a class called train",
+        ),
         (tree("test/cat,dog"), "a folder 'test' but no folder 'train' beside it"),
         (tree("cat,dog", "test/cat,dog"), "a folder 'test' but no folder 'train' beside it"),
         pytest.param(
