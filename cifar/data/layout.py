@@ -53,14 +53,22 @@ def recognize(files: Iterable[str], where: str) -> Layout:
     root, documents = tree(files, where)
     root = unwrap(root)
     parts, left_out = find_parts(root, where)
-    found = [
-        (part, class_name, file, name)
-        for part, folder in parts.items()
-        for class_name, child in folder.folders.items()
-        for file, name in pictures_of(child, left_out).items()
-    ]
+    found, nested = [], []
+    for part, folder in parts.items():
+        for class_name, child in folder.folders.items():
+            inner = images_in(child, documents)
+            found += [(part, class_name, file, name) for file, name in inner.files.items()]
+            deeper = [name for folder in inner.folders.values() for name in folder.everything()]
+            left_out += deeper
+            if deeper and not inner.files:
+                nested.append(min(deeper))
     if len(left_out) > len(found):
         raise UserError(explain(root, min(left_out), documents, where))
+    if nested:
+        raise UserError(
+            f"'{names.escaped(min(nested))}' is in a folder inside a class ({where}): move the "
+            "pictures of each class up one level"
+        )
     if not found:
         raise UserError(f"no pictures ({where}): {hint(documents)}")
     if all(no_class(class_name) for _, class_name, _, _ in found):
@@ -110,7 +118,9 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
         check_alone(root, folders["train"], where)
     if "train" not in folders:
         name = names.escaped(min(folders.values()))
-        raise UserError(f"a folder '{name}' but no folder 'train' beside it ({where}): {EXPECTED}")
+        deeper = train_below(root)
+        fix = f"move it beside '{names.escaped(deeper)}'" if deeper else EXPECTED
+        raise UserError(f"a folder '{name}' but no folder 'train' beside it ({where}): {fix}")
     train = unwrap(root.folders[folders["train"]])
     parts = {"train": train}
     for part in ("val", "test"):
@@ -122,6 +132,16 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
     for name in root.folders.keys() - used:
         left_out += root.folders[name].everything()
     return parts, left_out
+
+
+def train_below(root: Folder) -> str:
+    """The first folder that is called train, wherever it is; empty if there is none."""
+    for name in sorted(root.everything()):
+        folders = PurePosixPath(name).parts[:-1]
+        for depth, folder in enumerate(folders, 1):
+            if part_of(folder) == "train":
+                return "/".join(folders[:depth])
+    return ""
 
 
 def check_alone(root: Folder, train: str, where: str) -> None:
@@ -146,13 +166,20 @@ def with_classes(folder: Folder, train: Folder) -> Folder | None:
     return folder if folder.folders else None
 
 
-def pictures_of(folder: Folder, left_out: list[str]) -> dict[str, str]:
-    """The files of a class folder, or of the one folder in it; other folders are left out."""
-    while len(folder.folders) == 1 and not folder.files:
-        (folder,) = folder.folders.values()
-    for child in folder.folders.values():
-        left_out += child.everything()
-    return folder.files
+def images_in(folder: Folder, documents: list[str]) -> Folder:
+    """The class folder itself, or the one in it that has its pictures: `images` beside `masks`.
+
+    What is beside `images` are no pictures to learn from: it joins the documents.
+    """
+    while not folder.files and folder.folders:
+        images = [name for name in folder.folders if names.same(name) == "images"]
+        if len(folder.folders) > 1 and (len(images) != 1 or not all(map(no_class, folder.folders))):
+            break
+        (chosen,) = images if len(folder.folders) > 1 else folder.folders
+        for name, child in folder.folders.items():
+            documents += child.everything() if name != chosen else ()
+        folder = folder.folders[chosen]
+    return folder
 
 
 def assign(found: list[tuple[str, str, str, str]], where: str) -> dict[str, str]:
@@ -188,7 +215,10 @@ def explain(root: Folder, name: str, documents: list[str], where: str) -> str:
     deeper = [name for name, child in root.folders.items() if child.folders]
     if len(deeper) > 1 and not any(child.files for child in root.folders.values()):
         listed = ", ".join(f"'{names.escaped(name)}'" for name in sorted(deeper)[:5])
-        return f"several folders of class folders, {listed} ({where}): name one of them alone"
+        return (
+            f"several folders of class folders, {listed} ({where}): name one of them alone, or, if "
+            "they are classes, move their pictures up one level"
+        )
     return outside(name, documents, where)
 
 

@@ -160,6 +160,11 @@ PUBLISHED = {  # data set: its files, what of them is used, what is left out
         tree("train/cat,dog", files=("IMG_1.HEIC",)),
         ["cat/IMG_1.MOV", "cat/IMG_1.AAE"],
     ),
+    "COVID-19 radiographs": (
+        [*tree("Radiography/COVID,Normal/images,masks"), "Radiography/COVID.metadata.xlsx"],
+        tree("train/COVID,Normal"),
+        [*tree("Radiography/COVID,Normal/masks"), "Radiography/COVID.metadata.xlsx"],
+    ),
     "MNIST as PNGs": (tree("mnist_png/training,testing/0,1"), tree("train,test/0,1"), []),
 }
 
@@ -262,6 +267,24 @@ def test_one_class_under_two_spellings_is_one():
             "pictures in the folder 'bus' beside 'train'",
             marks=HOSTILE,
             id="a class called train",
+        ),
+        pytest.param(
+            [*tree("cats/tabby,siamese"), *tree("dogs,cows", files=("1.jpg", "2.jpg"))],
+            "'cats/siamese/1.jpg' is in a folder inside a class (my/pictures): move the pictures",
+            marks=HOSTILE,
+            id="a class in a class",
+        ),
+        pytest.param(
+            tree("cats/tabby,siamese", "dogs/pug,beagle"),
+            "or, if they are classes, move their pictures up one level",
+            marks=HOSTILE,
+            id="classes in classes",
+        ),
+        pytest.param(
+            tree("test/cat,dog", "a/b/train/cat,dog"),
+            "no folder 'train' beside it (my/pictures): move it beside 'a/b/train'",
+            marks=HOSTILE,
+            id="train lies deeper",
         ),
         (tree("test/cat,dog"), "a folder 'test' but no folder 'train' beside it"),
         (tree("cat,dog", "test/cat,dog"), "a folder 'test' but no folder 'train' beside it"),
