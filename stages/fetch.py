@@ -132,7 +132,10 @@ def write_pictures(path: Path) -> list[str]:
 
 def pack_pictures(found: Readers, path: Path) -> list[str]:
     recognized = layout.recognize(found, str(path))
-    report_left_out(recognized.left_out)
+    in_no_part = set(recognized.in_no_part)
+    others = [name for name in recognized.left_out if name not in in_no_part]
+    report_left_out(others, "not pictures in class folders")
+    report_left_out(recognized.in_no_part, "in no part")
     ordered = sorted((place, name) for name, place in recognized.places.items())
     with files.atomic(FETCHED / "pictures.tar") as handle:
         pack.write(((place, found[name]()) for place, name in ordered), handle)
@@ -140,12 +143,12 @@ def pack_pictures(found: Readers, path: Path) -> list[str]:
     return recognized.classes
 
 
-def report_left_out(left_out: list[str]) -> None:
-    """Name the first files that are no pictures in class folders."""
+def report_left_out(left_out: list[str], reason: str) -> None:
+    """Name the first files that are left out for this reason."""
     if left_out:
         listed = ", ".join(names.escaped(name) for name in left_out[:3])
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        print(f"note: left out, not pictures in class folders: {listed}{more}", flush=True)
+        print(f"note: left out, {reason}: {listed}{more}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from cifar.data.folders import ARCHIVES, Folder, tree
 EXPECTED = "expected train/<class>/<picture>, and test/ and val/ alike, or <class>/<picture> alone"
 PARTS = {
     "train": "train|training",
-    "val": "val|valid|validation",
-    "test": "test|testing|evaluation",
+    "val": "val|valid|validation|dev",
+    "test": "test|testing|evaluation|eval",
 }
 PART_NAME = r"(?:seg[_ -]?)?(?:{})(?:[_ -]?(?:set|data|images))?"  # train, Training_Set, seg_train
 # Names of folders that say nothing of the pictures in them. Where all classes are called like this
@@ -35,6 +35,7 @@ NO_CLASSES = frozenset(
 class Layout:
     places: dict[str, str]  # name of a picture -> <part>/<class>/<file>
     left_out: list[str]  # names of files outside class folders, and of documents
+    in_no_part: list[str]  # those of them that are in class folders beside the parts
 
     @property
     def classes(self) -> list[str]:
@@ -52,7 +53,7 @@ def recognize(files: Iterable[str], where: str) -> Layout:
     """
     root, documents = tree(files, where)
     root = unwrap(root)
-    parts, left_out = find_parts(root, where)
+    parts, left_out, in_no_part = find_parts(root, where)
     found, nested = [], []
     for part, folder in parts.items():
         for class_name, child in folder.folders.items():
@@ -73,7 +74,7 @@ def recognize(files: Iterable[str], where: str) -> Layout:
         raise UserError(f"no pictures ({where}): {hint(documents)}")
     if all(no_class(class_name) for _, class_name, _, _ in found):
         raise UserError(outside(found[0][3], documents, where))
-    return Layout(assign(found, where), sorted(left_out + documents))
+    return Layout(assign(found, where), sorted(left_out + documents), sorted(in_no_part))
 
 
 def unwrap(folder: Folder) -> Folder:
@@ -99,8 +100,11 @@ def no_class(name: str) -> bool:
     return names.same(name) in NO_CLASSES or part_of(name.rstrip("0123456789")) is not None
 
 
-def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
-    """The folder of class folders of each part, and the names of the files outside of them."""
+def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str], list[str]]:
+    """The folder of class folders of each part, and the names of the files outside of them.
+
+    Last, those of these names that are in class folders, of a folder that is no part.
+    """
     labelled = {name: child for name, child in root.folders.items() if child.folders}
     folders: dict[str, str] = {}
     for name in labelled:
@@ -113,7 +117,7 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
         if part:
             folders[part] = name
     if not folders:
-        return {"train": root}, list(root.files.values())
+        return {"train": root}, list(root.files.values()), []
     if {part_of(name.rstrip("0123456789")) for name in root.folders} == {"train", None}:
         check_alone(root, folders["train"], where)
     if "train" not in folders:
@@ -131,7 +135,13 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str]]:
     left_out = [name for files in beside for name in files.values()]
     for name in root.folders.keys() - used:
         left_out += root.folders[name].everything()
-    return parts, left_out
+    in_no_part = [
+        name
+        for other in labelled.keys() - folders.values()
+        for folder in labelled[other].folders.values()
+        for name in folder.everything()
+    ]
+    return parts, left_out, in_no_part
 
 
 def train_below(root: Folder) -> str:

@@ -205,13 +205,13 @@ def test_the_layouts_that_are_read(files, expected):
     [
         *("train", "Train", "TRAINING", "training_set", "Training Set"),
         *("seg_train", "train-images"),
-        *("val", "Val", "valid", "VALIDATION", "validation_set"),
-        *("test", "Testing", "test_set", "testset", "seg_test", "evaluation"),
+        *("val", "Val", "valid", "VALIDATION", "validation_set", "dev"),
+        *("test", "Testing", "test_set", "testset", "seg_test", "evaluation", "eval"),
     ],
 )
 def test_names_of_parts(name):
     """The folders of a part are recognized under the names that people give them."""
-    expected = {"t": "train", "v": "val", "e": "test"}
+    expected = {"t": "train", "v": "val", "d": "val", "e": "test"}
     if "test" in name.lower():
         assert layout.part_of(name) == "test"
     else:
@@ -412,6 +412,17 @@ def test_the_layouts_that_are_refused(files, message):
     assert "my/pictures" in str(caught.value)
     assert "\n" not in str(caught.value)
     str(caught.value).encode()
+
+
+@pytest.mark.hostile
+def test_class_folders_beside_the_parts_are_in_no_part():
+    """A part under a name that is not known is told apart from files outside class folders."""
+    extra = tree("holdout/cat,dog", files=("7.jpg",))
+    found = layout.recognize(
+        [*tree("train,eval,dev/cat,dog"), *extra, "holdout/1.jpg", "val/x/1.csv"], "x"
+    )
+    assert found.in_no_part == sorted(extra)
+    assert found.left_out == sorted([*extra, "holdout/1.jpg", "val/x/1.csv"])
 
 
 def test_the_order_of_the_files_does_not_matter():

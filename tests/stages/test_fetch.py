@@ -426,11 +426,13 @@ def test_what_is_left_out_is_said(tmp_path):
     small_pictures(
         tmp_path / "pets", "README.md", "train/cat/1", "train/dog/1", "val/dog/1",
         "val/cat/labels.csv", "test/cat/1", "e\033[2J", "train/9", "train/cat/Thumbs.db",
+        "more/cat/1",
     )  # fmt: skip
     run = run_stage(tmp_path, "fetch", fetch={"dataset": "images", "source": "pets"})
     assert run.returncode == 0, run.stderr
     line = r"note: left out, not pictures in class folders: README.md, e\x1b[2J, train/9 and 1 more"
     assert line in run.stdout.splitlines()
+    assert "note: left out, in no part: more/cat/1" in run.stdout.splitlines()
     names = [name for name, _ in packed(tmp_path / "data" / "fetched" / "pictures.tar")]
     assert names == ["test/cat/1", "train/cat/1", "train/dog/1", "val/dog/1"]
 
