@@ -40,12 +40,12 @@ def main() -> None:
     classes = list(fetched.classes)
     source = read_source(p, classes)
     skipped: Skipped = {}
-    splits = divide(p, find_usable(source, classes, skipped))
+    splits = divide(p, find_usable(source, classes, skipped), classes)
     try:
         histogram, duplicates = write_images(p, source, splits, skipped)
     except BadPicturesError as error:  # a second pass, without them
         skipped = error.skipped
-        splits = divide(p, find_usable(source, classes, skipped))
+        splits = divide(p, find_usable(source, classes, skipped), classes)
         histogram, duplicates = write_images(p, source, splits, skipped)
     counts = {name: np.bincount(s.labels, minlength=len(classes)) for name, s in splits.items()}
     for name, s in splits.items():
@@ -96,7 +96,7 @@ def find_usable(source: dict[str, Part], classes: list[str], skipped: Skipped) -
     return usable
 
 
-def divide(p: Preprocess, usable: dict[str, Split]) -> dict[str, Split]:
+def divide(p: Preprocess, usable: dict[str, Split], classes: list[str]) -> dict[str, Split]:
     """Training, validation and test split; what the source has no part for is held out."""
     train = usable["train"]
     val = usable.get("val")
@@ -109,7 +109,11 @@ def divide(p: Preprocess, usable: dict[str, Split]) -> dict[str, Split]:
     if not test:
         key = "preprocess.test_fraction"
         kept, held = split.hold_out(
-            train.labels, fraction=p.test_fraction, split_seed=p.split_seed, key=key
+            train.labels,
+            fraction=p.test_fraction,
+            split_seed=p.split_seed,
+            key=key,
+            classes=classes,
         )
         train, test = train.take(kept), train.take(held)
     train, test = few(p, train), few(p, test)
@@ -119,12 +123,17 @@ def divide(p: Preprocess, usable: dict[str, Split]) -> dict[str, Split]:
     if p.folds:
         key = "preprocess.folds"
         kept, held = split.fold(
-            train.labels, folds=p.folds, fold=p.fold, split_seed=p.split_seed, key=key
+            train.labels,
+            folds=p.folds,
+            fold=p.fold,
+            split_seed=p.split_seed,
+            key=key,
+            classes=classes,
         )
     else:
         key = "preprocess.val_fraction"
         kept, held = split.hold_out(
-            train.labels, fraction=p.val_fraction, split_seed=p.split_seed, key=key
+            train.labels, fraction=p.val_fraction, split_seed=p.split_seed, key=key, classes=classes
         )
     return {"train": train.take(kept), "val": train.take(held), "test": test}
 

@@ -1,11 +1,12 @@
 """Which images train and which are held out: stratified by class, seeded, in file order."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from cifar import UserError
+from cifar.data.names import escaped
 
 
 def by_class(labels: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -15,38 +16,45 @@ def by_class(labels: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 def hold_out(
-    labels: np.ndarray, fraction: float, split_seed: int, key: str
+    labels: np.ndarray, fraction: float, split_seed: int, key: str, classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of the (kept, held out) images: `fraction` of each class, and at least one.
 
     Raises:
-        UserError: a class with too few images for both; it names `key`, the fraction's parameter.
+        UserError: a class with too few images for both; it names the first of them, and `key`, the
+            fraction's parameter.
     """
     groups = by_class(labels, split_seed)
     counts = [max(1, round(fraction * len(group))) for group in groups]
-    if too_few := [len(g) for g, count in zip(groups, counts, strict=True) if count >= len(g)]:
-        raise UserError(
-            f"too few images: a class has {min(too_few)} and {fraction:g} of them are to be held "
-            f"out (params.yaml, {key}): add images or change the fraction"
-        )
+    for group, count in zip(groups, counts, strict=True):
+        if count >= len(group):
+            name = escaped(classes[labels[group[0]]])
+            other = ", or change the fraction" if len(group) > 1 else ""
+            raise UserError(
+                f"too few images: class '{name}' has {len(group)} and {fraction:g} of them are to "
+                f"be held out (params.yaml, {key}): add images or remove the class{other}"
+            )
     return separate(len(labels), (g[:count] for g, count in zip(groups, counts, strict=True)))
 
 
 def fold(
-    labels: np.ndarray, folds: int, fold: int, split_seed: int, key: str
+    labels: np.ndarray, folds: int, fold: int, split_seed: int, key: str, classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of the (kept, held out) images of one fold; each image is held out once.
 
     Raises:
-        UserError: a class with fewer images than folds; it names `key`, their parameter.
+        UserError: a class with fewer images than folds; it names the first of them, and `key`, the
+            parameter of the folds.
     """
     groups = by_class(labels, split_seed)
-    smallest = min(map(len, groups))
-    if smallest < folds:
-        raise UserError(
-            f"too few images: a class has {smallest} for {folds} folds (params.yaml, {key}): use "
-            "fewer folds"
-        )
+    for group in groups:
+        if len(group) < folds:
+            name = escaped(classes[labels[group[0]]])
+            other = ", or use fewer folds" if len(group) > 1 else ""
+            raise UserError(
+                f"too few images: class '{name}' has {len(group)} for {folds} folds (params.yaml, "
+                f"{key}): add images or remove the class{other}"
+            )
     return separate(len(labels), (group[fold::folds] for group in groups))
 
 

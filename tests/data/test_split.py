@@ -19,49 +19,58 @@ def counts(index: np.ndarray) -> list[int]:
 )
 def test_each_class_gives_its_share_and_at_least_one(fraction, held):
     """The rounded fraction of each class is held out, one image at least; none is in both."""
-    kept, held_out = split.hold_out(LABELS, fraction, 0, "key")
+    kept, held_out = split.hold_out(LABELS, fraction, 0, "key", "abc")
     assert counts(held_out) == held
     assert sorted([*kept, *held_out]) == list(range(65))
 
 
 def test_a_split_is_sorted_and_seeded():
     """The same seed gives the same images in file order, and another seed gives others."""
-    kept, held = split.hold_out(LABELS, 0.25, 7, "key")
+    kept, held = split.hold_out(LABELS, 0.25, 7, "key", "abc")
     assert (np.diff(kept) > 0).all()
     assert (np.diff(held) > 0).all()
-    assert held.tolist() == split.hold_out(LABELS, 0.25, 7, "key")[1].tolist()
-    assert held.tolist() != split.hold_out(LABELS, 0.25, 8, "key")[1].tolist()
-    assert held.tolist() != split.hold_out(LABELS, 0.25, 2**40, "key")[1].tolist()
+    assert held.tolist() == split.hold_out(LABELS, 0.25, 7, "key", "abc")[1].tolist()
+    assert held.tolist() != split.hold_out(LABELS, 0.25, 8, "key", "abc")[1].tolist()
+    assert held.tolist() != split.hold_out(LABELS, 0.25, 2**40, "key", "abc")[1].tolist()
 
 
 def test_the_choice_is_pinned():
     """These very images are held out for this seed: another choice would change every result."""
-    assert split.hold_out(np.array([0, 1] * 5), 0.4, 0, "key")[1].tolist() == [3, 4, 6, 7]
+    assert split.hold_out(np.array([0, 1] * 5), 0.4, 0, "key", "abc")[1].tolist() == [3, 4, 6, 7]
 
 
 def test_the_choice_is_random():
     """Over many seeds every image is held out about as often as any other."""
-    held = np.concatenate([split.hold_out(LABELS, 0.25, seed, "key")[1] for seed in range(400)])
+    held = np.concatenate(
+        [split.hold_out(LABELS, 0.25, seed, "key", "abc")[1] for seed in range(400)]
+    )
     shares = np.bincount(held, minlength=65)[LABELS < 2] / 400
     assert shares.min() > 0.15  # 0.25 and a standard deviation of 0.022
     assert shares.max() < 0.35
 
 
 @pytest.mark.parametrize(
-    ("labels", "fraction", "smallest"),
-    [([0, 0, 1], 0.5, 1), ([0, 0, 1, 1], 0.9, 2), ([0] * 100 + [1] * 4, 0.95, 4), ([0, 1], 0.1, 1)],
+    ("labels", "fraction", "first"),
+    [
+        ([0, 0, 1], 0.5, "'b' has 1"),
+        ([0, 0, 1, 1], 0.9, "'a' has 2"),
+        ([0] * 100 + [1] * 4, 0.95, "'b' has 4"),
+        pytest.param([0, 1, 1, 2], 0.1, "'a' has 1", marks=pytest.mark.hostile),
+    ],
 )
-def test_too_few_images_are_reported(labels, fraction, smallest):
-    """A class too small for both is refused with its size, the fraction and the parameter."""
+def test_too_few_images_are_reported(labels, fraction, first):
+    """The first class too small for both is named; a smaller fraction helps no single image."""
     with pytest.raises(
-        UserError, match=rf"a class has {smallest} and {fraction:g} .*preprocess\.val_fraction"
-    ):
-        split.hold_out(np.array(labels), fraction, 0, "preprocess.val_fraction")
+        UserError, match=rf"class {first} and {fraction:g} .*preprocess\.val_fraction"
+    ) as caught:
+        split.hold_out(np.array(labels), fraction, 0, "preprocess.val_fraction", "abc")
+    assert "add images or remove the class" in str(caught.value)
+    assert ("change the fraction" in str(caught.value)) == (first[-1] != "1")
 
 
 def test_the_folds_hold_out_every_image_once():
     """The folds are disjoint and complete, and each has its share of each class up to one image."""
-    folds = [split.fold(LABELS, 4, number, 0, "key") for number in range(4)]
+    folds = [split.fold(LABELS, 4, number, 0, "key", "abc") for number in range(4)]
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(65))
     for kept, held in folds:
         assert sorted([*kept, *held]) == list(range(65))
@@ -73,12 +82,12 @@ def test_the_folds_hold_out_every_image_once():
 
 
 def test_more_folds_than_images_are_reported():
-    """A class with fewer images than folds is refused with the parameter's name."""
-    assert counts(split.fold(LABELS, 5, 0, 0, "key")[1]) == [4, 8, 1]
+    """A class with fewer images than folds is refused with its name and the parameter's."""
+    assert counts(split.fold(LABELS, 5, 0, 0, "key", "abc")[1]) == [4, 8, 1]
     with pytest.raises(
-        UserError, match=r"a class has 5 for 6 folds \(params\.yaml, preprocess\.folds\)"
+        UserError, match=r"class 'c' has 5 for 6 folds \(params\.yaml, preprocess\.folds\)"
     ):
-        split.fold(LABELS, 6, 0, 0, "preprocess.folds")
+        split.fold(LABELS, 6, 0, 0, "preprocess.folds", "abc")
 
 
 def test_some_images_of_each_class():
