@@ -109,7 +109,7 @@ def locate(
     """
     paths = list(paths)
     found: dict[str, str] = {}
-    layouts = (dataset.binary, dataset.python)
+    layouts: tuple[Binary | Pickled, ...] = (dataset.binary, dataset.python)
     wanted = {name for kind in layouts for name in (*kind.train, *kind.test, kind.classes)}
     for path in paths:
         name = PurePosixPath(path).name
@@ -118,8 +118,10 @@ def locate(
         if name in found:
             raise UserError(f"two files named {name} ({where}): keep the one that is meant")
         found[name] = path
-    kind = next((kind for kind in layouts if kind.classes in found), layouts[0])
-    missing = [name for name in (*kind.train, *kind.test, kind.classes) if name not in found]
+    names = {kind: (*kind.train, *kind.test, kind.classes) for kind in layouts}
+    # the one with most of its files there, so that the file that is missing is named
+    kind = max(layouts, key=lambda kind: (len(found.keys() & names[kind]), kind.classes in found))
+    missing = [name for name in names[kind] if name not in found]
     if missing and len(missing) > len(found):
         raise UserError(
             f"no file {missing[0]} ({where}): this is not CIFAR in an official layout; for "

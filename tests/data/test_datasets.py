@@ -26,6 +26,12 @@ def test_the_layout_of_a_copy_is_a_type(dataset):
     [
         (["photo.jpg"], "no file data_batch_1.bin (here): this is not CIFAR"),
         ([*files(CIFAR10.binary)[:-2], "batches.meta.txt"], "no file test_batch.bin (here): it is"),
+        pytest.param(
+            files(CIFAR10.python)[:-1],
+            "no file batches.meta (here): it is",
+            marks=pytest.mark.hostile,
+            id="python batches without their classes",
+        ),
         ([*files(CIFAR10.binary), "b/test_batch.bin"], "two files named test_batch.bin (here)"),
     ],
 )
