@@ -29,6 +29,7 @@ EIGHT_BIT = frozenset(
     ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
 )
 HEIC_BRANDS = frozenset([b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"])
+JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # the markers before the sizes and bits of its channels
 MAX_PIXELS = 200_000_000  # the environment variable of this name changes it
 REDUCED = 2  # a large JPEG is decoded to at least so many times the final size
 ORIENTATION = 0x0112  # the tag of EXIF that says how the camera was held
@@ -80,7 +81,7 @@ def decode(content: bytes, size: int, first_frame: bool = False) -> np.ndarray:
 def read_pixels(content: bytes, size: int, first_frame: bool, limit: int) -> np.ndarray:
     """`decode` without the second try; what Pillow raises is not caught."""
     file = Image.open(io.BytesIO(content), formats=FORMATS)
-    check(file, first_frame, limit)
+    check(file, content, first_frame, limit)
     reduced = reduce(file, size)
     file.load()  # this turns some formats upright
     extent = reduced or file.size
@@ -106,7 +107,7 @@ def reduce(file: Image.Image, size: int) -> tuple[float, float] | None:
     return reduced and reduced[1][2:]
 
 
-def check(file: Image.Image, first_frame: bool, limit: int) -> None:
+def check(file: Image.Image, content: bytes, first_frame: bool, limit: int) -> None:
     """Refuse an opened picture that is too large, moves, or has more than 8 bits per channel."""
     width, height = file.size
     if width * height > limit:
@@ -116,10 +117,25 @@ def check(file: Image.Image, first_frame: bool, limit: int) -> None:
     frames = getattr(file, "n_frames", 1)
     if frames > 1 and file.format != "MPO" and not first_frame:  # MPO: views of one photograph
         raise RefusedError(f"animated, or of several pages ({frames}; preprocess.on_animated)")
-    if file.mode not in EIGHT_BIT or ";16" in str(
-        getattr(file, "tile", "")
-    ):  # Pillow would drop half of the bits
+    if file.mode not in EIGHT_BIT:
         raise RefusedError(f"not 8 bits per channel (mode {file.mode})")
+    if dropped := bits_dropped(file, content):
+        raise RefusedError(f"not 8 bits per channel ({dropped})")
+
+
+def bits_dropped(file: Image.Image, content: bytes) -> str:
+    """What Pillow would bring to 8 bits per channel without a word; empty if nothing."""
+    tiles = getattr(file, "tile", [])
+    if ";16" in str(tiles):
+        return "16 bits per channel"
+    if file.format == "PPM" and isinstance(tiles[0].args, tuple) and tiles[0].args[1] > 255:
+        return f"values up to {tiles[0].args[1]}"
+    start = content.find(JPEG_2000_SIZE) if file.format == "JPEG2000" else -1
+    if start >= 0:
+        depths = content[start + 42 : start + 42 + 3 * content[start + 41] : 3]  # one per channel
+        bits = max(((depth & 0x7F) + 1 for depth in depths), default=8)
+        return f"{bits} bits per channel" if bits > 8 else ""
+    return ""
 
 
 def max_pixels() -> int:

@@ -202,7 +202,16 @@ BAD = {
     "animated WEBP": (animation("WEBP"), "animated"),
     "pages": (animation("TIFF"), "several pages"),
     "16-bit grey": (png(1, 1, 16, 0, b"\0\x12\x34"), "not 8 bits per channel (mode I;16"),
-    "16-bit RGB": (png(1, 1, 16, 2, b"\0" + b"\x12\x34" * 3), "not 8 bits per channel"),
+    "16-bit RGB": (
+        png(1, 1, 16, 2, b"\0" + b"\x12\x34" * 3),
+        "not 8 bits per channel (16 bits per channel)",
+    ),
+    "16-bit PPM": (b"P6 2 2 65535\n" + b"\x12\x34" * 12, "not 8 bits per channel (values up to"),
+    "16-bit text PPM": (b"P3 1 1 65535\n1 2 3\n", "not 8 bits per channel (values up to 65535)"),
+    "16-bit JPEG 2000": (
+        encoded(SQUARE, "JPEG2000").replace(b"\7\1\1" * 3, b"\x0f\1\1" * 3),
+        "not 8 bits per channel (16 bits per channel)",
+    ),
     "16-bit grey, alpha": (png(1, 1, 16, 4, b"\0" + b"\x12\x34" * 2), "not 8 bits per channel"),
     "16-bit RGBA": (png(1, 1, 16, 6, b"\0" + b"\x12\x34" * 4), "not 8 bits per channel"),
     "float": (
