@@ -15,6 +15,9 @@ DOCUMENTS = frozenset(  # endings of files that lie beside pictures and are none
         *(".ipynb", ".m", ".py", ".sh"),
         *(".mat", ".npy", ".npz", ".pickle", ".pkl"),
         *(".aae", ".avi", ".m4v", ".mov", ".mp4", ".webm", ".xmp"),  # telephones' films and edits
+        *(".3gp", ".mkv", ".mp3", ".mpeg", ".mpg", ".ogg", ".opus", ".wmv"),  # films and sound
+        *(".lnk", ".url"),  # shortcuts of Windows
+        *(".bak", ".crdownload", ".part", ".tmp"),  # downloads that did not end, and old copies
     ]
 )
 ARCHIVES = frozenset([".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"])

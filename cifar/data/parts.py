@@ -14,6 +14,7 @@ from cifar import UserError, files
 from cifar.data import pack, pictures
 
 PARTS = ("train", "val", "test")
+CAMERA_RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef")  # Pillow would read the preview of some
 BATCH_BYTES = 1 << 25  # of decoded pixels; three batches are in memory at a time
 
 Batch = tuple[np.ndarray, dict[int, str]]  # images, and by position in it why one is not read
@@ -73,6 +74,8 @@ class PicturePart:
         with self.path.open("rb") as tar, ThreadPoolExecutor() as pool:
 
             def read(entry: pack.Entry) -> np.ndarray:
+                if entry.name.lower().endswith(CAMERA_RAW):
+                    raise ValueError("a camera's raw file: export it as JPEG")
                 content = os.pread(tar.fileno(), entry.size, entry.offset)
                 return pictures.decode(content, size, self.first_frame)
 

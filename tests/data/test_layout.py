@@ -242,6 +242,15 @@ def test_what_systems_leave_behind_is_skipped(leftover):
 
 
 @HOSTILE
+@pytest.mark.parametrize("ending", ["mkv", "MPG", "opus", "lnk", "url", "crdownload", "part"])
+def test_what_is_no_picture_is_left_out_and_named(ending):
+    """Films, sound, shortcuts and unfinished downloads beside pictures are none, in any case."""
+    found = layout.recognize([*tree("cat,dog"), f"cat/1.jpg.{ending}"], "x")
+    assert set(found.places) == set(tree("cat,dog"))
+    assert found.left_out == [f"cat/1.jpg.{ending}"]
+
+
+@HOSTILE
 def test_one_class_under_two_spellings_is_one():
     """Composed or not, with blanks around it or in capitals: test/ has the classes of train/."""
     files = tree("train/caf\u00e9,Dog", "test/cafe\u0301,dog ", "val/CAF\u00c9,DOG")

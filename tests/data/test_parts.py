@@ -54,6 +54,16 @@ def test_the_parts_of_pictures(tmp_path):
         assert np.concatenate(batches)[:, 0, 0, 0].tolist() == reds
 
 
+@pytest.mark.hostile
+def test_a_cameras_raw_file_is_a_bad_picture(tmp_path):
+    """Some are TIFF files inside, of which only a small preview would be read."""
+    with (tmp_path / "pictures.tar").open("wb") as handle:
+        pack.write([("train/cat/1.NEF", picture(1)), ("train/dog/1.png", picture(1))], handle)
+    found = parts.read_pictures(tmp_path / "pictures.tar", CLASSES, first_frame=False)
+    (batch,) = found["train"].batches(4)
+    assert batch[1] == {0: "a camera's raw file: export it as JPEG"}
+
+
 @pytest.mark.parametrize("size", [4, 3])
 def test_batches_of_any_length_hold_the_same(size, tmp_path, monkeypatch):
     """Images come in order and unchanged, however many are in memory at a time."""
