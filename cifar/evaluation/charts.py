@@ -4,7 +4,7 @@ Scales are fixed, so that the same chart of two runs can be compared side by sid
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import IO, Any
 
 import matplotlib
@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from cifar.evaluation.calibration import Bin
 
@@ -26,8 +27,23 @@ GREY = "#666666"
 TRAIN = BLUE
 VAL = ORANGE
 MANY = 20  # classes; beyond, names are smaller and cells have no numbers
+CJK_FONTS = (  # for class names in Chinese, Japanese or Korean, which matplotlib's font lacks
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP"),
+    *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("PingFang SC", "PingFang HK", "Hiragino Sans GB", "Hiragino Sans", "Arial Unicode MS"),
+    *("Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "IPAexGothic", "IPAGothic"),
+    *("Noto Sans KR", "Apple SD Gothic Neo", "Malgun Gothic", "NanumGothic"),
+)
+
+
+def families(installed: Collection[str]) -> list[str]:
+    """The fonts in which a character is looked up: matplotlib warns of any that is missing."""
+    return ["sans-serif", *(name for name in CJK_FONTS if name in installed)]
+
+
 plt.rcParams.update(
     {
+        "font.family": families(fontManager.get_font_names()),
         "text.parse_math": False,  # class names are text, also with dollar signs
         "figure.constrained_layout.use": True,
         "font.size": 10,

@@ -103,6 +103,21 @@ def test_nothing_is_cut_off(classes, channels):
         assert min(left, bottom, width - right, height - top) > -0.01, name
 
 
+@pytest.mark.hostile
+def test_names_in_chinese_fall_back_to_an_installed_font(caplog):
+    """Only fonts that are there are asked for, after the usual one, which still draws the rest."""
+    assert charts.families(["SimHei", "DejaVu Sans", "Noto Sans CJK JP"]) == [
+        *("sans-serif", "Noto Sans CJK JP", "SimHei"),
+    ]
+    before = png(charts.confusion(np.eye(2), ["cat", "Bär"], "Test"))
+    with charts.plt.rc_context({"font.family": ["sans-serif", "STIXGeneral"]}):
+        assert png(charts.confusion(np.eye(2), ["cat", "Bär"], "Test")) == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        png(charts.confusion(np.eye(2), ["猫", "개"], "Test"))
+    assert caplog.records == []
+
+
 def test_save_closes_the_figure():
     """A saved figure is given back: many pictures do not pile up in memory."""
     before = charts.plt.get_fignums()
