@@ -31,8 +31,8 @@ def hold_out(
             name = escaped(classes[labels[group[0]]])
             other = ", or change the fraction" if len(group) > 1 else ""
             raise UserError(
-                f"too few images: class '{name}' has {len(group)} and {fraction:g} of them are to "
-                f"be held out (params.yaml, {key}): add images or remove the class{other}"
+                f"too few images: a class has {len(group)} and {fraction:g} of them are to "
+                f"be held out (params.yaml, {key}): add images or remove the class '{name}'{other}"
             )
     return separate(len(labels), (g[:count] for g, count in zip(groups, counts, strict=True)))
 
@@ -52,8 +52,8 @@ def fold(
             name = escaped(classes[labels[group[0]]])
             other = ", or use fewer folds" if len(group) > 1 else ""
             raise UserError(
-                f"too few images: class '{name}' has {len(group)} for {folds} folds (params.yaml, "
-                f"{key}): add images or remove the class{other}"
+                f"too few images: a class has {len(group)} for {folds} folds (params.yaml, "
+                f"{key}): add images or remove the class '{name}'{other}"
             )
     return separate(len(labels), (group[fold::folds] for group in groups))
 
