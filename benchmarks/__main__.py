@@ -13,13 +13,14 @@
 benchmarks/RESULTS.md keeps the tables of the first three with what was learnt.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import argparse
 import sys
 from collections.abc import Callable
 
 from benchmarks import busy, machine, memory, pages, pipeline, recipes
 from benchmarks.gpu import options as gpu_options
-from cifar import stage
 
 Run = Callable[[argparse.Namespace], None]
 

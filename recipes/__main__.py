@@ -13,11 +13,13 @@ experiment stays in the workspace, params.yaml included (not with --queue). The 
 for all recipes with a published accuracy.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import argparse
 import signal
 from typing import Any
 
-from cifar import UserError, files, params, stage
+from cifar import UserError, files, params
 from cifar.experiments.table import flatten
 from recipes import edit, resolve
 from recipes import run as runs

@@ -7,14 +7,14 @@ archives, and in runs/ what is not made again: the studies of tools.search, the 
 the edits of params.yaml that `recipes run` kept, and files of yours.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-
-from cifar import stage
 
 ROOT = Path(__file__).parent.parent
 CACHES = (".mypy_cache", ".pytest_cache", ".ruff_cache", ".coverage*", "htmlcov")

@@ -8,6 +8,8 @@ A group is named by the parameters in which it differs from the others of its da
 one here, any of its parameters will do, as long as no other group has them too.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cifar import UserError, files, params, stage
+from cifar import UserError, files, params
 from cifar.evaluation import charts
 from cifar.experiments import groups, ranking, statistics, table
 from cifar.experiments.groups import Datasets, Groups

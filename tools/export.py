@@ -9,6 +9,8 @@ the temperature are inside. Its metadata holds the class names and the model's r
 file is written, onnxruntime has to agree with torch on test images.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import argparse
 import json
 from dataclasses import asdict
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar import UserError, files, inference, stage, tensors
+from cifar import UserError, files, inference, tensors
 from cifar.dataset import Dataset
 from cifar.use import Classifier
 

@@ -7,12 +7,14 @@ DVC's own page loads its chart library from the web; this one draws all charts o
 a clone without them has DVC's page.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import subprocess
 from pathlib import Path
 
 import vl_convert
 
-from cifar import files, stage
+from cifar import files
 
 PAGE = "plots-page.html"  # in .dvc, to which DVC takes such names as relative
 VEGA_LITE = "5.21"  # of the schema that the charts of DVC 3 are written for

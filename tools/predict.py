@@ -16,6 +16,8 @@ a formula gets an apostrophe in front; --json has it as it is.
 From any folder: PYTHONPATH=/path/to/this/repository python -m tools.predict ...
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import argparse
 import csv
 import json
@@ -24,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cifar import UserError, hardware, stage, waiting
+from cifar import UserError, hardware, waiting
 from cifar.data import pictures
 from cifar.data.names import hidden
 from cifar.use import Classifier, Prediction

@@ -6,6 +6,8 @@ It reads what the stages wrote and computes nothing but counts. The table of exp
 DVC, the parameters that differ from the last commit from Git; without these two they are left out.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import base64
 import io
 import shutil
@@ -20,7 +22,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from cifar import UserError, files, stage, yaml12
+from cifar import UserError, files, yaml12
 from cifar.evaluation import calibration, card, tables
 from cifar.evaluation.tables import Evaluation
 from cifar.experiments import ranking, table

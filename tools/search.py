@@ -8,6 +8,8 @@ search is interrupted, run the same command again: it resumes the interrupted tr
 Optuna: `pip install optuna`.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import argparse
 import contextlib
 import fcntl
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar import UserError, params, stage
+from cifar import UserError, params
 from cifar.experiments import ranges, table, trials
 from cifar.experiments.ranges import Ranges
 

@@ -6,13 +6,15 @@ Experiments of all commits, the commits themselves and the workspace, with the p
 they differ. A run that is there under several names is shown once.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from cifar import UserError, stage
+from cifar import UserError
 from cifar.experiments import groups, ranking, table
 
 WIDTH = 100  # columns, where the output is not a terminal

@@ -10,6 +10,8 @@ command again: it resumes. The exit code is 0 if L1 held, or L3 where L1 does no
 (docs/verify.md), else 1.
 """
 
+from cifar import stage  # isort: skip  first, to report errors of the imports below
+
 import argparse
 import json
 import sys
@@ -19,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar import UserError, files, stage
+from cifar import UserError, files
 from cifar.experiments import consistency, contract, differences, recorded
 from cifar.experiments.contract import Accuracy, Change, Verdict
 from cifar.experiments.rerun import RAW, Rerun
