@@ -31,6 +31,9 @@ def upgrade() -> dict[str, Any]:
         UserError: params.yaml cannot be read, or is not written with one key per line.
     """
     tree = params.read(PARAMS)
+    for section, keys in tree.items():
+        if isinstance(keys, str | float | list):
+            raise UserError(f"{section} is no section of parameters (params.yaml): restore it")
     missing = {
         (section, key): value
         for section, keys in params.off_values().items()

@@ -60,9 +60,14 @@ def resolve(name: str, below: tuple[str, ...] = ()) -> Recipe:
         raise UserError(f"{' extends '.join([*below, name])} ({path}): end the circle")
     tree = yaml12.read(FOLDER / f"{name}.yaml")
     head = {key: tree.pop(key) for key in HEAD if key in tree}
+    published = head.get("published") or {}
+    if published and not (
+        isinstance(published, dict) and isinstance(published.get("accuracy"), float)
+    ):
+        raise UserError(f"published has no accuracy ({path}): write published: {{accuracy: 0.7}}")
     extends = str(head.get("extends") or "")
     values = base(extends, (*below, name)) | dict(flatten(tree))
-    return Recipe(name, head.get("about", ""), extends, head.get("published") or {}, values)
+    return Recipe(name, head.get("about", ""), extends, published, values)
 
 
 def base(extends: str, below: tuple[str, ...]) -> dict[str, Any]:

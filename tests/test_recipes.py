@@ -140,6 +140,17 @@ def test_no_message_shows_the_value_of_an_override(folder):
         assert "S3CRET" not in str(caught.value)
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize("published", ["5", "{epochs: 3}", "{accuracy: much}"])
+def test_a_published_number_that_is_none_is_one_line(published, tmp_path, monkeypatch):
+    """One such recipe would end `recipes list` for all."""
+    monkeypatch.setattr(resolve, "FOLDER", tmp_path / "recipes")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/mine.yaml").write_text(f"published: {published}\nextends: off\n")
+    with pytest.raises(UserError, match=r"^published has no accuracy \(recipes/mine.yaml\): write"):
+        resolve.resolve("mine")
+
+
 def test_list_says_what_is_published(project):
     """`list` has each recipe on a line of at most 100 columns, and says what `all` stands for."""
     lines = project.run("python", "-m", "recipes", "list").stdout.splitlines()

@@ -199,6 +199,28 @@ def test_damaged_results_are_one_line(path, command, tmp_path, monkeypatch):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("metrics/train.json", "{}"),
+        ("metrics/train.json", "[]"),
+        ("data/processed/report.json", "[]"),
+        ("data/processed/report.json", '{"counts": {"train": 5}}'),
+    ],
+)
+def test_results_of_another_form_are_one_line(path, content, tmp_path, monkeypatch):
+    """A file that is JSON and not what the stage writes is named, too."""
+    make_finished(tmp_path, modelfile.record())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report"])
+    evaluate.main()
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text(content)
+    with pytest.raises(UserError, match=rf"\({path}\): `dvc repro --force` makes it again$"):
+        report.gather()
+
+
 def test_without_a_result_there_is_no_page(tmp_path, monkeypatch):
     """If no stage has run one line says what to do, and nothing is written."""
     monkeypatch.chdir(tmp_path)

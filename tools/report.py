@@ -29,6 +29,7 @@ from cifar.experiments import ranking, table
 from cifar.experiments.table import flatten, read_lock, stale
 from cifar.model import Model, read
 
+AGAIN = "`dvc repro --force` makes it again"
 DATA = Path("data/processed")
 PLOTS = Path("plots")
 WEIGHTS = Path("models/model.safetensors")
@@ -76,20 +77,31 @@ def gather() -> dict[str, Any]:
     recorded = read_lock("workspace")
     used = used_parameters(model, recorded)
     foreign = evaluation.model != checksum
+    data = look_up(DATA / "report.json", "counts")
+    if not all(isinstance(counts, list) for counts in data["counts"].values()):
+        raise UserError(f"no counts of images ({DATA / 'report.json'}): {AGAIN}")
     return {
         "stale": stale(recorded),
         "foreign": foreign,
         "model": model,
         "dataset": model.dataset,
-        "val": files.read_json("metrics/train.json")["val"],
+        "val": look_up(Path("metrics/train.json"), "val")["val"],
         "result": None if foreign else result(evaluation, names),
         "picture": picture,
-        "data": files.read_json(DATA / "report.json"),
+        "data": data,
         "samples": list(samples(names)),
         "changed": changed_parameters(used),
         "times": [(name, seconds(name)) for name in STAGES],
         "experiments": experiments(model.dataset.name),
     }
+
+
+def look_up(path: Path, key: str) -> dict[str, Any]:
+    """A JSON file that a stage wrote, with a mapping under the key."""
+    content = files.read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get(key), dict):
+        raise UserError(f"no {key} in it ({path}): {AGAIN}")
+    return content
 
 
 def existing(path: Path) -> Path:

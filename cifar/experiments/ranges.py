@@ -19,7 +19,7 @@ def read(path: str) -> Ranges:
     if not ranges:
         raise UserError(f"no ranges ({path}): write for example `train.lr: {{log: [0.03, 0.3]}}`")
     for key, (kind, values) in ranges.items():
-        section, _, name = key.partition(".")
+        section, _, name = str(key).partition(".")
         if section != "train":
             raise UserError(f"{key} is no parameter of train ({path}): search those of train only")
         for value in values:
