@@ -157,8 +157,10 @@ def launch(module: str, processes: int) -> None:
     if launcher.returncode:
         if message := re.search(r"^error: (.*)$", errors, re.MULTILINE):
             raise UserError(message[1])
-        if signals := re.findall(r"Signal \d+ \((\w+)\)", errors):
-            signals.sort(key="SIGTERM".__eq__)  # with that, torchrun ends the others
+        signals = re.findall(r"Signal \d+ \((\w+)\)", errors)
+        signals.sort(key="SIGTERM".__eq__)  # with that, torchrun ends the others
+        raised = re.search(r"^\[rank\d+\]: \w+: ", errors, re.MULTILINE)
+        if signals and not (raised and signals[0] == "SIGTERM"):
             raise UserError(
                 f"a training process ended by {signals[0]} (train.processes): "
                 "run the same command again; training resumes after its last whole epoch"

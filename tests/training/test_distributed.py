@@ -60,6 +60,14 @@ def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
     )
     with pytest.raises(UserError, match=r"^a training process ended by SIGKILL "):
         distributed.launch("both", 2)
+    (tmp_path / "raised.py").write_text(  # torch marks what a process raises like this
+        "import os, sys, time\n"
+        "time.sleep(99 * int(os.environ['RANK']))\n"
+        "sys.stderr.write('[rank0]: RuntimeError: unused\\n')\nsys.exit(1)"
+    )
+    with pytest.raises(SystemExit):
+        distributed.launch("raised", 2)
+    assert "RuntimeError: unused" in capsys.readouterr().err
     (tmp_path / "broken.py").write_text("1 / 0")
     with pytest.raises(SystemExit):
         distributed.launch("broken", 1)
