@@ -26,10 +26,16 @@ Record = TypeVar("Record")
 def atomic(path: Path | str) -> Iterator[IO[bytes]]:
     """A file handle whose content takes the name `path` only when the block ends without an error.
 
+    What is no file, such as /dev/stdout, is written as it is.
+
     Raises:
         OSError: with `path` in it, also where the system names no file (a full disk).
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as handle:
+            yield handle
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -257,3 +258,19 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path):
     message = f"^too little disk, about {needed / 1e6:,.0f} MB needed and .* MB free .{tmp_path}.: "
     with pytest.raises(UserError, match=message):
         files.check_space(tmp_path, needed)
+
+
+@pytest.mark.fault
+def test_a_pipe_is_written_and_not_replaced(tmp_path):
+    """A name such as /dev/stdout stands for a stream, and a folder is an error with its name."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: seen.append(pipe.read_bytes()))
+    seen = []
+    reader.start()
+    files.write_bytes(pipe, b"content")
+    reader.join(60)
+    assert seen == [b"content"] and pipe.is_fifo()
+    with pytest.raises(IsADirectoryError) as caught:
+        files.write_bytes(tmp_path, b"content")
+    assert caught.value.filename == str(tmp_path)

@@ -66,7 +66,7 @@ class Train(Section):
     @field_validator("model")
     @classmethod
     def check_model(cls, name: str) -> str:
-        known = sorted(path.stem for path in MODELS.glob("[a-z]*.py"))
+        known = sorted(path.stem for path in MODELS.glob("[!_]*.py"))
         if name not in known:
             raise ValueError(f"no such file in cifar/models; there are {', '.join(known)}")
         return name
