@@ -7,6 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from annotated_types import Interval, MinLen
 
 MAX_SIDE = 4096  # pixels; a record that claims more is damaged
@@ -27,6 +28,13 @@ class Shape:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def labels_fit(images: np.ndarray, labels: np.ndarray, num_classes: int) -> bool:
+    """Whether there is one label for each of (N, H, W, C) images, and each is a class."""
+    if images.ndim != 4 or labels.shape != images.shape[:1]:
+        return False
+    return not len(labels) or bool(labels.min() >= 0 and labels.max() < num_classes)
 
 
 @dataclass(frozen=True)

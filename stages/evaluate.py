@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cifar import files, hardware, inference, model_file, params, tensors, waiting
+from cifar import UserError, files, hardware, inference, model_file, params, tensors, waiting
+from cifar.dataset import labels_fit
 from cifar.evaluation import calibration, card, metrics, tables
 from cifar.evaluation.predictions import Predictions
 from cifar.evaluation.tables import Evaluation, Numbers
@@ -29,9 +30,7 @@ def main() -> None:
     nets, model = model_file.load(WEIGHTS)
     for net in nets:
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = tensors.from_disk(files.read_array(TEST / "images.npy"))  # read batch by batch
-    labels = tensors.from_disk(files.read_array(TEST / "labels.npy"))
-    names = files.read_array(TEST / "names.npy").tolist()
+    images, labels, names = read_test(len(model.dataset.classes))
     normalize = tensors.normalizer(model.dataset.mean, model.dataset.std, device)
 
     def mirror(batch: Tensor) -> Tensor:
@@ -65,6 +64,18 @@ def main() -> None:
         f"test accuracy {numbers.accuracy:.2%} (95 % interval {numbers.accuracy_low:.2%} to "
         f"{numbers.accuracy_high:.2%}, n = {len(labels):,}), loss {numbers.loss:.3f}"
     )
+
+
+def read_test(num_classes: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Images (N, H, W, C), read from disk batch by batch, labels and names of the test part."""
+    names = ("images", "labels", "names")
+    images, labels, texts = (files.read_array(TEST / f"{name}.npy") for name in names)
+    if not labels_fit(images, labels, num_classes) or len(texts) != len(labels):
+        raise UserError(
+            f"images, labels and names do not fit ({TEST}): "
+            "`dvc repro --force preprocess` makes them again"
+        )
+    return tensors.from_disk(images), tensors.from_disk(labels), texts.tolist()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def read_source(p: Preprocess, classes: list[str]) -> dict[str, Part]:
     tar = FETCHED / "pictures.tar"
     if tar.exists():
         return read_pictures(tar, classes, first_frame=p.on_animated == "first")
-    return read_arrays(FETCHED)
+    return read_arrays(FETCHED, len(classes))
 
 
 def find_usable(source: dict[str, Part], classes: list[str], skipped: Skipped) -> dict[str, Split]:

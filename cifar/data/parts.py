@@ -12,6 +12,7 @@ import numpy as np
 
 from cifar import UserError, files
 from cifar.data import pack, pictures
+from cifar.dataset import labels_fit
 
 PARTS = ("train", "val", "test")
 CAMERA_RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef")  # Pillow would read the preview of some
@@ -92,16 +93,20 @@ def batch_length(size: int) -> int:
     return max(1, BATCH_BYTES // (3 * size * size))
 
 
-def read_arrays(folder: Path) -> dict[str, Part]:
-    """The parts in train_images.npy, train_labels.npy, and test_… if any."""
+def read_arrays(folder: Path, num_classes: int) -> dict[str, Part]:
+    """The parts in train_images.npy, train_labels.npy, and test_… if any.
+
+    Raises:
+        UserError: a part is damaged.
+    """
     parts: dict[str, Part] = {}
     for part in PARTS:
         if (path := folder / f"{part}_images.npy").exists():
             images = files.read_array(path)
             labels = files.read_array(folder / f"{part}_labels.npy")
-            if images.ndim != 4 or labels.shape != images.shape[:1]:
+            if not labels_fit(images, labels, num_classes):
                 raise UserError(
-                    f"{images.shape} images, {labels.shape} labels ({path}): "
+                    f"images and labels do not fit ({path}): "
                     "`dvc repro --force fetch` makes them again"
                 )
             names = np.array([f"{part}/{i}" for i in range(len(images))])

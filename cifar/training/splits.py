@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar import tensors
-from cifar.dataset import Shape
+from cifar import UserError, tensors
+from cifar.dataset import Shape, labels_fit
 from cifar.params.train import Train
 from cifar.training import features, loading
 from cifar.training.augment import Augmentation, AugmentedImages
@@ -51,7 +51,20 @@ def load_splits(
 
     Args:
         processes: how many on this machine train.
+
+    Raises:
+        UserError: images and labels do not fit.
     """
+    parts = (
+        (arrays.train_images, arrays.train_labels),
+        (arrays.val_images, arrays.val_labels),
+    )
+    for part, numbers in parts:
+        if not labels_fit(part, numbers, shape.num_classes):
+            raise UserError(
+                "images and labels do not fit (data/processed): "
+                "`dvc repro --force preprocess` makes them again"
+            )
     size = arrays.train_images.nbytes + arrays.val_images.nbytes
     in_memory = loading.in_memory(size, device, processes, load=p.load)
     if p.load == "auto" and not in_memory:

@@ -70,7 +70,7 @@ def test_batches_of_any_length_hold_the_same(size, tmp_path, monkeypatch):
     fetched(tmp_path)
     made = arrays(tmp_path)
     sources = [
-        parts.read_arrays(tmp_path),
+        parts.read_arrays(tmp_path, 2),
         parts.read_pictures(tmp_path / "pictures.tar", CLASSES, first_frame=False),
     ]
     for source in sources:
@@ -90,7 +90,7 @@ def test_splits_are_written_as_they_pass(tmp_path, monkeypatch):
     """Each split has its images in the bytes of np.save."""
     made = arrays(tmp_path)
     monkeypatch.setattr(parts, "BATCH_BYTES", 3 * 4 * 4 * 3)
-    source = parts.read_arrays(tmp_path)
+    source = parts.read_arrays(tmp_path, 2)
     chosen = {
         "train": splits.Split(source["train"], np.array([0, 2, 3, 8])),
         "val": splits.Split(source["train"], np.array([1, 9])),
@@ -111,7 +111,7 @@ def test_splits_are_written_as_they_pass(tmp_path, monkeypatch):
 def test_nothing_is_written_where_the_block_fails(tmp_path):
     """An error, and so a picture that cannot be read, leaves no file of any split."""
     arrays(tmp_path)
-    source = parts.read_arrays(tmp_path)
+    source = parts.read_arrays(tmp_path, 2)
     chosen = {"train": splits.Split(source["train"], np.arange(3))}
     with (
         pytest.raises(ZeroDivisionError),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sample import DATASET
 
-from cifar import params
+from cifar import UserError, params
 from cifar.params.train import Train
 from cifar.training.distributed import World
 from cifar.training.splits import Arrays, load_splits, small_size
@@ -41,3 +41,16 @@ def test_small_epochs_is_a_number_of_epochs(small_epochs):
         batches = splits.train.epoch(epoch, 0, [torch.arange(4)], World().part)
         sides.append(next(iter(batches))[0].shape[2])
     assert sides == [6] * small_epochs + [8] * (3 - small_epochs)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "labels", [np.arange(23) % 3, np.full(24, 3), np.full(24, -1), np.zeros((24, 1), int)]
+)
+def test_labels_that_do_not_fit_are_one_line(labels):
+    """One too few, one that is no class, or a table of them."""
+    images, _ = part(24)
+    arrays = Arrays(images, labels, *part(12))
+    p = Train.model_validate(VALUES)
+    with pytest.raises(UserError, match=r"^images and labels do not fit \(data/processed\): `dvc"):
+        load_splits(p, arrays, DATASET.shape, CPU, processes=1)
