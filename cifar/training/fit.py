@@ -89,7 +89,8 @@ def fit(
         member_seed = seeds.derive(seed, "network", number) if number else seed
         state = world.broadcast_object(None if world.rank else checkpoints.load(number))
         net = build(p, shape, options, member_seed, splits.sample, device)
-        note_size(net, shape)
+        if not number and not world.rank:
+            note_size(net, shape)
 
         def save(state: dict[str, Any], number: int = number) -> None:
             if not world.rank:
