@@ -163,12 +163,12 @@ def watch(command: list[str], folder: Path) -> tuple[float, int]:
 def anonymous(pid: int) -> int:
     """RssAnon of a process and all below it, in KiB; what ends meanwhile counts nothing."""
     try:
-        found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+        match = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         tasks = Path(f"/proc/{pid}/task").glob("*/children")
         children = [int(child) for task in tasks for child in task.read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return (int(found[1]) if found else 0) + sum(map(anonymous, children))
+    return (int(match[1]) if match else 0) + sum(map(anonymous, children))
 
 
 def decode(tar: Path, out: Path, side: int, first: int, entries: list[pack.Entry]) -> None:

@@ -28,12 +28,13 @@ def draw(runs: list[Result], published: dict[str, Any]) -> Iterator[Path]:
     """Write every picture that the results support; yields their paths."""
     rows = [row for row in tables.group(runs, published) if row.runs and row.published]
     figures = {"docs/recipes.png": compare(rows)}
-    if own := [run for run in runs if run.recipe == "convpool" and not run.changes and run.history]:
-        figures["docs/convpool.png"] = epochs(own, published["convpool"]["history"])
-    if own := [run for run in runs if run.recipe == "dense-head" and not run.changes]:
-        figures["docs/dense-head.png"] = overfitting(own[0])
-    if own := [run for run in runs if run.recipe in VGG and not run.changes and run.history]:
-        figures["docs/vgg.png"] = validation(own)
+    unchanged = [run for run in runs if not run.changes and run.history]
+    if chosen := [run for run in unchanged if run.recipe == "convpool"]:
+        figures["docs/convpool.png"] = epochs(chosen, published["convpool"]["history"])
+    if chosen := [run for run in unchanged if run.recipe == "dense-head"]:
+        figures["docs/dense-head.png"] = overfitting(chosen[0])
+    if chosen := [run for run in unchanged if run.recipe in VGG]:
+        figures["docs/vgg.png"] = validation(chosen)
     for path, figure in figures.items():
         with files.atomic(path) as handle:
             charts.save(figure, handle, DPI)
@@ -43,10 +44,10 @@ def draw(runs: list[Result], published: dict[str, Any]) -> Iterator[Path]:
 def compare(rows: list[Row]) -> charts.Figure:
     """A line for each recipe: the published accuracy and that of every run, with its interval."""
     figure, axis = plt.subplots(figsize=(7, 1.3 + 0.34 * len(rows)))
-    for place, row in enumerate(rows):
+    for line, row in enumerate(rows):
         axis.plot(
             100 * row.published["accuracy"],
-            place,
+            line,
             "D",
             ms=7,
             mfc="none",
@@ -54,7 +55,7 @@ def compare(rows: list[Row]) -> charts.Figure:
             label="published",
         )
         for number, run in enumerate(row.runs):
-            height = place + 0.16 * (number - (len(row.runs) - 1) / 2)
+            height = line + 0.16 * (number - (len(row.runs) - 1) / 2)
             ends = [100 * run.accuracy_low, 100 * run.accuracy_high]
             axis.plot(ends, [height] * 2, color=BLUE, lw=1.2)
             axis.plot(

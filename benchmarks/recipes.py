@@ -141,12 +141,12 @@ def missing(options: argparse.Namespace, jobs: list[Job]) -> list[Job]:
     """The jobs without a result; says of the others where it is."""
     known, remaining = results.read_all(options.results), []
     for job in jobs:
-        found = results.find(known, job.recipe, job.changes, job.seed)
-        same = [result for result in found if is_current(result, job)]
-        if same:
-            print(f"{job.title}: measured ({same[0].filename})")
-        elif found and not (options.again or options.take):
-            print(f"{job.title}: measured with other code ({found[0].filename}); see --again")
+        matches = results.find(known, job.recipe, job.changes, job.seed)
+        current = [result for result in matches if is_current(result, job)]
+        if current:
+            print(f"{job.title}: measured ({current[0].filename})")
+        elif matches and not (options.again or options.take):
+            print(f"{job.title}: measured with other code ({matches[0].filename}); see --again")
         else:
             remaining.append(job)
     return remaining

@@ -62,8 +62,8 @@ class Result(Record):
     @property
     def is_beginning(self) -> bool:
         """Whether this is the recipe cut short, and nothing else."""
-        whole = math.inf if self.epochs_published is None else self.epochs_published
-        return set(self.changes) == {"train.epochs"} and self.epochs < whole
+        last = math.inf if self.epochs_published is None else self.epochs_published
+        return set(self.changes) == {"train.epochs"} and self.epochs < last
 
     @property
     def origin(self) -> tuple[Any, ...]:

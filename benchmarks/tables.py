@@ -70,24 +70,24 @@ def fill(text: str, runs: list[Result], published: dict[str, Any]) -> str:
 
 def group(runs: list[Result], published: dict[str, Any]) -> list[Row]:
     """A row for each experiment on each machine and code, in the order of the published recipes."""
-    whole = [run for run in runs if not run.is_beginning]
+    complete = [run for run in runs if not run.is_beginning]
     rows = []
     for recipe, entry in published.items():
         name = entry["dataset"]  # runs on other data are not compared
-        own = [run for run in whole if (run.recipe, run.dataset.name) == (recipe, name)]
-        known = [run.changes for run in own]
+        matches = [run for run in complete if (run.recipe, run.dataset.name) == (recipe, name)]
+        known = [run.changes for run in matches]
         expected = [{}, *(variant["changes"] for variant in entry.get("also", []))]
         for changes in unique([*expected, *known]):
-            here = [run for run in own if run.changes == changes]
+            here = [run for run in matches if run.changes == changes]
             stated = results.published_for(published, recipe, changes)
             for origin in unique([run.origin for run in here]) or [None]:
-                same = [run for run in here if run.origin == origin]
-                rows.append(Row(recipe, changes, stated, same))
+                alike = [run for run in here if run.origin == origin]
+                rows.append(Row(recipe, changes, stated, alike))
     return rows
 
 
 def unique(values: list[Any]) -> list[Any]:
-    return [value for place, value in enumerate(values) if value not in values[:place]]
+    return [value for index, value in enumerate(values) if value not in values[:index]]
 
 
 def select(rows: list[Row], names: str) -> list[Row]:
@@ -144,10 +144,10 @@ def measured(row: Row, letters: dict[str, str]) -> list[str]:
 
 def beginnings(runs: list[Result], letters: dict[str, str]) -> str:
     """Runs cut short, of recipes that have no whole run yet."""
-    whole = {run.recipe for run in runs if not run.is_beginning and not run.changes}
+    complete = {run.recipe for run in runs if not run.is_beginning and not run.changes}
     table = [["recipe", "epochs run, of", "here", "95 % interval", "test loss", "run on"]]
     for run in runs:
-        if run.is_beginning and run.recipe not in whole:
+        if run.is_beginning and run.recipe not in complete:
             interval = f"{100 * run.accuracy_low:.2f} to {100 * run.accuracy_high:.2f}"
             cells = [f"`{run.recipe}`", f"{run.epochs} of {run.epochs_published or 'not stated'}"]
             cells += [f"{100 * run.accuracy:.2f}", interval, f"{run.loss:.3f}"]

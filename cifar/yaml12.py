@@ -107,7 +107,7 @@ def construct_float(loader: Loader, node: yaml.ScalarNode) -> float:
 
 
 for tag, (pattern, initials) in SCALARS.items():
-    whole = re.compile(rf"(?:{pattern})\Z")
-    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", whole, initials)
+    regex = re.compile(rf"(?:{pattern})\Z")
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", regex, initials)
 Loader.add_constructor("tag:yaml.org,2002:int", construct_int)
 Loader.add_constructor("tag:yaml.org,2002:float", construct_float)

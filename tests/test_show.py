@@ -10,12 +10,12 @@ from cifar.experiments.table import Result
 from tools import show
 
 
-def result(name, test, val=0.5, dataset="digits", **facts):
-    made_from = {"fetch.dataset": dataset, "data/fetched": "r"} | {
-        key.replace("__", "."): value for key, value in facts.items()
+def result(name, test, val=0.5, dataset="digits", **inputs):
+    inputs = {"fetch.dataset": dataset, "data/fetched": "r"} | {
+        key.replace("__", "."): value for key, value in inputs.items()
     }
     numbers = {"val.accuracy": val} | ({} if test is None else {"test.accuracy": test})
-    return Result(name, "", made_from, numbers)
+    return Result(name, "", inputs, numbers)
 
 
 @pytest.fixture

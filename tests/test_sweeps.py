@@ -153,11 +153,11 @@ def test_nothing_to_compare(project):
     assert done.stderr.startswith("error: no finished run") and len(done.stderr.splitlines()) == 1
 
 
-def result(name, accuracy, dataset="digits", **facts):
-    made_from = {"fetch.dataset": dataset, "data/fetched": dataset} | {
-        key.replace("__", "."): value for key, value in facts.items()
+def result(name, accuracy, dataset="digits", **inputs):
+    inputs = {"fetch.dataset": dataset, "data/fetched": dataset} | {
+        key.replace("__", "."): value for key, value in inputs.items()
     }
-    return Result(name, name, made_from, {"val.accuracy": accuracy})
+    return Result(name, name, inputs, {"val.accuracy": accuracy})
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
 
 def check_over(over: Sequence[str], results: Sequence[Result]) -> None:
     """Raises UserError if no run has a parameter of this name."""
-    known = dict.fromkeys(key for run in results for key in run.facts)
+    known = dict.fromkeys(key for run in results for key in run.inputs)
     for key in over:
         if key not in known:
             hint = params.did_you_mean(key, known)
@@ -153,7 +153,7 @@ def legend(datasets: Datasets) -> Iterator[str]:
     """A line for each data set whose runs were made by different code: which files differ."""
     for dataset, sets in datasets.items():
         members = [run for runs in sets.values() for run in runs]
-        differing = ranking.differing_facts(members)
+        differing = ranking.differing_inputs(members)
         if changed := sorted(Path(key).name for key in differing if ranking.is_code(key)):
             some = ", ".join(changed[:FILES])
             more = f" and {len(changed) - FILES} more files" if len(changed) > FILES else ""

@@ -208,7 +208,7 @@ def experiments(dataset: str) -> dict[str, Any] | None:
         results, notes = table.read()
     except UserError:
         return None
-    groups = ranking.by_dataset([run for run in results if run.facts["fetch.dataset"] == dataset])
+    groups = ranking.by_dataset([run for run in results if run.inputs["fetch.dataset"] == dataset])
     here = [members for members in groups.values() if any(r.name == "workspace" for r in members)]
     if not groups:
         return None

@@ -34,7 +34,7 @@ def text(model: Model, numbers: Numbers, classes: list[ClassResult]) -> str:
         "## Limits",
         "",
         LIMITS,
-        *provenance(model.provenance),
+        *origin(model.provenance),
     ]
     return "\n".join(lines) + "\n"
 
@@ -103,17 +103,18 @@ def escape(name: str) -> str:
     return re.sub(r"([\\`|<$*_&\[\]~#])", r"\\\1", name)
 
 
-def provenance(made_by: Provenance) -> list[str]:
+def origin(provenance: Provenance) -> list[str]:
     """What made it."""
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(made_by.versions.items()))
-    train = sorted(made_by.parameters["train"].items())
+    versions = sorted(provenance.versions.items())
+    libraries = ", ".join(f"{name} {version}" for name, version in versions)
+    train = sorted(provenance.parameters["train"].items())
     return [
         "## Provenance",
         "",
-        f"Trained on {made_by.device}, {stage.plural(made_by.threads, 'CPU thread')}, "
-        f"with {versions}.",
-        f"Seed {made_by.parameters['seed']}.",
-        "The model file holds the same facts; models/model.json names each file of code.",
+        f"Trained on {provenance.device}, {stage.plural(provenance.threads, 'CPU thread')}, "
+        f"with {libraries}.",
+        f"Seed {provenance.parameters['seed']}.",
+        "The model file holds the same; models/model.json names each file of code.",
         "",
         "| parameter of train | value |",
         "|---|---|",
@@ -121,5 +122,5 @@ def provenance(made_by: Provenance) -> list[str]:
         "",
         "| data | sha256 |",
         "|---|---|",
-        *(f"| {file} | `{checksum}` |" for file, checksum in sorted(made_by.data.items())),
+        *(f"| {file} | `{checksum}` |" for file, checksum in sorted(provenance.data.items())),
     ]

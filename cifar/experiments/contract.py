@@ -105,14 +105,14 @@ def environment_changes(
     recorded: Mapping[str, Any], made: Mapping[str, Any], pins: Iterable[Change]
 ) -> list[Change]:
     """What differs between the provenance of two models, and of what it does not know, the pins."""
-    a, b = (facts(record.get("provenance", {})) for record in (recorded, made))
+    a, b = (environment(record.get("provenance", {})) for record in (recorded, made))
     changes = [
         Change(name, a[name], b.get(name, "unknown")) for name in a if a[name] != b.get(name)
     ]
     return changes + [pin for pin in pins if pin.name not in a]
 
 
-def facts(provenance: Mapping[str, Any]) -> dict[str, str]:
+def environment(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Device, threads, processes and versions of a model's provenance."""
     names = [name for name in ("device", "threads", "processes") if name in provenance]
     versions = provenance.get("versions", {})
@@ -148,8 +148,8 @@ def seeds(recorded: Recorded) -> list[float]:
         runs, _ = table.read()
     except UserError:
         return []
-    made_from = but_seed(table.made_from(recorded.stages))
-    equal = [run for run in runs if METRIC in run.metrics and but_seed(run.facts) == made_from]
+    inputs = but_seed(table.inputs_of(recorded.stages))
+    equal = [run for run in runs if METRIC in run.metrics and but_seed(run.inputs) == inputs]
     return [run.metrics[METRIC] for run in groups.one_each(equal, ["seed"])[0]]
 
 

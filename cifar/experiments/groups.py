@@ -17,7 +17,7 @@ LONGEST = 24  # characters of a value in the name of a group
 
 
 def group(results: Sequence[Result], over: Sequence[str]) -> dict[str, list[Result]]:
-    """Results of one data set that differ in nothing but the facts `over`, by group.
+    """Results of one data set that differ in nothing but the inputs `over`, by group.
 
     A name is like `train.dropout=0.1,train.lr=0.01`, or `all` of a single group.
     """
@@ -93,7 +93,7 @@ def find_pair(words: Sequence[str], datasets: Datasets, over: Sequence[str]) -> 
         where = f"{first} is on {dataset}, {second} on {other}"
         raise UserError(f"{where} (command line): name two groups of one data set")
     for x, y in itertools.product(a, b):
-        if x.facts == y.facts:
+        if x.inputs == y.inputs:
             both = x.name if x.name == y.name else f"{x.name} as {y.name}"
             shared = f"{first} and {second} share a run, {both}"
             raise UserError(f"{shared} (command line): name two different groups")
@@ -123,12 +123,12 @@ def find(word: str, datasets: Datasets, over: Sequence[str]) -> tuple[str, Seque
 def fits(part: str, name: str, members: Sequence[Result]) -> bool:
     """Whether `train.lr=0.1` is in the name of a group or true of all its members."""
     key, _, value = part.partition("=")
-    return part in name.split(",") or all(run.facts.get(key) == value for run in members)
+    return part in name.split(",") or all(run.inputs.get(key) == value for run in members)
 
 
 def label(result: Result, over: Sequence[str]) -> tuple[str, ...]:
     """The values of `over`; an older commit may not know a parameter."""
-    return tuple(result.facts.get(key, "") for key in over)
+    return tuple(result.inputs.get(key, "") for key in over)
 
 
 def predictions(result: Result) -> pd.DataFrame:

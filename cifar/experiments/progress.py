@@ -17,11 +17,11 @@ class Epochs:
         try:
             with self.path.open("rb") as handle:
                 handle.seek(self.position)
-                whole, newline, _ = handle.read().rpartition(b"\n")
+                lines, newline, _ = handle.read().rpartition(b"\n")
         except FileNotFoundError:
             return []
-        self.position += len(whole) + len(newline)
-        return [json.loads(line) for line in whole.splitlines()]
+        self.position += len(lines) + len(newline)
+        return [json.loads(line) for line in lines.splitlines()]
 
 
 def path_of(name: str) -> Path:

@@ -23,9 +23,9 @@ def read(path: str) -> Ranges:
         if section != "train":
             raise UserError(f"{key} is no parameter of train ({path}): search those of train only")
         for value in values:
-            whole = params.read()
-            whole["train"][name] = value if kind == "choice" else KINDS[kind](value)
-            params.check(whole, path)
+            parameters = params.read()
+            parameters["train"][name] = value if kind == "choice" else KINDS[kind](value)
+            params.check(parameters, path)
     return ranges
 
 

@@ -17,13 +17,13 @@ def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
     """Results of each data set, under its name; two versions of its raw data are two data sets."""
     raw: dict[str, set[str]] = {}
     for run in results:
-        versions = raw.setdefault(run.facts["fetch.dataset"], set())
-        versions.add(run.facts.get("data/fetched", "unknown"))
+        versions = raw.setdefault(run.inputs["fetch.dataset"], set())
+        versions.add(run.inputs.get("data/fetched", "unknown"))
     datasets: dict[str, list[Result]] = {}
     for run in results:
-        name = run.facts["fetch.dataset"]
+        name = run.inputs["fetch.dataset"]
         if len(raw[name]) > 1:
-            name += f", raw data {run.facts.get('data/fetched', 'unknown')}"
+            name += f", raw data {run.inputs.get('data/fetched', 'unknown')}"
         datasets.setdefault(name, []).append(run)
     return datasets
 
@@ -34,21 +34,21 @@ def differences(results: Sequence[Result]) -> list[dict[str, str]]:
     `code` stands for source files that differ: a hash of their hashes. A file that only some
     results have (another network's) makes no difference: the parameter that chose it does.
     """
-    differing = differing_facts(results)
-    return [described(run.facts, differing) for run in results]
+    differing = differing_inputs(results)
+    return [described(run.inputs, differing) for run in results]
 
 
-def differing_facts(results: Sequence[Result]) -> set[str]:
+def differing_inputs(results: Sequence[Result]) -> set[str]:
     """The parameters and files of which results have more than one value."""
     values: dict[str, set[str]] = {}
     for run in results:
-        for key, value in run.facts.items():
+        for key, value in run.inputs.items():
             values.setdefault(key, set()).add(value)
     return {key for key, several in values.items() if len(several) > 1}
 
 
-def described(facts: dict[str, str], differing: set[str]) -> dict[str, str]:
-    changed = {key: value for key, value in facts.items() if key in differing}
+def described(inputs: dict[str, str], differing: set[str]) -> dict[str, str]:
+    changed = {key: value for key, value in inputs.items() if key in differing}
     text = " ".join(f"{key} {value}" for key, value in sorted(changed.items()) if is_code(key))
     code = {"code": hashlib.sha256(text.encode()).hexdigest()[:6]} if text else {}
     return {key: value for key, value in changed.items() if is_parameter(key)} | code
@@ -72,7 +72,7 @@ def rank(results: Sequence[Result]) -> pd.DataFrame:
     rows = [fixed(names, run) for names, run in runs]
     frame = pd.DataFrame(rows, columns=FIXED).astype({TEST: float, VAL: float})
     differing = pd.DataFrame(differences([run for _, run in runs]), index=frame.index)
-    known = dict.fromkeys(key for _, run in runs for key in run.facts)
+    known = dict.fromkeys(key for _, run in runs for key in run.inputs)
     frame = frame.join(differing[[key for key in [*known, "code"] if key in differing]])
     return frame.sort_values([TEST, VAL], ascending=False, kind="stable", ignore_index=True)
 
@@ -93,6 +93,6 @@ def distinct(results: Sequence[Result]) -> list[tuple[list[str], Result]]:
     """Each run once, with all its names: an experiment, its commit and the workspace are one."""
     runs: dict[Any, tuple[list[str], Result]] = {}
     for run in results:
-        identity = frozenset(run.facts.items()), frozenset(run.metrics.items())
+        identity = frozenset(run.inputs.items()), frozenset(run.metrics.items())
         runs.setdefault(identity, ([], run))[0].append(run.name)
     return list(runs.values())

@@ -17,13 +17,13 @@ TRAINED = ("fetch", "preprocess", "train")  # the stages behind train and valida
 class Result:
     """A finished run: its name, its commit, what it was made from and what came out.
 
-    `facts` holds parameters ({'train.lr': '0.1'}) and the hashes of source files and raw data
+    `inputs` holds parameters ({'train.lr': '0.1'}) and the hashes of source files and raw data
     ({'stages/train.py': '1a2b3c4'}); `metrics` only numbers that this run made.
     """
 
     name: str
     commit: str
-    facts: dict[str, str]
+    inputs: dict[str, str]
     metrics: dict[str, float]
 
 
@@ -98,15 +98,15 @@ def result(entry: Entry) -> tuple[Result | None, str]:
     lock = read_lock(entry.commit)
     if not lock:
         return without_lock(entry)
-    facts = made_from(lock)
-    if not facts:
+    inputs = inputs_of(lock)
+    if not inputs:
         return None, "left out, its stages do not fit together (`dvc repro` there)"
     numbers = dict(numbers_of(entry.files))
     if evaluated(lock) and models(entry) != "different":
-        return Result(entry.name, entry.commit, facts, numbers), ""
+        return Result(entry.name, entry.commit, inputs, numbers), ""
     kept = {key: value for key, value in numbers.items() if not key.startswith("test.")}
     foreign = "test numbers left out, they are of another model" if kept != numbers else ""
-    return Result(entry.name, entry.commit, facts, kept), foreign
+    return Result(entry.name, entry.commit, inputs, kept), foreign
 
 
 def without_lock(entry: Entry) -> tuple[Result | None, str]:
@@ -114,8 +114,8 @@ def without_lock(entry: Entry) -> tuple[Result | None, str]:
     if entry.name == "HEAD" and models(entry) == "same":
         recorded = entry.data["params"]["params.yaml"]["data"]
         values = {name: value for name, value in recorded.items() if name != "plot"}
-        facts = {key: plain(value) for key, value in flatten(values)}
-        return Result(entry.name, entry.commit, facts, dict(numbers_of(entry.files))), ""
+        inputs = {key: plain(value) for key, value in flatten(values)}
+        return Result(entry.name, entry.commit, inputs, dict(numbers_of(entry.files))), ""
     return None, "left out, without dvc.lock"
 
 
@@ -147,22 +147,22 @@ def read_lock(commit: str) -> dict[str, Any]:
     return stages if isinstance(stages, dict) else {}
 
 
-def made_from(stages: dict[str, Any]) -> dict[str, str]:
+def inputs_of(stages: dict[str, Any]) -> dict[str, str]:
     """Parameters, source files and raw data of a dvc.lock; those of evaluate if it ran last.
 
     Empty if a training stage has not met the outputs of the one before. params.yaml itself may
     have been edited since.
     """
-    facts: dict[str, str] = {}
+    inputs: dict[str, str] = {}
     if not stages.keys() >= set(TRAINED) or set(TRAINED) & set(stale(stages)):
         return {}
     for name in [*TRAINED, *(["evaluate"] if evaluated(stages) else [])]:
         for key, value in flatten(stages[name].get("params", {}).get("params.yaml")):
-            facts[key] = plain(value)
+            inputs[key] = plain(value)
         for file in stages[name].get("deps", []):
             if file["path"].endswith(".py") or file["path"] == "data/fetched":
-                facts[file["path"]] = file["md5"][:7]
-    return facts
+                inputs[file["path"]] = file["md5"][:7]
+    return inputs
 
 
 def evaluated(stages: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ from cifar.model import Provenance
 
 KEPT_RUNS = 5  # interrupted runs whose checkpoints are kept, the latest ones
 KEPT_DAYS = 30  # after which a checkpoint goes
-MADE_BY = "made_by.json"  # what a run's checkpoints depend on
+PROVENANCE = "provenance.json"  # what a run's checkpoints depend on
 SAME_TRAINING = ("parameters", "data", "network_file")
 MACHINE = ("device", "threads", "versions")
 # Bytes of disk for each parameter: two checkpoints (one replaces the other) of at most five copies
@@ -40,22 +40,22 @@ class Checkpoints:
 
     Args:
         root: the folder of all runs.
-        made_by: what the result depends on, with
+        provenance: what the result depends on, with
         code: Git's name of each file of code.
     """
 
-    def __init__(self, root: Path, made_by: Provenance, code: dict[str, str]) -> None:
+    def __init__(self, root: Path, provenance: Provenance, code: dict[str, str]) -> None:
         self.root = root
-        self.made_by = asdict(made_by)
+        self.provenance = asdict(provenance)
         # Of the processes only their threads count, however these are divided.
-        self.key = key({"made_by": asdict(replace(made_by, processes=1)), "code": code})
+        self.key = key({"provenance": asdict(replace(provenance, processes=1)), "code": code})
         self.folder = root / self.key
         self.lock = root / f"{self.key}.lock"
 
     def save(self, member: int, state: dict[str, Any]) -> None:
         """Write the state of one network of the ensemble, behind its sha256 sum."""
         files.write_bytes(self.folder / f"{member}.pt", dump(state))
-        (self.folder / MADE_BY).write_text(json.dumps(self.made_by))
+        (self.folder / PROVENANCE).write_text(json.dumps(self.provenance))
 
     def load(self, member: int) -> dict[str, Any] | None:
         """The state of one network; nothing if there is none or it is damaged."""
@@ -80,12 +80,12 @@ class Checkpoints:
         """
         if self.folder.exists():
             return ""
-        for path in sorted(self.root.glob(f"*/{MADE_BY}")):
+        for path in sorted(self.root.glob(f"*/{PROVENANCE}")):
             try:
                 other = json.loads(path.read_text())
-                if any(other[name] != self.made_by[name] for name in SAME_TRAINING):
+                if any(other[name] != self.provenance[name] for name in SAME_TRAINING):
                     continue
-                machines = [(name, other[name], self.made_by[name]) for name in MACHINE]
+                machines = [(name, other[name], self.provenance[name]) for name in MACHINE]
             except (OSError, ValueError, LookupError, TypeError):
                 continue  # it only serves this note
             differing = [f"{name} {a} instead of {b}" for name, a, b in machines if a != b]
@@ -99,9 +99,9 @@ class Checkpoints:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def key(facts: dict[str, Any]) -> str:
+def key(content: dict[str, Any]) -> str:
     """32 hex digits for a run."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def dump(state: dict[str, Any]) -> bytes:

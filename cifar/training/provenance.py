@@ -75,9 +75,9 @@ def discard_results_of_another(checksum: str) -> None:
     if not metrics.exists():
         return
     try:
-        same = files.read_json(metrics)["model"] == checksum
+        current = files.read_json(metrics)["model"] == checksum
     except (UserError, LookupError, TypeError):  # damaged or half-merged
-        same = False
-    if not same:
+        current = False
+    if not current:
         for path in TEST_RESULTS:
             Path(path).unlink(missing_ok=True)

@@ -56,8 +56,9 @@ def test_unequal_classes_have_their_means():
 
 def test_one_thread_is_one_thread():
     """A number of one has no plural."""
-    made_by = replace(MODEL.provenance, threads=1)
-    text = card.text(replace(MODEL, provenance=made_by, ensemble=1, epochs=(1,)), NUMBERS, CLASSES)
+    provenance = replace(MODEL.provenance, threads=1)
+    model = replace(MODEL, provenance=provenance, ensemble=1, epochs=(1,))
+    text = card.text(model, NUMBERS, CLASSES)
     assert "1 CPU thread, " in text and "One network `vgg`" in text
 
 

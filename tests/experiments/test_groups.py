@@ -8,8 +8,8 @@ from cifar.experiments import groups
 from cifar.experiments.table import Result
 
 
-def result(name, **facts):
-    return Result(name, "", {key.replace("__", "."): value for key, value in facts.items()}, {})
+def result(name, **inputs):
+    return Result(name, "", {key.replace("__", "."): value for key, value in inputs.items()}, {})
 
 
 def names(found):

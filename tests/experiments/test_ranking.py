@@ -6,12 +6,12 @@ from cifar.experiments import ranking
 from cifar.experiments.table import Result
 
 
-def result(name, test=None, val=0.5, **facts):
-    made_from = {"fetch.dataset": "digits", "data/fetched": "r1"} | {
-        key.replace("__", "."): value for key, value in facts.items()
+def result(name, test=None, val=0.5, **inputs):
+    inputs = {"fetch.dataset": "digits", "data/fetched": "r1"} | {
+        key.replace("__", "."): value for key, value in inputs.items()
     }
     numbers = {"val.accuracy": val} | ({} if test is None else {"test.accuracy": test})
-    return Result(name, "", made_from, numbers)
+    return Result(name, "", inputs, numbers)
 
 
 def test_data_sets_are_never_ranked_together():

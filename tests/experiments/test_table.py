@@ -27,7 +27,7 @@ LOCK = {
     "evaluate": {"params": {"evaluate": {"tta": "none"}}, "deps": {"model": "m"}},
     "plot": {"params": {"plot": {"dpi": 50}}, "deps": {"stages/plot.py": "g"}},
 }
-TRAIN_FACTS = {
+TRAIN_INPUTS = {
     "fetch.dataset": "digits",
     "fetch.source": "null",
     "stages/fetch.py": "fffffff",
@@ -57,19 +57,19 @@ def without(name):
 
 def test_a_run_is_what_its_lock_file_says():
     """Parameters, code and raw data make a number; intermediate data and pictures do not."""
-    assert table.made_from(lock()) == TRAIN_FACTS | {"evaluate.tta": "none"}
+    assert table.inputs_of(lock()) == TRAIN_INPUTS | {"evaluate.tta": "none"}
 
 
 @pytest.mark.parametrize("stages", [lock(evaluate={"model": "older"}), without("evaluate")])
 def test_a_run_without_evaluation_is_a_training(stages):
     """If evaluate has not met this model, its parameters are not those of the run."""
-    assert table.made_from(stages) == TRAIN_FACTS
+    assert table.inputs_of(stages) == TRAIN_INPUTS
 
 
 @pytest.mark.parametrize("stages", [lock(train={"data/processed": "older"}), without("train")])
 def test_a_half_finished_training_is_none(stages):
     """If train has not met the outputs of preprocess, or has not run, there is no run."""
-    assert table.made_from(stages) == {}
+    assert table.inputs_of(stages) == {}
 
 
 def test_a_stage_that_has_not_met_the_newest_outputs():
@@ -184,7 +184,7 @@ def test_the_committed_result_of_a_fresh_clone_counts(shown):
     """HEAD has metrics and no dvc.lock: a result of its params.yaml, if both are of one model."""
     results, remarks = shown([commit(HEAD, metrics())], {})
     assert numbers(results) == {"HEAD": ALL} and remarks == []
-    assert results[0].facts == {"seed": "1", "fetch.dataset": "cifar10"}
+    assert results[0].inputs == {"seed": "1", "fetch.dataset": "cifar10"}
     assert shown([commit(HEAD, metrics("m2"))], {})[0] == []
 
 

@@ -97,7 +97,7 @@ def test_each_network_has_its_own_file(checkpoints):
     before = (checkpoints.folder / "0.pt").stat().st_mtime_ns
     checkpoints.save(2, STATE | {"epoch": 9})
     names = sorted(path.name for path in checkpoints.folder.iterdir())
-    assert names == ["0.pt", "1.pt", "2.pt", checkpoint.MADE_BY]
+    assert names == ["0.pt", "1.pt", "2.pt", checkpoint.PROVENANCE]
     assert [checkpoints.load(member)["epoch"] for member in range(3)] == [0, 1, 9]
     assert (checkpoints.folder / "0.pt").stat().st_mtime_ns == before
     assert checkpoints.load(3) is None
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_machine_is_noted(checkpoints, change, code, dif
     (
         checkpoints.root
         / Checkpoints(checkpoints.root, replace(here, **change), code).key
-        / checkpoint.MADE_BY
+        / checkpoint.PROVENANCE
     ).write_text("{")
     with mine.exclusive():
         assert capsys.readouterr().out == ""
@@ -162,15 +162,15 @@ def test_a_damaged_note_beside_a_checkpoint_does_no_harm(checkpoints, content, c
     """What a checkpoint says of its machine serves a message only."""
     folder = checkpoints.root / "other"
     folder.mkdir(parents=True)
-    (folder / checkpoint.MADE_BY).write_text(content)
+    (folder / checkpoint.PROVENANCE).write_text(content)
     with checkpoints.exclusive():
         assert capsys.readouterr().out == ""
 
 
 def test_the_order_of_facts_does_not_matter():
     """The key is that of the content."""
-    facts = {"lr": 0.1, "code": {"a.py": "1"}}
-    assert checkpoint.key(facts) == checkpoint.key(dict(reversed(facts.items())))
+    content = {"lr": 0.1, "code": {"a.py": "1"}}
+    assert checkpoint.key(content) == checkpoint.key(dict(reversed(content.items())))
 
 
 def hold(path, then="input()"):
