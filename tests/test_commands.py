@@ -186,6 +186,7 @@ def test_going_back_is_free_and_experiments_are_comparable(dropout_run, tmp_path
     assert not [name for name in columns if "/" in name]
 
 
+@pytest.mark.long
 def test_code_that_changes_no_result_stops_there(reproduced):
     """Editing a stage's script runs that stage and, where its outputs stay the same, no other; a
     new network, none."""

@@ -62,6 +62,7 @@ def check_the_table(printed, experiments):
     assert "dropout" in printed
 
 
+@pytest.mark.long
 def test_a_rejected_value_costs_no_result(dropout_run, tmp_path):
     """After a rejected value, the error's advice brings model, metrics and plots back."""
     check_a_rejected_value(dropout_run.project.copy(tmp_path / "project"))

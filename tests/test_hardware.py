@@ -215,6 +215,7 @@ def test_freed_memory_is_kept(monkeypatch, accepted):
     assert calls[-1] == (hardware.M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_total_memory_is_what_the_process_may_have():
     """The machine's, or a lower limit of the process; what others use does not count."""

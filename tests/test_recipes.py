@@ -436,6 +436,7 @@ def test_a_machine_where_git_has_no_name_runs_recipes(reproduced):
     assert "git config --global user.email" in done.stdout
 
 
+@pytest.mark.long
 def test_queued_recipes_wait(reproduced):
     """`--queue` queues each recipe under its name, with text of any alphabet, and runs nothing."""
     name = "bücher 1, “x”"

@@ -142,6 +142,7 @@ def test_what_cannot_be_compared(sweep, words, message, monkeypatch):
         compare.main()
 
 
+@pytest.mark.long
 def test_nothing_to_compare(project):
     """Before the first run there is one line that says how to make one."""
     for path in (project.path / "metrics").glob("*.json"):

@@ -197,6 +197,7 @@ def test_the_page_shows_the_call(tmp_path, monkeypatch):
     assert re.match(r"(cat|dog|ship|bird) [\d.]+", done.stdout), done.stderr
 
 
+@pytest.mark.long
 def test_another_repository_gets_the_model(reproduced, tmp_path):
     """DVC's Python interface reads parameters, metrics and outputs.
 

@@ -18,6 +18,7 @@ WRITES = {"preprocess": 9, "train": 8, "evaluate": 5}  # files that each writes 
 RESULTS = ("data/processed", "models", "metrics", "plots")
 
 
+@pytest.mark.long
 def test_the_drawn_combinations_have_every_value_of_every_option():
     """An option that is new in the schema is drawn too, and each of its values is met."""
     drawn = options.draw_all(COUNT)

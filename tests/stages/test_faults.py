@@ -20,6 +20,9 @@ STAGES = {
     "plot": (5_000, 8),
 }
 RESULTS = ("data", "models", "metrics", "plots")
+SLOW_APART = [
+    pytest.param(stage, marks=pytest.mark.long) if stage == "plot" else stage for stage in STAGES
+]
 OUTPUTS = {
     "fetch": ["data/fetched"],
     "preprocess": ["data/processed"],
@@ -81,7 +84,7 @@ def check_rerun(folder, stage, finished):
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", SLOW_APART)
 def test_a_full_disk(stage, before, finished):
     """A disk that fills up is one line with the file; what is there is right, as is the next
     run."""
@@ -102,7 +105,7 @@ def kill(folder, stage, fault, finished):
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", SLOW_APART)
 def test_a_kill(stage, before, finished):
     """Killed within a file or before its last one has a name, a stage has written right files
     only."""

@@ -237,6 +237,7 @@ def test_the_environment_leaves_no_trace(undisturbed, tmp_path):
     assert not checkpoints(root) + checkpoints(folder)
 
 
+@pytest.mark.long
 def test_a_stranger_or_damaged_checkpoint_is_not_used(undisturbed, tmp_path):
     """A checkpoint of other parameters is left alone, a damaged one reported; neither is used."""
     folder = scratch(tmp_path, **PAIR | {"lr": 0.03})

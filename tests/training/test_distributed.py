@@ -42,6 +42,7 @@ def test_who_started_this_process(monkeypatch):
     assert distributed.started() == World(5, 8, 1, 4)
 
 
+@pytest.mark.long
 def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
     """The launcher's pages about a failed process become its own line, or one on how it ended."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
