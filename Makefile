@@ -43,7 +43,7 @@ clean:  ## remove checkpoints, logs, pages and caches; keep data and models
 # Work on it
 
 check: $(DEV_ENV)  ## run the unit tests, while you edit
-	python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not pipeline"
+	python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not slow"
 
 test: $(DEV_ENV)  ## run the tests except the long ones
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long"

@@ -2,16 +2,20 @@
 
 Prints JSON: images per second, floating-point operations per image, and on CUDA the peak memory.
 
-The loops: `ours`, the project's; `conventional`, as in most tutorials (PIL, torchvision's
-transforms, DataLoader with two workers); and `limit`, our training step on one batch again and
-again. Images are noise: no loop is faster or slower for what they show.
+The loops: `ours`, the project's; `disk`, the same with images read from a file; `conventional`, as
+in most tutorials (PIL, torchvision's transforms, DataLoader with two workers); and `limit`, our
+training step on one batch again and again. Images are noise: no loop is faster or slower for what
+they show.
 """
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice, repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar import hardware, networks, params, tensors, waiting
+from cifar import files, hardware, networks, params, tensors, waiting
 from cifar.dataset import Shape
 from cifar.layers import Dropout
 from cifar.params.train import Train
@@ -29,11 +33,12 @@ from cifar.training import seeds, trainer
 from cifar.training.augment import AugmentedImages
 from cifar.training.distributed import World
 from cifar.training.fit import make_trainer, network_options
-from cifar.training.loading import InMemory
+from cifar.training.loading import InMemory, OnDisk
 from cifar.training.splits import augmentation
 
 IMAGES = 50_000
-CLASS_COUNTS = [IMAGES // 10] * 10
+LARGE_IMAGES = 2_000  # as many of LARGE pixels, 0.3 GB
+LARGE = 224
 SHAPE = Shape(10, 3, 32, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 WARMUP = 3  # steps
 WARMUP_COMPILED = 12  # the first ones compile and record the graphs
@@ -51,27 +56,36 @@ CASES: dict[str, dict[str, Any]] = {
     "resnet18, batch 128": PLAIN | {"model": "resnet18", "batch_size": 128},
     "params.yaml, whole pictures": {"small_epochs": 0},
 }
+DISK_CASES: dict[str, dict[str, Any]] = {
+    "params.yaml, whole pictures": CASES["params.yaml, whole pictures"],
+    "resnet18, batch 32, pictures of 224 pixels": PLAIN | {"model": "resnet18", "batch_size": 32},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.loops")
-    parser.add_argument("loop", choices=["ours", "conventional", "limit"])
-    parser.add_argument("case", choices=CASES)
+    parser.add_argument("loop", choices=["ours", "disk", "conventional", "limit"])
+    parser.add_argument("case", choices=CASES | DISK_CASES)
     parser.add_argument("--seconds", type=float, default=6.0, help="to measure, after a warm-up")
     parser.add_argument(
         "--train", type=json.loads, default={}, help="JSON: other values of the section train"
     )
     options = parser.parse_args()
-    p = Train(**params.read("params.yaml")["train"] | CASES[options.case] | options.train)
+    case = (CASES | DISK_CASES)[options.case]
+    p = Train(**params.read("params.yaml")["train"] | case | options.train)
+    shape = replace(SHAPE, image_size=LARGE) if str(LARGE) in options.case else SHAPE
     device = hardware.pick(p.device, "train.device")
     waiting.watch(device)
-    steps = (
-        conventional(p, device)
-        if options.loop == "conventional"
-        else ours(p, device, options.loop == "limit")
-    )
-    warmup = WARMUP if p.compile == "none" else WARMUP_COMPILED
-    result = {"images_per_second": measure(steps, device, options.seconds, warmup) * p.batch_size}
+    with tempfile.TemporaryDirectory() as folder:
+        if options.loop == "conventional":
+            steps = conventional(p, device)
+        elif options.loop == "disk":
+            steps = ours(p, device, shape, file=Path(folder) / "images.npy")
+        else:
+            steps = ours(p, device, shape, fixed=options.loop == "limit")
+        warmup = WARMUP if p.compile == "none" else WARMUP_COMPILED
+        speed = measure(steps, device, options.seconds, warmup) * p.batch_size
+    result = {"images_per_second": speed}
     if device.type == "cuda":
         result["peak_bytes"] = torch.cuda.max_memory_allocated()
     print(json.dumps(result | {"flops_per_image": flops(p)}))
@@ -94,31 +108,54 @@ def measure(
     return count / timed(count)
 
 
-def ours(p: Train, device: torch.device, fixed: bool) -> Callable[[int], None]:
-    """The loop of stages/train.py; `fixed`: on its first batch only."""
+def ours(
+    p: Train,
+    device: torch.device,
+    shape: Shape = SHAPE,
+    *,
+    fixed: bool = False,
+    file: Path | None = None,
+) -> Callable[[int], None]:
+    """The loop of stages/train.py.
+
+    Args:
+        fixed: on its first batch only.
+        file: to write the images to, and to read them from as the loop needs them.
+    """
     hardware.set_threads(p.threads)
-    net = build(p).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = make_trainer(p, net, CLASS_COUNTS, World())
-    images, labels = (tensors.to_device(array, device) for array in noise())
-    normalize = tensors.normalizer(SHAPE.mean, SHAPE.std, device)
-    options = augmentation(p, SHAPE.image_size)
+    net = build(p, shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images, labels = noise(shape)
+    count = len(labels)
+    training = make_trainer(p, net, np.bincount(labels).tolist(), World())
+    normalize = tensors.normalizer(shape.mean, shape.std, device)
+    options = augmentation(p, shape.image_size)
+    source: InMemory | OnDisk
+    if file:
+        files.write_array(file, images)
+        source = OnDisk(files.read_array(file), options, device)
+    else:
+        source = InMemory(tensors.to_device(images, device), options)
     augmented = AugmentedImages(
-        InMemory(images, options), labels, normalize, options, num_classes=SHAPE.num_classes
+        source,
+        tensors.to_device(labels, device),
+        normalize,
+        options,
+        num_classes=shape.num_classes,
     )
 
     def batches() -> Iterator[tuple[Tensor, Tensor, int]]:
         for epoch in range(1, 10**6):
-            order = torch.randperm(IMAGES, generator=seeds.generator(0, "order", epoch)).to(device)
+            order = torch.randperm(count, generator=seeds.generator(0, "order", epoch)).to(device)
             parts = trainer.split_order(order, p.batch_size)
             full = (index for index in parts if len(index) == p.batch_size)
             yield from augmented.epoch(epoch, 0, full, World().part)
 
-    source = batches()
+    endless = batches()
     if fixed:
-        source = repeat(next(source))  # type: ignore[assignment]
+        endless = repeat(next(endless))  # type: ignore[assignment]
 
     def steps(count: int) -> None:
-        training.steps(islice(source, count), lambda *_: None)
+        training.steps(islice(endless, count), lambda *_: None)
 
     return steps
 
@@ -138,7 +175,7 @@ def conventional(p: Train, device: torch.device) -> Callable[[int], None]:
     class Pictures(Dataset):
         """As torchvision.datasets.CIFAR10: a row of an array becomes an image when asked for."""
 
-        images, labels = noise()
+        images, labels = noise(SHAPE)
 
         def __len__(self) -> int:
             return IMAGES
@@ -146,8 +183,8 @@ def conventional(p: Train, device: torch.device) -> Callable[[int], None]:
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
             return transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
-    net = with_plain_dropout(build(p)).to(device)
-    training = make_trainer(p, net, CLASS_COUNTS, World())  # for its optimizer and its loss
+    net = with_plain_dropout(build(p, SHAPE)).to(device)
+    training = make_trainer(p, net, [IMAGES // 10] * 10, World())  # for its optimizer and its loss
     loader = DataLoader(
         Pictures(),
         p.batch_size,
@@ -172,8 +209,8 @@ def conventional(p: Train, device: torch.device) -> Callable[[int], None]:
     return steps
 
 
-def build(p: Train) -> nn.Module:
-    return networks.build(network=p.model, shape=SHAPE, options=network_options(p), seed=0)
+def build(p: Train, shape: Shape) -> nn.Module:
+    return networks.build(network=p.model, shape=shape, options=network_options(p), seed=0)
 
 
 def with_plain_dropout(net: nn.Module) -> nn.Module:
@@ -185,16 +222,18 @@ def with_plain_dropout(net: nn.Module) -> nn.Module:
     return net
 
 
-def noise() -> tuple[np.ndarray, np.ndarray]:
+def noise(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, H, W, C) uint8 and their labels."""
     rng = np.random.default_rng(0)
-    pixels = (IMAGES, SHAPE.image_size, SHAPE.image_size, SHAPE.channels)
+    count = LARGE_IMAGES if shape.image_size == LARGE else IMAGES
+    pixels = (count, shape.image_size, shape.image_size, shape.channels)
     images = rng.integers(0, 256, pixels, dtype=np.uint8)
-    return images, rng.integers(0, SHAPE.num_classes, IMAGES)
+    return images, rng.integers(0, shape.num_classes, count)
 
 
 def flops(p: Train) -> float:
     """Floating-point operations of a training step, per image; a multiply-add is two."""
-    net = build(p)
+    net = build(p, SHAPE)
     x = torch.zeros(8, SHAPE.channels, SHAPE.image_size, SHAPE.image_size)
     with FlopCounterMode(display=False) as counter:
         net(x).sum().backward()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks import workplace
-from benchmarks.loops import CASES
+from benchmarks.loops import CASES, DISK_CASES
 from benchmarks.pipeline import spread
 from cifar import hardware
 
@@ -22,8 +22,9 @@ Speeds = dict[tuple[str, str], list[float]]
 
 
 def run(options: argparse.Namespace) -> None:
-    """The three loops in turns, and how near training comes to the rate of a matrix product."""
+    """The loops in turns, and how near training comes to the rate of a matrix product."""
     speeds: Speeds = {(case, loop): [] for case in CASES for loop in LOOPS}
+    speeds |= {(case, loop): [] for case in DISK_CASES for loop in ("ours", "disk")}
     products: list[float] = []
     flops: dict[str, float] = {}
     for _ in range(options.rounds):
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"{case}, {loop}: {numbers['images_per_second']:,.0f} images/s", file=sys.stderr)
             flops[case] = numbers["flops_per_image"]
     print(table(speeds))
+    print(disk_table(speeds))
     rate = statistics.median(speeds[VGG, "ours"]) * flops[VGG]
     best = statistics.median(products)
     print(
@@ -61,11 +63,21 @@ def table(speeds: Speeds) -> str:
         "| images/s | conventional | ours | limit | ours / conventional | ours / limit |",
         "|---|---|---|---|---|---|",
     ]
-    for case in {case: None for case, _ in speeds}:
+    for case in [case for case, loop in speeds if loop == "conventional"]:
         median = {loop: statistics.median(speeds[case, loop]) for loop in LOOPS}
         cells = [spread(speeds[case, loop]) for loop in LOOPS]
         ratios = [f"{median['ours'] / median[other]:.2f}" for other in ("conventional", "limit")]
         lines.append("| " + " | ".join([case, *cells, *ratios]) + " |")
+    return "\n".join(lines)
+
+
+def disk_table(speeds: Speeds) -> str:
+    """A Markdown row for each case: images in memory, and read from a file."""
+    lines = ["", "| images/s | memory | disk | disk / memory |", "|---|---|---|---|"]
+    for case in DISK_CASES:
+        memory, disk = speeds[case, "ours"], speeds[case, "disk"]
+        ratio = statistics.median(disk) / statistics.median(memory)
+        lines.append(f"| {case} | {spread(memory)} | {spread(disk)} | {ratio:.2f} |")
     return "\n".join(lines)
 
 

@@ -62,16 +62,16 @@ if stage := os.environ.get("DVC_STAGE"):
 
 CODE = ("benchmarks", "cifar", "recipes", "stages", "tests", "tools")
 RESULTS = ("data", "metrics", "models", "plots")
-PIPELINE_FIXTURES = {"project", "first_run", "dropout_run", "reproduced", "sweep"}
+COMMANDS = {"project", "first_run", "dropout_run", "reproduced", "sweep"}  # fixtures that run some
 HANG_SECONDS = 1800  # a command that takes longer hangs; no test depends on the machine's speed
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that run commands in a project, by their fixtures, before -m selects."""
+    """Mark the tests that run stages or commands in a project as slow, before -m selects."""
     for item in items:
-        if PIPELINE_FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker("pipeline")
+        if item.path.parent.name == "stages" or COMMANDS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 MODEL = modelfile.record(classes=("ä", "b", "c"), members=2, temperature=0.25, image_size=8)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """A folder with a model file of two networks, test images, and what the command made."""

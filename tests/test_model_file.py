@@ -143,6 +143,7 @@ def test_a_record_cannot_make_a_huge_network(tmp_path, name, monkeypatch):
     assert devices == {"meta"}
 
 
+@pytest.mark.slow
 def test_reading_a_model_loads_no_compiler(tmp_path):
     """Of PyTorch only what the network needs is loaded: no seconds are lost on its compiler."""
     options = NetworkOptions(width=4)
@@ -200,6 +201,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     refused(tmp_path / "w", "weights that are not finite")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_noticed(tmp_path):
     """Whichever bit of the header or the weights changes, the file is refused or means the same."""
     path = tmp_path / "w"

@@ -26,6 +26,7 @@ def page():
     return plots_page.page()
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing(page):
     """No tag of the page names a file or an address, and its policy forbids all other sources."""
     tags = Tags(page).found

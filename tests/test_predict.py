@@ -114,6 +114,7 @@ def test_a_spreadsheet_finds_no_formula(name, tmp_path, predict):
     assert {choice["class"] for choice in plain["predictions"][0]["classes"]} == {name, "b"}
 
 
+@pytest.mark.slow
 def test_other_files_in_a_folder_are_skipped(tmp_path):
     """What is no picture in a folder has a note, hidden files have none, and the code is 0."""
     modelfile.write(tmp_path / "m", modelfile.record())
@@ -135,6 +136,7 @@ def test_other_files_in_a_folder_are_skipped(tmp_path):
     assert len(skipped) == 2 and done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", [["0.png", "notes.txt"], ["folder"]])
 def test_a_named_file_that_is_no_picture_is_an_error(paths, tmp_path):
     """A file that the user names must be a picture, and a folder must have one."""
@@ -150,6 +152,7 @@ def test_a_named_file_that_is_no_picture_is_an_error(paths, tmp_path):
     assert (b"0.png: " in done.stdout) == ("0.png" in paths)
 
 
+@pytest.mark.slow
 @pytest.mark.hostile
 def test_a_name_that_is_not_text_is_printed(tmp_path):
     """Bytes that are no text, in the names of pictures and of other files, are escaped."""

@@ -333,6 +333,7 @@ def run_and_kill(message, step=100, code=0):
         os._exit(0)
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_a_kill_at_any_step_loses_no_result(history):
     """After a kill at any step, and one in the next run, the newest result is still there."""
@@ -504,6 +505,7 @@ def test_a_recipe_has_the_published_parameters(name):
     assert recipe.values == values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_trains(name, folder):
     """Two steps of a published recipe give a finite loss and other weights."""

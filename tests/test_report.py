@@ -159,6 +159,7 @@ def test_stale_stages_are_named(reproduced, make):
     assert "different runs: stage plot has not run since" in make(reproduced).text
 
 
+@pytest.mark.slow
 @pytest.mark.hostile
 @pytest.mark.parametrize("name", ["<i>&", "$a_b$", "a|b", "\\", "🐈", '"><script>'])
 def test_a_class_name_is_text(name, tmp_path, monkeypatch):

@@ -76,6 +76,7 @@ def states():
     return [trial.state.name for trial in search.open_study("small", search.STORAGE).trials]
 
 
+@pytest.mark.slow
 def test_which_trials_are_repeated(command):
     """A failed trial is not repeated, an interrupted one is; changed choices are an error."""
     with pytest.raises(UserError, match=r"^no room"):
@@ -109,6 +110,7 @@ def test_one_search_at_a_time(command):
     command(0.5, "--trials", "1")
 
 
+@pytest.mark.slow
 def test_a_study_is_of_one_set_of_parameters(command, folder):
     """What the search does not vary may not change between two calls; the rest may."""
     path = folder / "params.yaml"

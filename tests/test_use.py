@@ -130,6 +130,7 @@ def test_an_odd_orientation_is_upright(model, tmp_path, orientation):
     assert model.predict(opened) == model.predict(tmp_path / "plain.png")
 
 
+@pytest.mark.slow
 def test_a_model_starts_no_thread_of_its_own(model):
     """It is read into the caller's process, which may fork or measure."""
     code = f"import cifar, threading; cifar.load_model({str(model.path)!r}); "
@@ -187,6 +188,7 @@ def example(start):
     return re.sub("^    ", "", block.strip("\n"), flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_call(tmp_path, monkeypatch):
     """The lines of docs/using.md classify a picture with nothing but the model file."""
     modelfile.write(tmp_path / "models/model.safetensors", modelfile.record())

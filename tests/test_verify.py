@@ -18,6 +18,7 @@ from cifar.experiments import recorded as recorded_module
 from cifar.experiments import rerun
 from tools.verify import main
 
+pytestmark = pytest.mark.slow
 # A pipeline like ours that takes no time. THREADS stands for another environment, and NOISE names a
 # stage whose result is not the same every time.
 PIPELINE = """

@@ -96,6 +96,7 @@ def test_other_systems_are_left_alone(environment):
     waiting.watch(torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_thread_that_waits_for_a_core_is_noticed():
     """Two spinning processes on one core: the seconds that one of them waits add up."""
@@ -112,12 +113,14 @@ def test_a_thread_that_waits_for_a_core_is_noticed():
         other.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LIBGOMP, reason="torch runs on another OpenMP here")
 def test_a_sleeper_has_a_worker_until_its_end():
     """OpenMP adds a worker for the sleeper's thread, which libgomp counts, and ends it with it."""
     subprocess.run([sys.executable, "-c", COUNT], cwd=ROOT, check=True, timeout=600)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="watches on Linux only")
 def test_a_program_ends_with_its_watcher():
     """A program that computes on the CPU has one watcher, and ends at once with code 0."""

@@ -67,6 +67,7 @@ def test_a_digit_that_comes_again_looks_different():
     assert first != last
 
 
+@pytest.mark.slow
 def test_the_bare_loop_writes_every_picture(tar, tmp_path):
     """The pixels of each picture stand at its position."""
     out = tmp_path / "out"

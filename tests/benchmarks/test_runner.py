@@ -102,6 +102,7 @@ def ran():
     return Path("runs/recipes/ran").read_text().split()
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_file(stubbed, capsys):
     """The four stages run with the recipe's values, and the result says what was run on what."""
     recipes.run(parse("tiny", "-S", "train.epochs=3", "-S", "train.threads=2", "--note", "a test"))
@@ -142,6 +143,7 @@ def test_a_folder_with_other_files_is_not_worked_in(quick, work):
     assert Path(work, "thesis.txt").read_text() == "years"
 
 
+@pytest.mark.slow
 def test_other_code_is_told_apart(quick, capsys, monkeypatch):
     """An edit counts once it is committed; then the old result stays, and --again adds another."""
     monkeypatch.setattr("benchmarks.machine.torch", lambda: "1")

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from benchmarks import __main__ as program
-from benchmarks import busy, machine, memory, pages, pipeline, recipes, speed
-from cifar import UserError
+from benchmarks import busy, loops, machine, memory, pages, pipeline, recipes, speed
+from cifar import UserError, params
+from cifar.params.train import Train
 
+ROOT = Path(__file__).parents[2]
 SITUATIONS = [busy.ALONE, busy.ONE, busy.EIGHT, busy.TWO]
 
 
@@ -41,6 +44,25 @@ def test_the_speeds_of_a_case_are_one_row():
     assert speed.table(speeds).splitlines()[-1] == (
         "| a case | 400 (100-500) | 900 (900-900) | 1,000 (1,000-1,000) | 2.25 | 0.90 |"
     )
+
+
+def test_images_in_memory_and_on_disk_are_one_row():
+    """Medians with the smallest and largest value, and their ratio."""
+    speeds = {(case, "ours"): [100.0] for case in loops.DISK_CASES}
+    speeds |= {(case, "disk"): [90.0, 95.0, 110.0] for case in loops.DISK_CASES}
+    assert speed.disk_table(speeds).splitlines()[3] == (
+        f"| {next(iter(loops.DISK_CASES))} | 100 (100-100) | 95 (90-110) | 0.95 |"
+    )
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_the_loop_takes_its_images_from_memory_or_a_file(disk, tmp_path, monkeypatch):
+    """Either way it trains; only one of them writes the file."""
+    monkeypatch.setattr(loops, "IMAGES", 20)
+    p = Train(**params.read(ROOT / "params.yaml")["train"] | {"batch_size": 8, "threads": 1})
+    file = tmp_path / "images.npy"
+    loops.ours(p, torch.device("cpu"), file=file if disk else None)(2)
+    assert file.exists() == disk
 
 
 def test_a_command_is_measured(tmp_path):

@@ -197,6 +197,7 @@ def test_a_fault_leaves_nothing_behind(fault, serve, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("when", ["in the middle", "from the start"])
 def test_a_server_that_stalls_is_given_up(when, serve, tmp_path):

@@ -51,6 +51,7 @@ def refusal(*arguments) -> str:
 QUERY = "?X-Amz-Credential=AKIAEXAMPLE&X-Amz-Signature=" + "5ec2e7" * 100
 
 
+@pytest.mark.slow
 @HOSTILE
 def test_a_presigned_address_keeps_its_secret(address, tmp_path, capfd):
     """The file is named after the path of the address; the query is in no name and no message."""

@@ -186,6 +186,7 @@ def hold(path, then="input()"):
     return process
 
 
+@pytest.mark.slow
 def test_a_second_process_waits(tmp_path, capsys):
     """While one process holds the lock another waits, says for whom, and is known to wait."""
     path = tmp_path / "folder/run.lock"
@@ -209,6 +210,7 @@ def test_a_second_process_waits(tmp_path, capsys):
     assert said.count("\n") == 1 and "Ctrl-C gives up" in said
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     """A process that is killed holds nothing back; what it left does not make others wait."""
@@ -250,6 +252,7 @@ def test_a_finished_run_is_deleted(checkpoints):
     checkpoints.delete()
 
 
+@pytest.mark.slow
 def test_a_finished_run_stays_for_one_that_waits(checkpoints):
     """Where another process waits for the run, or has taken it up, its checkpoints stay."""
     checkpoints.save(0, STATE)

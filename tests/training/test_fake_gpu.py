@@ -56,6 +56,7 @@ def results():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_stays_on_the_cpu_and_an_epoch_reads_once(name, results):
     """Two epochs and a prediction mix no devices, and read from the device once an epoch."""

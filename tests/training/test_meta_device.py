@@ -43,6 +43,7 @@ def take_steps(fitting):
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_network_trains_without_numbers(network):
     """Two steps leave a gradient of the right shape on the device for each trainable parameter."""

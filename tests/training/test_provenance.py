@@ -58,6 +58,7 @@ def test_no_code_is_in_the_record(data):
     assert [name for name in names if name in text] == [record(data).network_file]
 
 
+@pytest.mark.slow
 def test_the_loaded_code_is_the_stage_and_the_library(tmp_path):
     """The files that count are the stage and every module of the library that it has loaded."""
     modules = [
