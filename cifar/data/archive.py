@@ -19,7 +19,7 @@ from typing import IO
 
 from cifar import UserError
 from cifar.data import names
-from cifar.data.decompress import check_total, size_limit, unpacked
+from cifar.data.decompress import check_total, decompressor, size_limit, unpacked
 from cifar.data.zipnames import zip_name
 
 MAX_MEMBERS = 5_000_000
@@ -29,21 +29,45 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFE
 ODD = (RuntimeError, ValueError, IndexError, OSError)  # damage raises these too, and so does
 # RuntimeError: an encrypted member or an unknown method of compression
 
-OTHER_FILES = {  # first bytes of what people name instead of an archive
-    b"": "an empty file",
-    b"Rar!": "a RAR archive",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
-    b"PK\x03\x04": "a zip archive that is cut or damaged",
-    b"\x1f\x9d": "a compress (.Z) archive",
-    b"\x89PNG": "a single picture",
-    b"\xff\xd8\xff": "a single picture",
-    b"GIF8": "a single picture",
-    b"%PDF": "a PDF",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
-    b"\x89HDF": "an HDF5 file",
-    b"PAR1": "a Parquet file",
-    b"\x93NUMPY": "a NumPy array",
+ENCRYPTED = 1  # the flag of a zip's member
+ISO_9660 = 32_769  # where a disk image has its mark
+OTHER_FILES = {  # what people name instead of an archive, by a pattern of its first bytes
+    rb"\Z": "an empty file",
+    rb"Rar!": "a RAR archive",
+    rb"7z\xbc\xaf": "a 7z archive",
+    rb"\x28\xb5\x2f\xfd": "a zstd archive",
+    rb"\x04\x22\x4d\x18": "an lz4 archive",
+    rb"LZIP": "an lzip archive",
+    rb"MSCF": "a cabinet (.cab) archive",
+    rb"\x1f\x9d": "a compress (.Z) archive",
+    rb"PK(\x03\x04|\x07\x08|00)": "a zip archive that is cut, damaged, split or compressed again",
+    rb"\x1f\x8b|BZh\d|\xfd7zXZ\0": "a gzip, bzip2 or xz file",
+    rb".{%d}CD001" % ISO_9660: "a disk image (ISO 9660)",
+    rb"MZ.*\0": "a Windows program",
+    rb"\x89PNG|\xff\xd8\xff|GIF8|BM.*\0|II[*+]\0|MM\0[*+]|RIFF....WEBP": "a single picture",
+    rb".{4}ftyp(avi[fs]|hei[cfmsx]|mif1|msf1)": "a single picture",
+    rb".{4}ftyp|RIFF....AVI |\x1aE\xdf\xa3": "a film",
+    rb"%PDF": "a PDF",
+    rb"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+    rb"\x89HDF": "an HDF5 file",
+    rb"PAR1": "a Parquet file",
+    rb"ARROW1": "an Arrow (Feather) file",
+    rb"SQLite format": "an SQLite database",
+    rb"MATLAB": "a MATLAB file",
+    rb"\x93NUMPY": "a NumPy array",
+    rb"\0\0[\x08-\x0e][\x01-\x04]": "an IDX file, as MNIST's",
+    rb"\x80[\x02-\x05][^\0]": "a pickle",
+    rb".{6}\0\0\{\x22": "a safetensors file",
+    rb"(?i).{,400}<(html|!doctype html|error>)": "a web page or a server's error message",
+    rb"\0+\Z": "without content, nothing but zeros",
+    rb"[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z|\xff\xfe|\xfe\xff": "a text file",
+}
+
+PACKAGES = {  # what a zip archive with such a member is, which is no collection of pictures
+    "[Content_Types].xml": "an Office document",
+    "mimetype": "an OpenDocument or EPUB document",
+    "META-INF/MANIFEST.MF": "a Java or Android package",
+    "AndroidManifest.xml": "an Android package",
 }
 
 
@@ -84,23 +108,28 @@ def one_line_errors(path: Path) -> Iterator[None]:
     except (*DAMAGE, *ODD) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        reason = kind(path) or str(error).partition("\n")[0].rstrip(": ") or "it is damaged or cut"
+        text = "" if getattr(error, "errno", None) else str(error).partition("\n")[0].rstrip(": ")
+        reason = kind(path) or text or "it is damaged, cut or one part of several"
         raise UserError(
             f"not a readable tar or zip archive, {reason} ({path}): get it again, or unpack it and "
-            "name the folder"
+            "name the folder; read are zip, and tar, plain or in gzip, bzip2 or xz"
         ) from None
 
 
 def kind(path: Path) -> str:
-    """What a file is that is no archive, or empty if it is unknown."""
-    with path.open("rb") as handle:
-        start = handle.read(512)
-    for first, what in OTHER_FILES.items():
-        if start.startswith(first) if first else not start:
-            return f"it is {what}"
-    if b"<html" in start.lower() or b"<!doctype html" in start.lower():
-        return "it is a web page"
-    return ""
+    """What a file is that is no archive, in words; empty for an archive that is damaged."""
+    if zipfile.is_zipfile(path):
+        return ""
+    opener = decompressor(path)
+    try:
+        with opener(path) if opener else path.open("rb") as handle:
+            start = handle.read(ISO_9660 + 5)
+    except (*DAMAGE, *ODD):
+        return ""
+    if start[257:262] == b"ustar":
+        return ""
+    matches = (what for pattern, what in OTHER_FILES.items() if re.match(pattern, start, re.DOTALL))
+    return f"it is {next(matches, 'of no known format')}{', compressed' if opener else ''}"
 
 
 def check(found: Iterator[Member], path: Path) -> Iterator[Member]:
@@ -125,6 +154,8 @@ def check(found: Iterator[Member], path: Path) -> Iterator[Member]:
             )
         check_total(total, limit, path)
         yield Member(name, member.size, partial(read, member, path))
+    if not seen:
+        raise tarfile.ReadError("there are no files in it")
 
 
 def read(member: Member, path: Path) -> bytes:
@@ -175,9 +206,13 @@ def read_at(handle: IO[bytes], offset: int, size: int) -> bytes:
 def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
     """The files of a zip; links and devices, which its mode bits tell, are an error."""
     for info in archive.infolist():
+        if info.filename in PACKAGES:
+            raise zipfile.BadZipFile(f"it is {PACKAGES[info.filename]}")
         name = zip_name(info, path)
         if info.is_dir() or name.endswith("\\"):
             continue
+        if info.flag_bits & ENCRYPTED:
+            raise zipfile.BadZipFile("it is encrypted")
         if (info.external_attr >> 16) & 0o170000 in (0, 0o100000):
             yield Member(name, info.file_size, partial(archive.read, info))
         elif not names.hidden(PurePosixPath(name).parts):

@@ -1,13 +1,22 @@
 """An archive is read whole or refused, and nothing of it is ever written."""
 
+import bz2
+import contextlib
+import gzip
 import io
+import lzma
 import os
+import pickle
 import random
+import sqlite3
 import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
+from PIL import Image
 
 from cifar import UserError
 from cifar.data import archive, decompress
@@ -242,7 +251,19 @@ def test_an_encrypted_zip_is_refused(tmp_path):
     content[6] |= 1  # the flags of the member, and the same in the directory at the end
     content[content.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(content)
-    assert "encrypted" in refusal(path)
+    assert "it is encrypted" in refusal(path)
+
+
+@pytest.mark.hostile
+def test_an_unknown_method_of_compression_is_named(tmp_path):
+    """A zip of Deflate64, as Windows writes large ones, is refused for that, and not as damaged."""
+    path = zipped(tmp_path / "a.zip", {"x": b"x"})
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.rindex(signature) + offset] = 9
+    path.write_bytes(content.replace(b"train/", b"Train/"))
+    message = refusal(path)
+    assert "compression method is not supported" in message and "unpack it" in message
 
 
 @pytest.mark.parametrize(
@@ -298,23 +319,135 @@ def test_what_is_no_archive_is_reported(content, tmp_path):
     assert "not a readable tar or zip archive" in refusal(tmp_path / "a.tar.gz")
 
 
-@pytest.mark.parametrize(
-    ("start", "kind"),
-    [
-        (b"Rar!\x1a\x07\x01\x00", "it is a RAR archive"),
-        (b"7z\xbc\xaf\x27\x1c\x00\x04", "it is a 7z archive"),
-        (b"\x28\xb5\x2f\xfd\x04\x00", "it is a zstd archive"),
-        (b"", "it is an empty file"),
-        (b"\x89PNG\r\n\x1a\n", "it is a single picture"),
-        (b"<!DOCTYPE html>", "it is a web page"),
-    ],
-)
-def test_what_is_no_archive_is_named(start, kind, tmp_path):
-    """The message says what the file is, by its first bytes, and to unpack it."""
+def picture(form: str) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(content, form)
+    return content.getvalue()
+
+
+def database(folder: Path) -> bytes:
+    with contextlib.closing(sqlite3.connect(folder / "a.db")) as connection:
+        connection.execute("CREATE TABLE a (b)")
+        connection.commit()
+    return (folder / "a.db").read_bytes()
+
+
+TEXTS = {
+    "JSON": b'{"a": 1}',
+    "CSV": "größe;1\n".encode() * 9999,
+    "Latin-1": "größe;1\n".encode("latin-1"),
+    "UTF-16": "a;1\n".encode("utf-16"),
+    "SVG": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
+    "YAML": b"outs:\n- path: a\n",
+}
+PAGES = {
+    "Google Drive": b"<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title>",
+    "S3": b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>',
+}
+OTHERS = {
+    b"Rar!\x1a\x07\x01\x00": "a RAR archive",
+    b"7z\xbc\xaf\x27\x1c\x00\x04": "a 7z archive",
+    b"\x28\xb5\x2f\xfd\x04\x00": "a zstd archive",
+    b"\x04\x22\x4d\x18\x64\x40\xa7": "an lz4 archive",
+    b"LZIP\x01\x0c": "an lzip archive",
+    b"MSCF\0\0\0\0": "a cabinet (.cab) archive",
+    bytes(32768) + b"\x01CD001\x01": "a disk image (ISO 9660)",
+    b"MZ\x90\0\x03": "a Windows program",
+    b"\0\0\0\x20ftypisom": "a film",
+    b"\0\0\0\x20ftypheic": "a single picture",
+    b"ARROW1\0\0": "an Arrow (Feather) file",
+    b"MATLAB 5.0 MAT-file".ljust(116): "a MATLAB file",
+    b"\0\0\x08\x03\0\0\xea\x60": "an IDX file, as MNIST's",
+    b"PK\x07\x08PK\x03\x04": "a zip archive that is cut, damaged, split",
+    b"\x0b\x16\x21": "of no known format",
+    b"": "without content, nothing but zeros",
+}
+
+
+@pytest.mark.parametrize(("start", "what"), OTHERS.items(), ids=OTHERS.values())
+def test_what_is_no_archive_is_named(start, what, tmp_path):
+    """The message says what the file is, by its first bytes, and what is read instead."""
     path = tmp_path / "a.tar.zst"
-    path.write_bytes(start + bytes(100) * bool(start))
+    path.write_bytes(start + bytes(2000))
     message = refusal(path)
-    assert kind in message and "unpack it and name the folder" in message
+    assert f"it is {what} (" in message or f"it is {what} or compressed again (" in message
+    assert "unpack it and name the folder; read are zip, and tar," in message
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_a_single_picture_is_named(form, tmp_path):
+    """A picture in place of a data set is called one, whatever its format."""
+    (tmp_path / "a").write_bytes(picture(form))
+    assert "it is a single picture (" in refusal(tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", TEXTS.values(), ids=TEXTS)
+def test_a_text_is_named(content, tmp_path):
+    """A table, a record or a drawing is a text file, in any encoding."""
+    (tmp_path / "a").write_bytes(content)
+    assert "it is a text file (" in refusal(tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", PAGES.values(), ids=PAGES)
+def test_the_error_of_a_server_is_named(content, tmp_path):
+    """What a server sent in place of the archive is no data set of a wrong format."""
+    (tmp_path / "a").write_bytes(content)
+    assert "it is a web page or a server's error message (" in refusal(tmp_path / "a")
+
+
+def test_data_of_other_programs_are_named(tmp_path):
+    """A database, a pickle and weights are called what they are."""
+    weights = safetensors.numpy.save({"a": np.zeros(2)})
+    for what, content in (
+        ("an SQLite database", database(tmp_path)),
+        ("a safetensors file", weights),
+        *(("a pickle", pickle.dumps({"a": [1, 2]}, protocol)) for protocol in (2, 3, 4, 5)),
+    ):
+        (tmp_path / "a").write_bytes(content)
+        assert f"it is {what} (" in refusal(tmp_path / "a")
+
+
+def test_a_compressed_file_that_is_no_tar_is_named(tmp_path):
+    """The first bytes inside count: MNIST's files, a table, an array, and what is packed twice."""
+    twice = gzip.compress(make("tar.gz", tmp_path, FILES).read_bytes())
+    for content, what in (
+        (gzip.compress(b"\0\0\x08\x03" + bytes(1000)), "an IDX file, as MNIST's"),
+        (bz2.compress(TEXTS["CSV"]), "a text file"),
+        (lzma.compress(TEXTS["CSV"], lzma.FORMAT_ALONE), "a text file"),
+        (lzma.compress(b"\x93NUMPY\x01\0v\0" + bytes(99)), "a NumPy array"),
+        (gzip.compress(b""), "an empty file"),
+        (twice, "a gzip, bzip2 or xz file"),
+    ):
+        (tmp_path / "a").write_bytes(content)
+        assert f"it is {what}, compressed (" in refusal(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["[Content_Types].xml", "META-INF/MANIFEST.MF"])
+def test_a_zip_of_another_program_is_named(name, tmp_path):
+    """A document or a program is a zip archive as well, and is not read as a data set."""
+    files = {"word/media/1.png": b"x", "b/1.png": b"x", name: b"x"}
+    message = refusal(make("zip", tmp_path, files))
+    assert "it is an Office document (" in message or "it is a Java or Android pack" in message
+
+
+@pytest.mark.parametrize("kind", [*TARS, "zip"])
+def test_an_archive_without_files_is_refused(kind, tmp_path):
+    """An archive of nothing, or of folders alone, says so."""
+    assert "there are no files in it (" in refusal(make(kind, tmp_path, {}))
+
+
+def test_a_part_of_a_zip_is_called_one(tmp_path):
+    """The last of several parts begins anywhere, and only its end is that of a zip archive."""
+    path = make("zip", tmp_path, FILES)
+    path.write_bytes(path.read_bytes()[60:])
+    assert "damaged, cut or one part of several" in refusal(path)
+
+
+def test_a_zip_behind_a_program_is_read(tmp_path):
+    """An archive that unpacks itself is a program with a zip at its end."""
+    path = make("zip", tmp_path, FILES)
+    path.write_bytes(b"MZ\x90\0" + bytes(500) + path.read_bytes())
+    assert read(path) == list(FILES.items())
 
 
 @pytest.mark.hostile
