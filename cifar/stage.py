@@ -194,8 +194,10 @@ def inputs() -> dict[str, Any]:
     if "DVC_STAGE" not in os.environ:  # started by hand: nothing will be recorded
         return {}
     try:
-        name = os.environ["DVC_STAGE"].rpartition(":")[2]
-        declared = yaml12.read("dvc.yaml")["stages"][name]
+        declared = declaration(os.environ["DVC_STAGE"].rpartition(":")[2])
+    except UserError:
+        return {"dvc.yaml": "not to be read"}
+    try:
         values = yaml12.read("params.yaml")
         fingerprints = {
             f"params.yaml: {section}": values[section] for section in declared.get("params", [])
@@ -211,6 +213,34 @@ def inputs() -> dict[str, Any]:
             if not any(LEFT_OVERS.match(part) for part in path.parts):
                 fingerprints[str(path)] = fingerprint(path)
     return fingerprints
+
+
+def pipeline() -> dict[str, dict[str, Any]]:
+    """The stages in dvc.yaml.
+
+    Raises:
+        UserError: there are none.
+    """
+    stages = yaml12.read("dvc.yaml").get("stages")
+    if (
+        not stages
+        or not isinstance(stages, dict)
+        or not all(isinstance(entry, dict) for entry in stages.values())
+    ):
+        raise UserError("no stages (dvc.yaml): restore it with `git checkout dvc.yaml`")
+    return stages
+
+
+def declaration(name: str) -> dict[str, Any]:
+    """What dvc.yaml says of a stage.
+
+    Raises:
+        UserError: it has no such stage.
+    """
+    stages = pipeline()
+    if name not in stages:
+        raise UserError(f"no stage {name} (dvc.yaml): restore it with `git checkout dvc.yaml`")
+    return stages[name]
 
 
 def fingerprint(path: Path) -> Any:
@@ -230,7 +260,7 @@ def note_time(seconds: float) -> None:
     if "DVC_STAGE" not in os.environ:
         return
     name = os.environ["DVC_STAGE"].rpartition(":")[2]
-    with contextlib.suppress(OSError):  # a report without a time is no reason to fail
+    with contextlib.suppress(OSError, UserError):  # a report without a time is no reason to fail
         path = time_file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{seconds:.1f}\n")
@@ -243,10 +273,18 @@ def time_file(name: str) -> Path:
     """Where the time of the stage is that made its present outputs.
 
     The file's name knows them by their names, their sizes and the content of the small ones.
+
+    Raises:
+        UserError: dvc.yaml has no such stage, or it is damaged.
     """
-    declared = yaml12.read("dvc.yaml")["stages"][name]
-    entries = [entry for kind in ("outs", "metrics", "plots") for entry in declared.get(kind, [])]
-    outputs = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+    declared = declaration(name)
+    try:
+        entries = [e for kind in ("outs", "metrics", "plots") for e in declared.get(kind, [])]
+        outputs = [Path(e if isinstance(e, str) else next(iter(e))) for e in entries]
+    except (TypeError, StopIteration):
+        raise UserError(
+            f"no outputs of {name} (dvc.yaml): restore it with `git checkout dvc.yaml`"
+        ) from None
     known = hashlib.sha256()
     for output in sorted(outputs):
         for file in sorted(output.rglob("*")) if output.is_dir() else [output]:

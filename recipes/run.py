@@ -59,12 +59,22 @@ def dvc(*arguments: str) -> int:
 
     An experiment starts with a checkout of the last commit. If that has no dvc.lock, DVC warns of
     each output that it will not be created, which is no news.
+
+    Raises:
+        UserError: .dvc/config cannot be read.
     """
     from dvc.cli import main  # half a second to import
+    from dvc.config import ConfigError
 
     os.environ |= identity()
     logging.getLogger("dvc_data.index.checkout").addFilter(is_news)
-    return int(main(list(arguments)))
+    try:
+        return int(main(list(arguments)))
+    except ConfigError as error:
+        problem = str(error).partition("\n")[0]
+        raise UserError(
+            f"{problem} (.dvc/config): restore it with `git checkout .dvc/config`"
+        ) from None
 
 
 def is_news(record: logging.LogRecord) -> bool:

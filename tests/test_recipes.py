@@ -411,6 +411,17 @@ def tracked(path):
     return path.is_file() and path.parts[0] not in (".git", "recipes", "runs")
 
 
+@pytest.mark.hostile
+def test_a_damaged_configuration_of_dvc_is_one_line(tmp_path, monkeypatch):
+    """DVC's own command ends in a traceback; a recipe ends in one line that says what to do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "identity", dict)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core\n")
+    with pytest.raises(UserError, match=r"^config file error.* \(.dvc/config\): restore it with"):
+        runs.dvc("exp", "run")
+
+
 def test_recipes_run_as_experiments_of_their_names(reproduced):
     """Each recipe starts from the user's params.yaml, not from that of the recipe before."""
     for name, values in {"sharp": "plot: {dpi: 60}", "few": "plot: {mistakes: 6}"}.items():

@@ -171,6 +171,7 @@ def test_signals_end_a_stage_with_their_code(tmp_path, number, line):
         ("params.yaml", PARAMS.replace("0.1", "0.2"), "params.yaml: work"),
         ("params.yaml", PARAMS.replace("seed: 0", "seed: 1"), "params.yaml: seed"),
         ("params.yaml", "work: [", "params.yaml"),
+        ("dvc.yaml", "stages: {}", "dvc.yaml"),
         ("params.yaml", "", "params.yaml"),
         ("params.yaml", "work: {model: small, lr: 0.1}", "params.yaml"),
     ],
@@ -300,6 +301,47 @@ def test_a_failed_stage_says_how_to_restore_what_dvc_removed(
     assert line.endswith("; `dvc repro` with the former values restores the former results\n") == (
         named
     )
+
+
+NO_STAGES = {
+    "empty": b"",
+    "no stages": b"vars: []\n",
+    "{}": b"stages: {}\n",
+    "null": b"stages:\n",
+    "a list": b"stages: []\n",
+    "text": b"stages: work\n",
+    "a stage of nothing": b"stages: {work: }\n",
+    "conflict": b"<<<<<<< HEAD\nstages: {}\n=======\nstages: {work: {}}\n>>>>>>> x\n",
+    "UTF-16": "stages: {}\n".encode("utf-16"),
+}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("content", NO_STAGES.values(), ids=NO_STAGES)
+def test_a_pipeline_without_stages_is_one_line(content, running, capsys):
+    """The line names dvc.yaml; a stage that runs meanwhile only leaves no note of its time."""
+    Path("dvc.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"\(dvc.yaml.*\): "):
+        stage.pipeline()
+    assert end(lambda: None) == 0
+    assert capsys.readouterr() == ("", "")
+    assert not (running / "runs").exists()
+
+
+@pytest.mark.parametrize("outputs", ["[5]", "[{}]", "null"])
+def test_a_stage_of_odd_outputs_has_no_time(outputs, running):
+    """What DVC would refuse is one line for those who ask for the time."""
+    Path("dvc.yaml").write_text(f"stages: {{work: {{deps: [], outs: {outputs}}}}}\n")
+    with pytest.raises(UserError, match=r"^no outputs of work \(dvc.yaml\): "):
+        stage.time_file("work")
+    with pytest.raises(UserError, match=r"^no stage other \(dvc.yaml\): restore it with `git"):
+        stage.time_file("other")
+
+
+def test_a_pipeline_with_a_byte_order_mark_is_read(running):
+    """Windows' editors begin a file with one; DVC reads it, too."""
+    Path("dvc.yaml").write_bytes(b"\xef\xbb\xbf" + PIPELINE.encode())
+    assert list(stage.pipeline()) == ["work"]
 
 
 def test_the_times_of_stages_are_bounded(running):

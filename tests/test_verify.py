@@ -305,6 +305,7 @@ def test_for_programs_and_for_pull_requests(verify):
         ("dvc.yaml", "  fetch:", "  more: {cmd: 'true'}\n  fetch:", "stage more was not run"),
         ("dvc.lock", "stages:", "<<<<<<< HEAD\nstages:", "dvc.lock of HEAD"),
         ("dvc.lock", "stages:", "stage:", "no stages"),
+        ("dvc.lock", "stages:", "stages: {}\nmore:", "no stages"),
         ("dvc.lock", "md5:", "sum:", "damaged"),
         ("dvc.yaml", "stages:", "stages: [", "dvc.yaml of HEAD"),
     ],

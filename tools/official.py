@@ -23,7 +23,7 @@ def main() -> None:
     if subprocess.run(["dvc", "repro"], check=False).returncode:
         raise UserError("no result (dvc repro): see above, then run `make official` again")
     subprocess.run(["dvc", "metrics", "show"], check=True)
-    print(f"\nTo commit this result:\n  git add {' '.join(results(params.read('dvc.yaml')))}")
+    print(f"\nTo commit this result:\n  git add {' '.join(results(stage.pipeline()))}")
     print('  git commit -m "Results of the default on the official archive"')
 
 
@@ -46,11 +46,11 @@ def check_inputs() -> None:
         )
 
 
-def results(pipeline: dict[str, Any]) -> list[str]:
+def results(stages: dict[str, dict[str, Any]]) -> list[str]:
     """dvc.lock and the outputs that Git keeps, those with `cache: false`."""
     entries = [
         entry
-        for declared in pipeline["stages"].values()
+        for declared in stages.values()
         for kind in ("metrics", "plots")
         for entry in declared.get(kind, [])
         if isinstance(entry, dict)

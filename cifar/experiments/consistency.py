@@ -31,7 +31,8 @@ def find_problem(recorded: Recorded) -> str | None:
     if missing := declared.keys() - recorded.stages.keys():
         return f"stage {min(missing)} was not run"
     values = read_yaml(recorded, "params.yaml")
-    for name, stage in recorded.stages.items():
+    for name in recorded.order:
+        stage = recorded.stages[name]
         if declared.get(name, {}).get("cmd") != stage["cmd"]:
             return f"stage {name} has another command in dvc.yaml"
         for key, value in stage.get("params", {}).get("params.yaml", {}).items():

@@ -107,9 +107,12 @@ def read(name: str) -> Recorded:
     text = git("show", f"{commit}:dvc.lock").decode(errors="replace")
     lock = yaml12.loads(text, f"dvc.lock of {name}")
     try:
-        return Recorded(name, commit, dict(lock["stages"]), in_git)
+        stages = dict(lock["stages"])
     except (LookupError, TypeError, ValueError):
-        raise UserError(f"no stages (dvc.lock of {name}): name another commit") from None
+        stages = {}
+    if not stages:
+        raise UserError(f"no stages (dvc.lock of {name}): name another commit")
+    return Recorded(name, commit, stages, in_git)
 
 
 def find(name: str) -> str:

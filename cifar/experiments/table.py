@@ -52,7 +52,10 @@ def read(all_commits: bool = True) -> tuple[list[Result], list[str]]:
     results: list[Result] = []
     left_out: dict[str, list[str]] = {}
     for entry in entries(all_commits):
-        finished, reason = result(entry)
+        try:
+            finished, reason = result(entry)
+        except UserError:
+            finished, reason = None, "left out, its dvc.lock is damaged"
         if finished:
             results.append(finished)
         if reason:
@@ -90,7 +93,11 @@ def commits() -> list[str]:
 
 
 def result(entry: Entry) -> tuple[Result | None, str]:
-    """The run that an entry shows, if it is one, and why it or its test numbers are left out."""
+    """The run that an entry shows, if it is one, and why it or its test numbers are left out.
+
+    Raises:
+        UserError: its dvc.lock is damaged.
+    """
     if entry.state not in ("success", "commit"):
         return None, f"left out, {entry.state}"
     if not entry.files:
@@ -134,17 +141,35 @@ def numbers_of(contents: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float
 
 
 def read_lock(commit: str) -> dict[str, Any]:
-    """The stages in dvc.lock of a commit or of the workspace; empty if there are none."""
+    """The stages in dvc.lock of a commit or of the workspace; empty if there are none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         if commit == "workspace":
-            text = Path("dvc.lock").read_text("utf-8")
+            text = Path("dvc.lock").read_text("utf-8", "replace")
         else:
             text = run("git", "show", f"{commit}:./dvc.lock")
     except (FileNotFoundError, UserError):
         return {}
-    content = yaml12.loads(text, "dvc.lock")
-    stages = content.get("stages") if isinstance(content, dict) else None
-    return stages if isinstance(stages, dict) else {}
+    try:
+        stages = (yaml12.loads(text, "dvc.lock") or {}).get("stages", {})
+        check_lock(stages)
+    except (UserError, AttributeError, LookupError, TypeError, ValueError):
+        raise UserError(
+            "damaged (dvc.lock): restore it with `git checkout dvc.lock`, or delete it and run "
+            "`dvc repro`"
+        ) from None
+    return dict(stages)
+
+
+def check_lock(stages: dict[str, Any]) -> None:
+    """Read what is used of the stages of a dvc.lock; damage raises almost anything."""
+    for entry in stages.values():
+        dict(entry.get("params", {}).get("params.yaml", {}))
+        for file in [*entry.get("deps", []), *entry.get("outs", [])]:
+            _ = file["path"] + file["md5"]
 
 
 def inputs_of(stages: dict[str, Any]) -> dict[str, str]:
@@ -200,7 +225,9 @@ def run(*command: str) -> str:
         UserError: it failed; with its error.
     """
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except FileNotFoundError:
         raise UserError(f"no {command[0]} command (PATH): activate the environment") from None
     if done.returncode:

@@ -70,6 +70,15 @@ def test_what_contradicts_the_record_is_named(path, content, problem):
         consistency.check(recorded)
 
 
+@pytest.mark.hostile
+def test_stages_in_a_circle_are_damage():
+    """Stages that need each other have no order in which they could run."""
+    entry = stage()
+    entry["deps"] = entry["outs"]
+    with pytest.raises(UserError, match=r"^damaged.*dvc.lock of HEAD"):
+        consistency.check(commit(entry))
+
+
 def test_code_is_compared_with_the_checkout(tmp_path):
     """The same file passes; another one is an error that names it."""
     path = tmp_path / "stages/train.py"

@@ -188,6 +188,49 @@ def test_the_committed_result_of_a_fresh_clone_counts(shown):
     assert shown([commit(HEAD, metrics("m2"))], {})[0] == []
 
 
+DAMAGED = {
+    "conflict": b"<<<<<<< HEAD\nstages: {}\n=======\nstages: {train: 1}\n>>>>>>> x\n",
+    "a list": b"- stages\n",
+    "a list of stages": b"stages: [train]\n",
+    "a text": b"stages: train\n",
+    "null": b"stages:\n",
+    "a stage of nothing": b"stages: {train: }\n",
+    "a stage of text": b"stages: {train: cmd}\n",
+    "no checksum": b"stages: {train: {outs: [{path: a}]}}\n",
+    "a number": b"stages: {train: {deps: [5]}}\n",
+    "parameters": b"stages: {train: {params: {params.yaml: 5}}}\n",
+    "UTF-16": "stages: {}\n".encode("utf-16"),
+}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_lock_file_is_one_line(content, tmp_path, monkeypatch):
+    """Whatever is wrong with it, the line names the file and how to get it back."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_bytes(content)
+    with pytest.raises(UserError, match=r"^damaged \(dvc.lock\): .*`git checkout dvc.lock`"):
+        table.read_lock("workspace")
+
+
+@pytest.mark.parametrize("content", [b"", b"schema: '2.0'\n", b"\xef\xbb\xbfstages: {}\n"])
+def test_a_lock_file_without_stages_is_none(content, tmp_path, monkeypatch):
+    """Before the first run there are no stages in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_bytes(content)
+    assert table.read_lock("workspace") == {}
+
+
+def test_a_commit_of_a_damaged_lock_file_is_left_out(shown):
+    """One such commit does not keep the others from the table."""
+    results, remarks = shown(
+        [commit("workspace", {}), commit(HEAD, metrics()), commit(OLD, metrics())],
+        {HEAD: lock(), OLD: {"train": None}},
+    )
+    assert [result.name for result in results] == ["HEAD"]
+    assert remarks == [f"left out, its dvc.lock is damaged: {OLD[:7]}"]
+
+
 def test_commits_with_experiments_or_results_are_asked_for(monkeypatch):
     """HEAD, every commit that changed dvc.lock, and the baseline of each experiment, once."""
     references = [f"refs/exps/cc/{'c' * 38}/x", "refs/exps/stash", "refs/exps/exec/EXEC_HEAD"]
