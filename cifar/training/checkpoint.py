@@ -113,9 +113,10 @@ def dump(state: dict[str, Any]) -> bytes:
 
 def load(path: Path) -> dict[str, Any] | None:
     """The state that `dump` made; nothing if there is none or a bit of it has changed."""
-    if not path.exists():
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return None
-    content = path.read_bytes()
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         print(f"note: {path} is damaged and is not used: this training starts again")
         return None
@@ -146,7 +147,10 @@ def exclusive(path: Path) -> Iterator[None]:
 
 def wait_for(lock: FileLock, path: Path, owner: Path) -> None:
     """Wait for a lock, and let its holder know."""
-    holder = owner.read_text() if owner.exists() else "another process"
+    try:
+        holder = owner.read_text()
+    except FileNotFoundError:  # it has just ended, or is about to say its name
+        holder = "another process"
     print(
         f"waiting for the training by {holder} ({path}); Ctrl-C gives up. "
         "If that process is gone, delete the lock",
@@ -177,10 +181,14 @@ def prune(root: Path, keep: str) -> None:
     Args:
         keep: the key of a run that stays.
     """
-    folders = [path for path in root.iterdir() if path.is_dir() and path.name != keep]
-    folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for number, folder in enumerate(folders):
-        age = time.time() - folder.stat().st_mtime
+    changed = {}
+    for folder in root.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            if folder.is_dir() and folder.name != keep:
+                changed[folder] = folder.stat().st_mtime
+    latest_first = sorted(changed, key=lambda folder: changed[folder], reverse=True)
+    for number, folder in enumerate(latest_first):
+        age = time.time() - changed[folder]
         if number < KEPT_RUNS and age < KEPT_DAYS * 86400:
             continue
         lock = FileLock(root / f"{folder.name}.lock")

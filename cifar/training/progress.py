@@ -101,6 +101,7 @@ class EpochLog:
         """
         numbers = asdict(row) | {"network": network, "epochs": self.epochs}
         line = json.dumps(numbers | {"images_per_second": speed and round(speed, 1)})
+        self.folder.mkdir(parents=True, exist_ok=True)  # `make clean` removes it meanwhile
         with (self.folder / "epochs.jsonl").open("a") as handle:
             handle.write(f"{line}\n")
         if self.board:

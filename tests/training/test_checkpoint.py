@@ -49,6 +49,15 @@ def test_a_state_comes_back(saved):
     assert checkpoint.load(saved.with_name("none")) is None
 
 
+@pytest.mark.fault
+def test_a_checkpoint_that_another_process_removes_is_none(saved, monkeypatch):
+    """Between a look at the file and its reading it may go: it is read in one attempt."""
+    saved.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda _: True)
+        assert checkpoint.load(saved) is None
+
+
 def test_the_same_state_gives_the_same_bytes(saved):
     """A state dumped twice is the same file."""
     assert checkpoint.dump(STATE) == saved.read_bytes()
@@ -303,6 +312,28 @@ def test_abandoned_runs_are_bounded_by_age(runs):
     runs("current", days=checkpoint.KEPT_DAYS + 1)
     checkpoint.prune(root, keep="current")
     assert left(root) == ["current", "new"]
+
+
+@pytest.mark.fault
+def test_a_run_that_another_process_removes_is_passed_over(runs, monkeypatch):
+    """Two trainings that start together both remove what is too old."""
+    root = runs("old", days=checkpoint.KEPT_DAYS + 1)
+    gone = root / "gone"  # it was there when the folder was listed
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda _: iter([gone, root / "old"]))
+        patch.setattr(Path, "is_dir", lambda _: True)
+        checkpoint.prune(root, keep="")
+    assert left(root) == []
+
+
+@pytest.mark.fault
+def test_a_holder_without_a_name_is_another_process(tmp_path, monkeypatch, capsys):
+    """The holder of a lock may end before its name is read."""
+    path = tmp_path / "lock"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda _: True)
+        checkpoint.wait_for(FileLock(path), path, path.with_suffix(".owner"))
+    assert "waiting for the training by another process (" in capsys.readouterr().out
 
 
 def test_a_run_in_use_is_never_pruned(runs):

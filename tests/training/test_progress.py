@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 import time
 from dataclasses import asdict
@@ -92,6 +93,15 @@ def test_the_log_has_one_object_an_epoch(log, tmp_path):
         asdict(ROWS[0]) | common | {"network": 0, "images_per_second": 123.5},
         asdict(ROWS[1]) | common | {"network": 1, "images_per_second": None},
     ]
+
+
+@pytest.mark.fault
+def test_a_log_that_is_removed_meanwhile_ends_no_training(log):
+    """`make clean` removes logs, also of a training that runs; what follows is logged."""
+    log.write(0, ROWS[0], 1.0)
+    shutil.rmtree(log.folder)
+    log.write(0, ROWS[1], 1.0)
+    assert [row["epoch"] for row in lines(log)] == [2]
 
 
 def test_a_new_run_starts_its_log_again(log, tmp_path):
