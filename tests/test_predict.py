@@ -136,6 +136,18 @@ def test_other_files_in_a_folder_are_skipped(tmp_path):
     assert len(skipped) == 2 and done.returncode == 0
 
 
+def test_an_animation_is_read_on_request(tmp_path, predict, capsys):
+    """Of an animation the first frame is classified, as a picture of it alone, if that is asked."""
+    modelfile.write(tmp_path / "m", modelfile.record())
+    frames = [Image.fromarray(image) for image in make_pictures(tmp_path, 3, 2)]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(UserError, match="1 named file not read"):
+        predict("--model", "m", "moving.png")
+    assert "on_animated" in capsys.readouterr().err
+    moving = predict("--model", "m", "--on-animated", "first", "moving.png")
+    assert moving.partition(": ")[2] == predict("--model", "m", "0.png").partition(": ")[2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("paths", [["0.png", "notes.txt"], ["folder"]])
 def test_a_named_file_that_is_no_picture_is_an_error(paths, tmp_path):

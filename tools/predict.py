@@ -63,7 +63,8 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     top = min(options.top, len(model.classes))
     write = write_json if options.json else write_csv if options.csv else write_lines
-    write(predict(model, files), files, top)
+    first_frame = options.on_animated == "first"
+    write(predict(model, files, first_frame), files, top)
     report(files, model.model.dataset.image_size)
 
 
@@ -74,6 +75,13 @@ def arguments() -> argparse.Namespace:
     add("--model", type=Path, default=MODEL, help="model file (default: this repository's)")
     add("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1, mps")
     add("--top", type=int, default=3, metavar="K", help="classes per picture (default: 3)")
+    add(
+        "--on-animated",
+        choices=("error", "first"),
+        default="error",
+        help="animations and documents of several pages: unreadable, or the first frame of each "
+        "(default: %(default)s)",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="as CSV, one row per picture")
     form.add_argument(
@@ -103,14 +111,20 @@ def find(given: list[Path]) -> Files:
     return Files(paths, set(given))
 
 
-def predict(model: Classifier, files: Files) -> Iterator[tuple[Path, Prediction]]:
-    """A prediction for each picture, in batches; what was not read is noted in `files`."""
+def predict(
+    model: Classifier, files: Files, first_frame: bool = False
+) -> Iterator[tuple[Path, Prediction]]:
+    """A prediction for each picture, in batches; what was not read is noted in `files`.
+
+    Args:
+        first_frame: of animations and documents of several pages, which are not read otherwise.
+    """
     dataset = model.model.dataset
     for start in range(0, len(files.paths), model.batch_size):
         contents = read(files, start, model.batch_size)
         paths = list(contents)
         pixels, problems = pictures.decode_all(
-            list(contents.values()), dataset.image_size, dataset.channels
+            list(contents.values()), dataset.image_size, dataset.channels, first_frame
         )
         files.unreadable |= {paths[i]: problem for i, problem in problems.items()}
         good = [i for i in range(len(paths)) if i not in problems]

@@ -4,6 +4,7 @@ import bz2
 import contextlib
 import gzip
 import lzma
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,7 +30,9 @@ def size_limit(path: Path) -> float:
     try:
         gigabytes = float(text)
     except ValueError:
-        raise UserError(f"not a number: '{text}' (MAX_UNPACKED_GB): set it to gigabytes") from None
+        gigabytes = math.nan
+    if not gigabytes >= 0:  # NaN is not
+        raise UserError(f"not a number: {text[:40]!a} (MAX_UNPACKED_GB): set it to gigabytes")
     return max(gigabytes * 1e9, float(MAX_RATIO * path.stat().st_size))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -140,8 +141,11 @@ def bits_dropped(file: Image.Image, content: bytes) -> str:
 
 def max_pixels() -> int:
     text = os.environ.get("MAX_PIXELS", str(MAX_PIXELS))
-    if not text.isdecimal():
-        raise UserError(f"not a number: '{text}' (MAX_PIXELS): set it to a number of pixels")
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise UserError(
+            f"not a number of up to 18 digits: {text[:40]!a} (MAX_PIXELS): set it to a number of "
+            "pixels"
+        )
     return int(text)
 
 
@@ -191,16 +195,17 @@ def fit(image: Image.Image, size: int, extent: tuple[float, float]) -> Image.Ima
 
 
 def decode_all(
-    contents: list[bytes], size: int, channels: int = 3
+    contents: list[bytes], size: int, channels: int = 3, first_frame: bool = False
 ) -> tuple[np.ndarray, dict[int, str]]:
     """All pictures as (N, size, size, channels) uint8, and the reason of each that is not read.
 
     Args:
         channels: 3, or 1 for grey levels.
+        first_frame: as in `decode`.
     """
 
     def read(content: bytes) -> np.ndarray:
-        image = decode(content, size)
+        image = decode(content, size, first_frame)
         return image if channels == 3 else grey(image)
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock

@@ -32,7 +32,8 @@ def zip_name(info: zipfile.ZipInfo, path: Path) -> str:
         return raw.decode(encoding)
     except LookupError:
         raise UserError(
-            f"no encoding of text: {encoding!a} (ZIP_ENCODING): set it to one such as cp437 or gbk"
+            f"no encoding of text: {encoding[:40]!a} (ZIP_ENCODING): set it to one such as cp437 "
+            "or gbk"
         ) from None
     except UnicodeDecodeError:
         shown = names.escaped(raw.decode("ascii", "backslashreplace"))

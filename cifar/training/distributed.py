@@ -120,11 +120,19 @@ def check_devices(device: str, processes: int) -> None:
 
 
 def started() -> World | None:
-    """What torchrun says of this process; nothing if it was not torchrun that started it."""
+    """What torchrun says of this process; nothing if it was not torchrun that started it.
+
+    Raises:
+        UserError: something else has set some of its variables.
+    """
     if "RANK" not in os.environ:
         return None
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    return World(*(int(os.environ[name]) for name in names))
+    values = [os.environ.get(name, "") for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not re.fullmatch("[0-9]{1,9}", value):
+            raise UserError(f"no number, {value[:40]!a} ({name}): unset RANK, or use torchrun")
+    return World(*map(int, values))
 
 
 def join(world: World, device: torch.device) -> None:

@@ -211,6 +211,16 @@ def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize("text", ["much", "", "nan", "-1", "-inf", "4 GB"])
+def test_a_limit_that_is_no_number_is_one_line(text, tmp_path, monkeypatch):
+    """The message names the variable, and no limit is taken for another."""
+    path = make("zip", tmp_path, FILES)
+    monkeypatch.setenv("MAX_UNPACKED_GB", text)
+    with pytest.raises(UserError, match=r"^not a number: '.*' \(MAX_UNPACKED_GB\): set it to gig"):
+        read(path)
+
+
 def test_what_packs_well_is_no_bomb(tmp_path):
     """A small archive of monotonous pictures is read."""
     content = b"\xff" * 5_000_000

@@ -285,9 +285,15 @@ def test_the_limit_of_pixels_can_be_moved(monkeypatch):
         pictures.decode(content, 2)
     monkeypatch.setenv("MAX_PIXELS", "200")
     assert pictures.decode(content, 2).shape == (2, 2, 3)
-    monkeypatch.setenv("MAX_PIXELS", "many")
-    with pytest.raises(UserError, match=r"not a number: 'many' \(MAX_PIXELS\)"):
-        pictures.decode(content, 2)
+
+
+@HOSTILE
+@pytest.mark.parametrize("text", ["many", "", "-1", "1_0", " 10", "1e9", "²", "٣", "9" * 5000])
+def test_a_limit_that_is_no_number_is_one_line(text, monkeypatch):
+    """Python's own ideas of a number, and one that it does not read, are not taken."""
+    monkeypatch.setenv("MAX_PIXELS", text)
+    with pytest.raises(UserError, match=r"^not a number of up to 18 digits: .* \(MAX_PIXELS\): "):
+        pictures.max_pixels()
 
 
 @pytest.mark.filterwarnings("error")

@@ -42,6 +42,21 @@ def test_who_started_this_process(monkeypatch):
     assert distributed.started() == World(5, 8, 1, 4)
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize("rank", ["", "-1", "one", "²", "9" * 5000])
+def test_variables_that_torchrun_has_not_set_are_one_line(rank, monkeypatch):
+    """Other launchers set some of them, and in another form."""
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(UserError, match=r"^no number, '.*' \(RANK\): unset RANK"):
+        distributed.started()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("LOCAL_RANK")
+    with pytest.raises(UserError, match=r"^no number, '' \(LOCAL_RANK\): unset RANK"):
+        distributed.started()
+
+
 @pytest.mark.long
 def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
     """The launcher's pages about a failed process become its own line, or one on how it ended."""
