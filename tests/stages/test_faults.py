@@ -9,7 +9,7 @@ from functools import partial
 
 import forked
 import pytest
-from scratch import content
+from scratch import ROOT, content
 
 # A disk's limit in bytes below the size of an output, and how many files the stage writes.
 STAGES = {
@@ -35,6 +35,20 @@ OUTPUTS = {
         "plots/predictions.csv",
     ],
 }
+
+
+PROMISE = "A bad input ends in one line that says what, where, and how to fix it."
+BAD_INPUTS = [  # a stage, a file that it reads, what is wrong in it, and what the line must name
+    ("fetch", "params.yaml", ("dataset: digits", "dataset: cifar11"), "fetch.dataset"),
+    ("preprocess", "params.yaml", ("image_size: 8", "image_size: big"), "preprocess.image_size"),
+    ("preprocess", "data/fetched/dataset.json", "{}", "data/fetched/dataset.json"),
+    ("preprocess", "data/fetched/train_images.npy", "cut", "train_images.npy"),
+    ("train", "params.yaml", ("model: vgg", "model: vgh"), "train.model"),
+    ("train", "params.yaml", ("dropout:", "droput:"), "did you mean dropout?"),
+    ("train", "data/processed/train/labels.npy", "cut", "labels.npy"),
+    ("evaluate", "models/model.safetensors", "cut", "models/model.safetensors"),
+    ("plot", "plots/predictions.csv", "<<<<<<< HEAD", "plots/predictions.csv"),
+]
 
 
 def results(folder):
@@ -75,6 +89,23 @@ def before(finished, tmp_path):
         return folder
 
     return make
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(("stage", "name", "damage", "named"), BAD_INPUTS)
+def test_a_bad_input_is_one_line(stage, name, damage, named, before):
+    """What README promises holds for a bad value and for a damaged file of each stage."""
+    assert PROMISE in (ROOT / "README.md").read_text().replace("\n", " ")
+    folder = before(stage)
+    text = damage
+    if isinstance(damage, tuple):
+        text = (folder / name).read_text()
+        assert damage[0] in text
+        text = text.replace(*damage, 1)
+    (folder / name).write_text(text)
+    ended = forked.run(folder, stage)
+    one_line(ended, named)
+    assert re.fullmatch(r"error: .+ \(.+\): .+\n", ended.errors), ended.errors
 
 
 def check_rerun(folder, stage, finished):
