@@ -70,7 +70,7 @@ stages:
     deps: [pipeline.py]
     outs: [data/fetched]
   preprocess:
-    cmd: python pipeline.py preprocess
+    cmd: [python pipeline.py preprocess && true, "true"]
     deps: [pipeline.py, data/fetched]
     outs: [data/processed]
   train:

@@ -1,7 +1,6 @@
 """Makes a recorded result again, in a clone of its commit, from its raw data alone."""
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -104,17 +103,19 @@ class Rerun:
             )
 
     def run_stage(self, name: str) -> None:
-        command = self.recorded.stages[name]["cmd"]
-        print(f"{name}: {command}", file=sys.stderr, flush=True)
-        # What the stage prints goes to stderr: stdout is for the result.
-        done = subprocess.run(
-            shlex.split(command), cwd=self.clone, env=environment(), stdout=sys.stderr, check=False
-        )
-        if done.returncode:
-            raise UserError(
-                f"stage {name} failed, for the reason above ({self.clone}): "
-                "the same command resumes there"
+        command = self.recorded.stages[name]["cmd"]  # a line, or a list of them
+        for line in [command] if isinstance(command, str) else command:
+            print(f"{name}: {line}", file=sys.stderr, flush=True)
+            # In a shell, as DVC runs it. What it prints goes to stderr: stdout is for the result.
+            shell = ["sh", "-c", line]
+            done = subprocess.run(
+                shell, cwd=self.clone, env=environment(), stdout=sys.stderr, check=False
             )
+            if done.returncode:
+                raise UserError(
+                    f"stage {name} failed, for the reason above ({self.clone}): "
+                    "the same command resumes there"
+                )
 
     def finish(self, keep: bool) -> None:
         """Delete the clone, or mark it as whole: it is no interrupted one."""
