@@ -108,25 +108,27 @@ def locate(
         UserError: a file is missing, or there twice.
     """
     paths = list(paths)
-    found: dict[str, str] = {}
+    matches: dict[str, str] = {}
     layouts: tuple[Binary | Pickled, ...] = (dataset.binary, dataset.python)
     wanted = {name for kind in layouts for name in (*kind.train, *kind.test, kind.classes)}
     for path in paths:
         name = PurePosixPath(path).name
         if name not in wanted:
             continue
-        if name in found:
+        if name in matches:
             raise UserError(f"two files named {name} ({where}): keep the one that is meant")
-        found[name] = path
+        matches[name] = path
     names = {kind: (*kind.train, *kind.test, kind.classes) for kind in layouts}
     # the one with most of its files there, so that the file that is missing is named
-    kind = max(layouts, key=lambda kind: (len(found.keys() & names[kind]), kind.classes in found))
-    missing = [name for name in names[kind] if name not in found]
-    if missing and len(missing) > len(found):
+    kind = max(
+        layouts, key=lambda kind: (len(matches.keys() & names[kind]), kind.classes in matches)
+    )
+    missing = [name for name in names[kind] if name not in matches]
+    if missing and len(missing) > len(matches):
         raise UserError(
             f"no file {missing[0]} ({where}): this is not CIFAR in an official layout; for "
             "pictures of your own set fetch.dataset: images"
         )
     if missing:
         raise UserError(f"no file {missing[0]} ({where}): it is not all of the data set")
-    return kind, found
+    return kind, matches

@@ -76,7 +76,7 @@ def decompressor(path: Path) -> Callable[[Path], IO[bytes]] | None:
     """What opens the compressed file; None for one that is not compressed."""
     with path.open("rb") as handle:
         start = handle.read(6)
-    for first, opener in OPENERS.items():
-        if start.startswith(first):
+    for signature, opener in OPENERS.items():
+        if start.startswith(signature):
             return opener
     return None

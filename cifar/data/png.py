@@ -16,8 +16,8 @@ def essential_png(content: bytes) -> bytes:
         (length,) = struct.unpack_from(">I", content, position)
         end = position + 12 + length
         kind, body = content[position + 4 : position + 8], content[position + 4 : end - 4]
-        whole = content[end - 4 : end] == struct.pack(">I", zlib.crc32(body))
-        if kind[:1].isupper() or (whole and kind in (b"tRNS", b"eXIf", b"acTL")):
+        intact = content[end - 4 : end] == struct.pack(">I", zlib.crc32(body))
+        if kind[:1].isupper() or (intact and kind in (b"tRNS", b"eXIf", b"acTL")):
             chunks.append(content[position:end])
         position = end
     return b"".join(chunks)

@@ -98,11 +98,11 @@ def fetch(
 
 def check_sum(path: Path, known: set[str], without: str = "") -> None:
     """Refuse a file whose checksum is not known, with `without` as the reason where none is."""
-    found = files.sha256(path)
-    if found not in known:
+    checksum = files.sha256(path)
+    if checksum not in known:
         problem = "is not the expected file" if known else without
         raise UserError(
-            f"{path} {problem} (params.yaml, fetch.sha256): if you trust it, set it to {found}"
+            f"{path} {problem} (params.yaml, fetch.sha256): if you trust it, set it to {checksum}"
         )
 
 
@@ -118,11 +118,11 @@ def file_name(url: str) -> str:
         raise UserError(f"not a web address: {without_secrets(url)} (fetch.source)") from None
     scheme = parts.scheme.lower()
     if scheme not in ("http", "https"):
-        first = (
+        advice = (
             f"copy it first, with `{BUCKETS[scheme]}`," if scheme in BUCKETS else "copy it first"
         )
         raise UserError(
-            f"not a web address: {without_secrets(url)} (params.yaml, fetch.source): {first} and "
+            f"not a web address: {without_secrets(url)} (params.yaml, fetch.source): {advice} and "
             "name the copy"
         )
     name = re.sub(r"[^\w.+-]", "_", unquote(PurePosixPath(parts.path).name)).lstrip(".")
