@@ -10,6 +10,7 @@ import io
 import os
 import re
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from PIL import Image
 from benchmarks import busy, machine, pipeline, workplace
 from benchmarks.tables import markdown
 from cifar import UserError, files, params
-from cifar.data import pack
 
 INTERVAL = 0.05  # seconds between two looks at the memory
 NOISE = 15.0  # standard deviation, of 256 levels: with QUALITY, 20 kB at 224 pixels
@@ -72,8 +72,7 @@ def cells(step: Step) -> list[str]:
 def measure_all(folder: Path, count: int, options: argparse.Namespace) -> Iterator[Step]:
     """The stages, and what they are compared with, on so many pictures."""
     tar = folder / "pictures.tar"
-    with tar.open("wb") as handle:
-        pack.write(pictures(count, options.side), handle)
+    write_tar(tar, count, options.side)
     clone = prepare(folder, tar, options.side)
     yield from measure_data(clone, tar, count, options.side)
     if not options.data_only:
@@ -125,6 +124,21 @@ def pictures(count: int, side: int) -> Iterator[tuple[str, bytes]]:
         yield f"{digits.target[i % len(digits.target)]}/{i}.jpg", content.getvalue()
 
 
+def write_tar(path: Path, count: int, side: int) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in pictures(count, side):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def members(tar: Path) -> list[tuple[int, int]]:
+    """Offset and size of each member, sorted by name."""
+    with tarfile.open(tar, "r:") as opened:
+        infos = sorted(opened.getmembers(), key=lambda info: info.name)
+    return [(info.offset_data, info.size) for info in infos]
+
+
 def prepare(folder: Path, tar: Path, side: int) -> Path:
     """A clone of the last commit whose data are the pictures."""
     clone = pipeline.scratch(str(folder), **TRAIN)
@@ -171,12 +185,12 @@ def anonymous(pid: int) -> int:
     return (int(match[1]) if match else 0) + sum(map(anonymous, children))
 
 
-def decode(tar: Path, out: Path, side: int, first: int, entries: list[pack.Entry]) -> None:
+def decode(tar: Path, out: Path, side: int, first: int, members: list[tuple[int, int]]) -> None:
     """Write the pixels of some pictures, the first of which has the position `first`."""
     with tar.open("rb") as source, out.open("r+b") as target:
         target.seek(first * side * side * 3)
-        for entry in entries:
-            content = io.BytesIO(os.pread(source.fileno(), entry.size, entry.offset))
+        for offset, size in members:
+            content = io.BytesIO(os.pread(source.fileno(), size, offset))
             image = Image.open(content).convert("RGB").resize((side, side))
             target.write(image.tobytes())
 
@@ -187,9 +201,9 @@ def serve() -> None:
         return
     tar, out = map(Path, sys.argv[1:3])
     side = int(sys.argv[3])
-    entries = pack.index(tar)
-    step = -(-len(entries) // RUNS)
-    parts = [(i, entries[i : i + step]) for i in range(0, len(entries), step)]
+    listed = members(tar)
+    step = -(-len(listed) // RUNS)
+    parts = [(i, listed[i : i + step]) for i in range(0, len(listed), step)]
     with out.open("wb") as file, Pool(os.cpu_count()) as pool:
         pool.starmap(partial(decode, tar, out, side), parts, chunksize=1)
         os.fsync(file.fileno())

@@ -1,15 +1,16 @@
 """Stage 1: the data set that params.yaml names, verified, as a few large files in data/fetched.
 
-Either arrays (train_images.npy, train_labels.npy, test_…) or, for the user's own pictures,
-pictures.tar with the files as they are; and, last, dataset.json with the class names. Downloads
-stay in .downloads, outside DVC's outputs.
+Either arrays (train_images.npy, train_labels.npy, test_…) or, for the user's own pictures, the
+files as they are in pictures-00000.tar and so on, with index.npy; and, last, dataset.json with the
+class names. Downloads stay in .downloads, outside DVC's outputs.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
 
 import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,17 @@ from cifar.params.fetch import Fetch
 
 FETCHED = Path("data/fetched")
 OUTPUTS = ("data/fetched", "data/processed", "models", "metrics", "plots")
-ARRAYS = [f"{part}_{kind}.npy" for part in ("train", "test") for kind in ("images", "labels")]
-WRITTEN = ("dataset.json", "pictures.tar", *ARRAYS)
+WRITTEN = re.compile(  # pictures.tar: by earlier versions
+    r"dataset\.json|(train|test)_(images|labels)\.npy|index\.npy|pictures(-\d{5,})?\.tar"
+)
 
-Readers = dict[str, Callable[[], bytes]]  # name of a file -> a function that reads it
+Read = Callable[[str], bytes]  # the content of the file of a name
 
 
 def main() -> None:
     p, _ = params.load(Fetch)
     check_folder()
+    remove_temporary()
     dataset = datasets.DATASETS.get(p.dataset)
     if p.dataset == "digits":
         classes = write_digits()
@@ -43,9 +46,8 @@ def main() -> None:
 
 def check_folder() -> None:
     """Refuse files in data/fetched that are not this stage's: DVC would delete them one day."""
-    found = FETCHED.iterdir() if FETCHED.is_dir() else ()
-    for path in sorted(found):
-        if path.name not in WRITTEN and not names.leftover(path.name):
+    for path in sorted(FETCHED.glob("*")):
+        if not WRITTEN.fullmatch(path.name) and not names.leftover(path.name):
             raise UserError(f"not an output of this stage ({path}): move it out of {FETCHED}")
 
 
@@ -61,28 +63,43 @@ def check_source(path: Path) -> None:
                 )
 
 
+def remove_temporary() -> None:
+    """Remove the temporary files of a run that was killed: the next may have fewer files."""
+    for path in FETCHED.glob(".*.tmp"):
+        if WRITTEN.fullmatch(path.name[1:-4]):
+            path.unlink()
+
+
 def remove_outputs() -> None:
     """Remove what an earlier run by hand left; DVC has done this already."""
-    for name in WRITTEN:
-        (FETCHED / name).unlink(missing_ok=True)
+    (FETCHED / "dataset.json").unlink(missing_ok=True)  # without it, no stage takes the rest
+    for path in FETCHED.glob("*"):
+        if WRITTEN.fullmatch(path.name):
+            path.unlink()
 
 
 def write_cifar(path: Path, dataset: datasets.Dataset) -> list[str]:
     """Arrays from an archive or a folder in either official layout; returns the class names."""
     if path.is_dir():
-        found = {name: file.read_bytes for name, file in folders.walk(path).items()}
+        paths = folders.walk(path)
         print(f"note: a folder has no checksum: {path} is taken as it is", flush=True)
-        return write_records(found, path, dataset)
-    with archive.members(path, stage.root() / ".downloads") as members:
-        return write_records({member.name: member.read for member in members}, path, dataset)
+        return write_records(paths, reader(path), path, dataset)
+    with archive.members(path, stage.root() / ".downloads") as (members, read):
+        return write_records(members, read, path, dataset)
 
 
-def write_records(found: Readers, path: Path, dataset: datasets.Dataset) -> list[str]:
+def reader(folder: Path) -> Read:
+    return lambda name: (folder / name).read_bytes()
+
+
+def write_records(
+    paths: Iterable[str], read: Read, path: Path, dataset: datasets.Dataset
+) -> list[str]:
     """Arrays from the files of a copy, one at a time."""
-    kind, places = datasets.locate(dataset, found, str(path))
+    kind, places = datasets.locate(dataset, paths, str(path))
 
     def content(name: str) -> tuple[bytes, str]:
-        return found[places[name]](), f"{path}, {name}"
+        return read(places[name]), f"{path}, {name}"
 
     classes = records.read_classes(*content(kind.classes), kind)
     labels: dict[str, np.ndarray] = {}
@@ -118,27 +135,26 @@ def write_digits() -> list[str]:
 
 
 def write_pictures(path: Path) -> list[str]:
-    """pictures.tar from a folder or archive of class folders; returns the class names."""
+    """Shards from a folder or archive of class folders; returns the class names."""
     if path.is_dir():
-        found = {name: file.read_bytes for name, file in folders.walk(path).items()}
+        paths = folders.walk(path)
         print(
             f"note: DVC does not watch {path}: when its pictures change, run "
             "`dvc repro --force fetch`, and `dvc repro` for the rest"
         )
-        return pack_pictures(found, path)
-    with archive.members(path, stage.root() / ".downloads") as members:
-        return pack_pictures({member.name: member.read for member in members}, path)
+        return pack_pictures(paths, reader(path), path)
+    with archive.members(path, stage.root() / ".downloads") as (members, read):
+        return pack_pictures(members, read, path)
 
 
-def pack_pictures(found: Readers, path: Path) -> list[str]:
-    recognized = layout.recognize(found, str(path))
+def pack_pictures(paths: Iterable[str], read: Read, path: Path) -> list[str]:
+    recognized = layout.recognize(paths, str(path))
     in_no_part = set(recognized.in_no_part)
     others = [name for name in recognized.left_out if name not in in_no_part]
     report_left_out(others, "not pictures in class folders")
     report_left_out(recognized.in_no_part, "in no part")
-    ordered = sorted((place, name) for name, place in recognized.places.items())
-    with files.atomic(FETCHED / "pictures.tar") as handle:
-        pack.write(((place, found[name]()) for place, name in ordered), handle)
+    sources = recognized.sources
+    with pack.written(sources, lambda target: read(sources[target]), FETCHED):
         remove_outputs()
     return recognized.classes
 

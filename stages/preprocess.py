@@ -8,6 +8,7 @@ in batches: memory does not grow with their number.
 from cifar import stage  # isort: skip  first, to report errors of the imports below
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +17,19 @@ from cifar import UserError, files, params
 from cifar.data import normalize, split
 from cifar.data.names import escaped
 from cifar.data.parts import Part, read_arrays, read_pictures
-from cifar.data.splits import Split, written_images
+from cifar.data.splits import Skipped, Split, written_images
 from cifar.dataset import Dataset, Fetched
 from cifar.params.preprocess import Preprocess
 
 FETCHED, PROCESSED = Path("data/fetched"), Path("data/processed")
 IMBALANCE = 10  # times as many training images in one class as in another: worth a note
 
-Skipped = dict[str, str]  # name of a picture that cannot be used -> the reason
-
 
 class BadPicturesError(Exception):
     """Pictures that cannot be decoded turned up; nothing was written."""
 
     def __init__(self, skipped: Skipped) -> None:
-        super().__init__(f"{len(skipped)} pictures")
+        super().__init__("bad pictures")
         self.skipped = skipped
 
 
@@ -38,8 +37,8 @@ def main() -> None:
     p, _ = params.load(Preprocess)
     fetched = files.read_record(FETCHED / "dataset.json", Fetched)
     classes = list(fetched.classes)
-    source = read_source(p, classes)
-    skipped: Skipped = {}
+    source = read_source(p, fetched)
+    skipped: Skipped = {name: {} for name in source}
     splits = divide(p, find_usable(source, classes, skipped), classes)
     try:
         histogram, duplicates = write_images(p, source, splits, skipped)
@@ -50,11 +49,11 @@ def main() -> None:
     counts = {name: np.bincount(s.labels, minlength=len(classes)) for name, s in splits.items()}
     for name, s in splits.items():
         files.write_array(PROCESSED / name / "labels.npy", s.labels)
-        files.write_array(PROCESSED / name / "names.npy", s.names)
+        s.write_names(PROCESSED / name / "names.npy")
     report = {  # what a person wants to know, and training must not depend on
         "counts": {name: count.tolist() for name, count in counts.items()},
         "in_test_and_training": duplicates,
-        "skipped": skipped,
+        "skipped": dict(reasons(source, skipped)),
     }
     files.write_json(PROCESSED / "report.json", report)
     mean, std = normalize.constants(normalize=p.normalize, histogram=histogram)
@@ -72,21 +71,21 @@ def main() -> None:
     print(", ".join(f"{len(s.index)} {name}" for name, s in splits.items()), "images")
 
 
-def read_source(p: Preprocess, classes: list[str]) -> dict[str, Part]:
+def read_source(p: Preprocess, fetched: Fetched) -> dict[str, Part]:
     """The parts of what stage fetch left."""
-    tar = FETCHED / "pictures.tar"
-    if tar.exists():
-        return read_pictures(tar, classes, first_frame=p.on_animated == "first")
-    return read_arrays(FETCHED, len(classes))
+    if fetched.name == "images":
+        first_frame = p.on_animated == "first"
+        return read_pictures(FETCHED, list(fetched.classes), first_frame)
+    return read_arrays(FETCHED, len(fetched.classes))
 
 
 def find_usable(source: dict[str, Part], classes: list[str], skipped: Skipped) -> dict[str, Split]:
     """Each part without the skipped pictures; it must leave enough to train and to test."""
     usable = {}
     for name, part in source.items():
-        index = [i for i, image in enumerate(part.names.tolist()) if image not in skipped]
-        usable[name] = Split(part, np.array(index, np.int64))
-        if not index and name != "train":
+        index = np.delete(np.arange(len(part.labels)), list(skipped[name]))
+        usable[name] = Split(part, index)
+        if not len(index) and name != "train":
             raise UserError(f"no usable {name} picture (fetch.source): add some")
     trained = set(usable["train"].labels.tolist())
     if missing := [name for i, name in enumerate(classes) if i not in trained]:
@@ -156,41 +155,51 @@ def write_images(
         BadPicturesError: pictures that are not in `skipped` cannot be decoded.
     """
     with written_images(source, splits, image_size=p.image_size, folder=PROCESSED) as images:
-        if images.bad.keys() - skipped.keys():
-            report_bad(p, images.bad, sum(len(part.names) for part in source.values()))
+        if images.bad != skipped:
+            report_bad(p, source, images.bad)
             raise BadPicturesError(images.bad)
         return images.histogram, count_duplicates(p, splits["test"], images.digests)
 
 
-def report_bad(p: Preprocess, skipped: Skipped, total: int) -> None:
+def reasons(source: dict[str, Part], skipped: Skipped) -> Iterator[tuple[str, str]]:
+    """The name of each picture that cannot be used, and why."""
+    for name, problems in skipped.items():
+        index = np.array(list(problems), np.int64)
+        yield from zip(source[name].names(index).tolist(), problems.values(), strict=True)
+
+
+def report_bad(p: Preprocess, source: dict[str, Part], skipped: Skipped) -> None:
     """List all bad pictures; end here unless they are to be skipped."""
-    for name, reason in skipped.items():
+    for name, reason in reasons(source, skipped):
         print(f"{escaped(name)}: {reason}", file=sys.stderr)
     if p.on_bad_image == "error":
+        bad = sum(map(len, skipped.values()))
+        total = sum(len(part.labels) for part in source.values())
         raise UserError(
-            f"{len(skipped)} of {total} pictures cannot be used, listed above (fetch.source): fix "
+            f"{bad} of {total} pictures cannot be used, listed above (fetch.source): fix "
             "or remove them and run `dvc repro --force fetch && dvc repro`, or set "
             "preprocess.on_bad_image: skip"
         )
 
 
-def count_duplicates(p: Preprocess, test: Split, digests: dict[str, list[bytes]]) -> int:
+def count_duplicates(p: Preprocess, test: Split, digests: dict[str, bytearray]) -> int:
     """How many test images the network will have seen: they flatter it.
 
     Raises:
         UserError: there are some, and on_duplicate says so.
     """
-    found = split.duplicates(digests["train"] + digests["val"], digests["test"])
-    text = f"{len(found)} of {len(test.index)} test images are also among the training images"
-    if found and p.on_duplicate == "error":
-        print(*map(escaped, test.names[found].tolist()), sep="\n", file=sys.stderr)
+    index = split.duplicates(digests["train"] + digests["val"], digests["test"])
+    text = f"{len(index)} of {len(test.index)} test images are also among the training images"
+    if len(index) and p.on_duplicate == "error":
+        names = test.part.names(test.index[index])
+        print(*map(escaped, names.tolist()), sep="\n", file=sys.stderr)
         raise UserError(
             f"{text}, listed above (fetch.source): remove them and run `dvc repro --force fetch && "
             "dvc repro`, or set preprocess.on_duplicate: report"
         )
-    if found:
+    if len(index):
         print(f"note: {text}")
-    return len(found)
+    return len(index)
 
 
 def note_imbalance(counts: np.ndarray, classes: list[str]) -> None:

@@ -100,11 +100,11 @@ def test_archives_of_any_names(examples, tmp_path):
         path = tmp_path / "archive"
         path.write_bytes(make_zip(files) if kind == "zip" else make_tar(files, kind))
         try:
-            with archive.members(path, tmp_path) as members:
-                for member in members:
-                    assert not member.name.startswith("/")
-                    assert ".." not in member.name.split("/")
-                    assert len(member.read()) == member.size
+            with archive.members(path, tmp_path) as (members, read_member):
+                for name, member in members.items():
+                    assert not name.startswith("/")
+                    assert ".." not in name.split("/")
+                    assert len(read_member(name)) == member.size
         except UserError as error:
             one_line(error)
         assert list(tmp_path.iterdir()) == [path]
@@ -122,9 +122,9 @@ def test_archives_that_are_damaged(examples, tmp_path):
         path = tmp_path / "archive"
         path.write_bytes(content)
         try:
-            with archive.members(path, tmp_path) as members:
-                for member in members:
-                    member.read()
+            with archive.members(path, tmp_path) as (members, read_member):
+                for name in members:
+                    read_member(name)
         except UserError as error:
             one_line(error)
 
@@ -140,14 +140,14 @@ def test_layouts_of_any_names(examples):
         except UserError as error:
             one_line(error)
             return
-        assert found.places.keys() <= set(files)
-        assert len(set(found.places.values())) == len(found.places)
+        assert set(found.sources.values()) <= set(files)
+        assert len(set(found.sources.values())) == len(found.sources)
         assert len({names.same(name) for name in found.classes}) == len(found.classes) >= 2
-        for place in found.places.values():
-            part, class_name, file = place.split("/")
+        for target in found.sources:
+            part, class_name, file = target.split("/")
             assert part in ("train", "val", "test") and file
             names.check_class(class_name, "x")
-            place.encode()
+            target.encode()
 
     check(examples, recognize, st.lists(RELATIVE, max_size=12))
 

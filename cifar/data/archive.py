@@ -7,15 +7,14 @@ and links out of the target folder.
 import contextlib
 import errno
 import lzma
+import os
 import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
+from typing import IO, NamedTuple
 
 from cifar import UserError
 from cifar.data import names
@@ -71,20 +70,23 @@ PACKAGES = {  # what a zip archive with such a member is, which is no collection
 }
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A regular file in an archive."""
 
     name: str  # relative, with / between folders
     size: int  # bytes, unpacked
-    read: Callable[[], bytes]
+    location: int | zipfile.ZipInfo  # the first byte in a tar; the entry of a zip
+
+
+Members = dict[str, Member]  # by name, in the archive's order
 
 
 @contextlib.contextmanager
-def members(path: Path, scratch: Path) -> Iterator[list[Member]]:
-    """Every regular file of a tar or zip archive, to be read in any order while the block lasts.
+def members(path: Path, scratch: Path) -> Iterator[tuple[Members, Callable[[str], bytes]]]:
+    """Every regular file of a tar or zip archive, and a function that reads the one of a name.
 
-    A compressed tar is unpacked once, into an unnamed temporary file in the folder `scratch`.
+    They are to be read in any order while the block lasts. A compressed tar is unpacked once, into
+    an unnamed temporary file in the folder `scratch`.
 
     Raises:
         UserError: not an archive, damaged, or holding what a data set has no use for: links,
@@ -93,11 +95,20 @@ def members(path: Path, scratch: Path) -> Iterator[list[Member]]:
     with contextlib.ExitStack() as stack:
         with one_line_errors(path):
             if zipfile.is_zipfile(path):
-                found = zip_members(stack.enter_context(zipfile.ZipFile(path)), path)
+                zipped = stack.enter_context(zipfile.ZipFile(path))
+                checked = check(zip_members(zipped, path), path)
             else:
-                found = tar_members(stack.enter_context(unpacked(path, scratch)), path)
-            checked = list(check(found, path))
-        yield checked
+                tar = stack.enter_context(unpacked(path, scratch))
+                checked = check(tar_members(tar, path), path)
+
+        def read(name: str) -> bytes:
+            member = checked[name]
+            with one_line_errors(path):
+                if isinstance(member.location, zipfile.ZipInfo):
+                    return zipped.read(member.location)
+                return os.pread(tar.fileno(), member.size, member.location)
+
+        yield checked, read
 
 
 @contextlib.contextmanager
@@ -132,52 +143,48 @@ def kind(path: Path) -> str:
     return f"it is {next(matches, 'of no known format')}{', compressed' if opener else ''}"
 
 
-def check(found: Iterator[Member], path: Path) -> Iterator[Member]:
+def check(members: Iterator[Member], path: Path) -> Members:
     """The members, their names made plain; refuses names and sizes that no data set has."""
     limit = size_limit(path)
     total = 0
-    seen = set()
-    for member in found:
+    checked: Members = {}
+    for member in members:
         name = plain_name(member.name, path)
-        if names.hidden(PurePosixPath(name).parts):
+        if names.hidden(name.split("/")):
             continue
-        if name in seen:
+        if name in checked:
             raise UserError(
                 f"two members named '{names.escaped(name)}' ({path}): make the archive again"
             )
-        seen.add(name)
+        checked[name] = Member(name, member.size, member.location)
         total += member.size
-        if member.size > MAX_MEMBER_BYTES or len(seen) > MAX_MEMBERS:
+        if member.size > MAX_MEMBER_BYTES or len(checked) > MAX_MEMBERS:
             raise UserError(
                 f"a member of more than {MAX_MEMBER_BYTES} bytes, or more than {MAX_MEMBERS} "
                 f"members ({path}): unpack it and name the folder"
             )
         check_total(total, limit, path)
-        yield Member(name, member.size, partial(read, member, path))
-    if not seen:
+    if not checked:
         raise tarfile.ReadError("there are no files in it")
-
-
-def read(member: Member, path: Path) -> bytes:
-    with one_line_errors(path):
-        return member.read()
+    return checked
 
 
 def plain_name(name: str, path: Path) -> str:
     """The name with / between folders, as a Windows program may not have written it."""
-    pure = PurePosixPath(name.replace("\\", "/"))
+    slashed = name.replace("\\", "/")
+    parts = names.components(slashed)
     # `A: good` is a folder on a Mac; only a drive has a slash behind the colon
-    if ".." in pure.parts or re.match(r"[A-Za-z]:[\\/]", name) or "\0" in name:
+    if ".." in parts or re.match(r"[A-Za-z]:[\\/]", name) or "\0" in name:
         raise UserError(
             f"member '{names.escaped(name)}' points outside the archive ({path}): do not trust "
             "this file"
         )
-    if pure.is_absolute():
+    if slashed.startswith("/"):
         raise UserError(
             f"member '{names.escaped(name)}' has an absolute name ({path}): make the archive "
             "without `tar -P`, or unpack it and name the folder"
         )
-    return str(pure)
+    return "/".join(parts)
 
 
 def tar_members(handle: IO[bytes], path: Path) -> Iterator[Member]:
@@ -188,19 +195,13 @@ def tar_members(handle: IO[bytes], path: Path) -> Iterator[Member]:
             if info.isdir():
                 continue
             if info.isreg() and not info.issparse():
-                read = partial(read_at, handle, info.offset_data, info.size)
-                yield Member(info.name, info.size, read)
-            elif not names.hidden(PurePosixPath(info.name).parts):
+                yield Member(info.name, info.size, info.offset_data)
+            elif not names.hidden(names.components(info.name)):
                 raise not_plain(info.name, path)
         handle.seek(tar.offset)
         # tarfile takes a damaged or missing header for the end, which is a block of zeros
         if handle.read(512) != bytes(512):
             raise tarfile.ReadError("it is damaged or cut")
-
-
-def read_at(handle: IO[bytes], offset: int, size: int) -> bytes:
-    handle.seek(offset)
-    return handle.read(size)
 
 
 def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
@@ -214,8 +215,8 @@ def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
         if info.flag_bits & ENCRYPTED:
             raise zipfile.BadZipFile("it is encrypted")
         if (info.external_attr >> 16) & 0o170000 in (0, 0o100000):
-            yield Member(name, info.file_size, partial(archive.read, info))
-        elif not names.hidden(PurePosixPath(name).parts):
+            yield Member(name, info.file_size, info)
+        elif not names.hidden(names.components(name)):
             raise not_plain(name, path)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cifar import UserError
 from cifar.data import names
@@ -21,6 +21,7 @@ DOCUMENTS = frozenset(  # endings of files that lie beside pictures and are none
     ]
 )
 ARCHIVES = frozenset([".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"])
+NO_PICTURES = tuple(DOCUMENTS | ARCHIVES)
 MAX_DEPTH = 16  # folders in folders; published data sets have up to five
 
 
@@ -41,14 +42,14 @@ def tree(files: Iterable[str], where: str) -> tuple[Folder, list[str]]:
     root = Folder()
     documents = []
     for name in sorted(files):
-        parts = PurePosixPath(name).parts
+        parts = names.components(name)
         if not parts or names.hidden(parts):
             continue
         if len(parts) > MAX_DEPTH:
             raise UserError(
                 f"folders nested too deep ('{names.escaped(name)}', {where}): make them shallower"
             )
-        if PurePosixPath(name).suffix.lower() in DOCUMENTS | ARCHIVES:
+        if parts[-1].lower().endswith(NO_PICTURES):
             documents.append(name)
             continue
         folder = root
@@ -58,19 +59,17 @@ def tree(files: Iterable[str], where: str) -> tuple[Folder, list[str]]:
     return root, documents
 
 
-def walk(folder: Path) -> dict[str, Path]:
-    """Every file below `folder` by its name relative to it; links are followed.
+def walk(folder: Path) -> list[str]:
+    """The name of every file below `folder`, relative to it; links are followed.
 
     Raises:
         UserError: a link to a folder that it is in, an empty folder, or what is no file.
     """
-    found: dict[str, Path] = {}
-    visit(folder, "", (folder.resolve(),), found)
-    return found
+    return list(visit(folder, "", (folder.resolve(),)))
 
 
-def visit(folder: Path, inside: str, above: tuple[Path, ...], found: dict[str, Path]) -> None:
-    """Add the files of one folder to `found`; `above` are the folders that it is in."""
+def visit(folder: Path, inside: str, above: tuple[Path, ...]) -> Iterator[str]:
+    """The names of the files of one folder and below; `above` are the folders that it is in."""
     paths = [path for path in sorted(folder.iterdir()) if not names.leftover(path.name)]
     if not paths and inside:
         raise UserError(f"empty folder ({folder}): put pictures into it, or remove it")
@@ -80,8 +79,8 @@ def visit(folder: Path, inside: str, above: tuple[Path, ...], found: dict[str, P
             real = path.resolve()
             if real in above or len(above) > MAX_DEPTH:
                 raise UserError(f"folders nested without end ({path}): remove the link in it")
-            visit(path, f"{name}/", (*above, real), found)
+            yield from visit(path, f"{name}/", (*above, real))
         elif path.is_file():
-            found[name] = path
+            yield name
         else:
             raise UserError(f"neither a file nor a folder ({path}): remove it, or fix the link")

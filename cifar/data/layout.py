@@ -30,16 +30,18 @@ NO_CLASSES = frozenset(
     ]
 )
 
+Class = tuple[str, str, dict[str, str]]  # part, class, and by file name the name in the source
+
 
 @dataclass
 class Layout:
-    places: dict[str, str]  # name of a picture -> <part>/<class>/<file>
+    sources: dict[str, str]  # <part>/<class>/<file> -> name of the picture in the source
     left_out: list[str]  # names of files outside class folders, and of documents
     in_no_part: list[str]  # those of them that are in class folders beside the parts
 
     @property
     def classes(self) -> list[str]:
-        return sorted({place.split("/")[1] for place in self.places.values()})
+        return sorted({target.split("/")[1] for target in self.sources})
 
 
 def recognize(files: Iterable[str], where: str) -> Layout:
@@ -54,27 +56,29 @@ def recognize(files: Iterable[str], where: str) -> Layout:
     root, documents = tree(files, where)
     root = unwrap(root)
     parts, left_out, in_no_part = find_parts(root, where)
-    found, nested = [], []
+    classes: list[Class] = []
+    nested = []
     for part, folder in parts.items():
         for class_name, child in folder.folders.items():
             inner = images_in(child, documents)
-            found += [(part, class_name, file, name) for file, name in inner.files.items()]
+            if inner.files:
+                classes.append((part, class_name, inner.files))
             deeper = [name for folder in inner.folders.values() for name in folder.everything()]
             left_out += deeper
             if deeper and not inner.files:
                 nested.append(min(deeper))
-    if len(left_out) > len(found):
+    if len(left_out) > sum(len(pictures) for _, _, pictures in classes):
         raise UserError(explain(root, min(left_out), documents, where))
     if nested:
         raise UserError(
             f"'{names.escaped(min(nested))}' is in a folder inside a class ({where}): move the "
             "pictures of each class up one level"
         )
-    if not found:
+    if not classes:
         raise UserError(f"no pictures ({where}): {hint(documents)}")
-    if all(no_class(class_name) for _, class_name, _, _ in found):
-        raise UserError(outside(found[0][3], documents, where))
-    return Layout(assign(found, where), sorted(left_out + documents), sorted(in_no_part))
+    if all(no_class(class_name) for _, class_name, _ in classes):
+        raise UserError(outside(next(iter(classes[0][2].values())), documents, where))
+    return Layout(assign(classes, where), sorted(left_out + documents), sorted(in_no_part))
 
 
 def unwrap(folder: Folder) -> Folder:
@@ -192,32 +196,29 @@ def images_in(folder: Folder, documents: list[str]) -> Folder:
     return folder
 
 
-def assign(found: list[tuple[str, str, str, str]], where: str) -> dict[str, str]:
-    """The place of each picture, its class spelled as in the training part."""
-    by_part = {
-        part: {name for other, name, _, _ in found if other == part}
-        for part in {part for part, *_ in found}
-    }
-    train = by_part.pop("train", set())
-    names.check_classes(train, set().union(*by_part.values()), where)
+def assign(classes: list[Class], where: str) -> dict[str, str]:
+    """The name of each picture by its <part>/<class>/<file>, classes spelled as in training."""
+    train = {name for part, name, _ in classes if part == "train"}
+    others = {name for part, name, _ in classes if part != "train"}
+    names.check_classes(train, others, where)
     spelling = {names.same(name): names.clean(name) for name in train}
-    places: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    for part, class_name, file, name in found:
-        if not names.is_text(name):
-            raise UserError(
-                f"the name '{names.escaped(name)}' is not UTF-8 or has control characters "
-                f"({where}): rename it"
-            )
-        place = f"{part}/{spelling[names.same(class_name)]}/{unicodedata.normalize('NFC', file)}"
-        if place in taken:
-            raise UserError(
-                f"{taken[place]!a} and {name!a} have the same name to a reader "
-                f"({where}): rename one"
-            )
-        places[name] = place
-        taken[place] = name
-    return places
+    sources: dict[str, str] = {}
+    for part, class_name, pictures in classes:
+        folder = f"{part}/{spelling[names.same(class_name)]}"
+        for file, name in pictures.items():
+            if not names.is_text(name):
+                raise UserError(
+                    f"the name '{names.escaped(name)}' is not UTF-8 or has control characters "
+                    f"({where}): rename it"
+                )
+            target = f"{folder}/{unicodedata.normalize('NFC', file)}"
+            if target in sources:
+                raise UserError(
+                    f"{sources[target]!a} and {name!a} have the same name to a reader "
+                    f"({where}): rename one"
+                )
+            sources[target] = name
+    return sources
 
 
 def explain(root: Folder, name: str, documents: list[str], where: str) -> str:

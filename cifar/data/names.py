@@ -37,9 +37,14 @@ def leftover(name: str) -> bool:
     return name.startswith(".") or lower in LEFTOVERS or lower.endswith(LEFTOVER_ENDINGS)
 
 
+def components(name: str) -> list[str]:
+    """The folders and the file in a relative name, without detours through `.` and `//`."""
+    return [part for part in name.split("/") if part not in ("", ".")]
+
+
 def hidden(parts: Iterable[str]) -> bool:
     """Whether any component of a path is a leftover of a system."""
-    return any(leftover(part) for part in parts)
+    return any(map(leftover, parts))
 
 
 def clean(name: str) -> str:
@@ -61,7 +66,8 @@ def escaped(name: str) -> str:
 
 def is_text(name: str) -> bool:
     """Whether a file could hold the name: UTF-8, on one line, without control characters."""
-    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name)
+    unfit = ("Cc", "Cs", "Zl", "Zp")
+    return name.isprintable() or not any(unicodedata.category(c) in unfit for c in name)
 
 
 def check_class(name: str, where: str) -> None:

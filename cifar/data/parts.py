@@ -1,5 +1,6 @@
 """What stage fetch left, one part at a time, its images in batches: never all of them in memory."""
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from cifar.dataset import labels_fit
 PARTS = ("train", "val", "test")
 CAMERA_RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef")  # Pillow would read the preview of some
 BATCH_BYTES = 1 << 25  # of decoded pixels; three batches are in memory at a time
+BATCH_LENGTH = 4096  # images at most: a small one takes as much memory around its pixels
+NAMES = 1 << 14  # names that are text at a time; in the index they are bytes
 
 Batch = tuple[np.ndarray, dict[int, str]]  # images, and by position in it why one is not read
 
@@ -28,9 +31,8 @@ class Part(Protocol):
     def labels(self) -> np.ndarray:
         """(N,) int64."""
 
-    @property
-    def names(self) -> np.ndarray:
-        """(N,) str, where each image comes from."""
+    def names(self, index: np.ndarray) -> np.ndarray:
+        """(n,) str, where the images at these positions come from."""
 
     @property
     def channels(self) -> int:
@@ -46,11 +48,15 @@ class ArrayPart:
 
     images: np.ndarray  # (N, H, W, C) uint8, a memory map
     labels: np.ndarray
-    names: np.ndarray
+    name: str  # of the part
 
     @property
     def channels(self) -> int:
         return self.images.shape[3]
+
+    def names(self, index: np.ndarray) -> np.ndarray:
+        names = [f"{self.name}/{i}" for i in index]
+        return np.array(names, f"U{len(f'{self.name}/{len(self.images) - 1}')}")
 
     def batches(self, size: int) -> Iterator[Batch]:
         step = batch_length(max(size, *self.images.shape[1:3]))
@@ -60,29 +66,37 @@ class ArrayPart:
 
 @dataclass(frozen=True)
 class PicturePart:
-    """A part whose images are files in a tar."""
+    """A part whose images are files in shards."""
 
-    path: Path
-    entries: list[pack.Entry]
+    folder: Path
+    rows: np.ndarray  # (N,) of the index, a memory map
     labels: np.ndarray
-    names: np.ndarray
+    name_length: int  # characters of the longest name in the index
     first_frame: bool
     channels: int = 3
+
+    def names(self, index: np.ndarray) -> np.ndarray:
+        return np.strings.decode(self.rows["name"][index], "utf-8").astype(f"U{self.name_length}")
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The images, decoded ahead of the reader; the number of cores leaves no trace."""
         step = batch_length(size)
-        with self.path.open("rb") as tar, ThreadPoolExecutor() as pool:
+        with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+            shards = {
+                number: stack.enter_context((self.folder / pack.shard_name(number)).open("rb"))
+                for number in range(self.rows["shard"].min(), self.rows["shard"].max() + 1)
+            }
 
-            def read(entry: pack.Entry) -> np.ndarray:
-                if entry.name.lower().endswith(CAMERA_RAW):
+            def read(name: bytes, shard: int, offset: int, length: int) -> np.ndarray:
+                if name.decode().lower().endswith(CAMERA_RAW):
                     raise ValueError("a camera's raw file: export it as JPEG")
-                content = os.pread(tar.fileno(), entry.size, entry.offset)
+                content = os.pread(shards[shard].fileno(), length, offset)
                 return pictures.decode(content, size, self.first_frame)
 
             ahead: deque[list[Future[np.ndarray]]] = deque()
-            for start in range(0, len(self.entries), step):
-                ahead.append([pool.submit(read, e) for e in self.entries[start : start + step]])
+            for start in range(0, len(self.rows), step):
+                rows = self.rows[start : start + step].tolist()
+                ahead.append([pool.submit(read, *row) for row in rows])
                 if len(ahead) > 1:
                     yield pictures.collect(ahead.popleft(), size)
             while ahead:
@@ -90,7 +104,7 @@ class PicturePart:
 
 
 def batch_length(size: int) -> int:
-    return max(1, BATCH_BYTES // (3 * size * size))
+    return max(1, min(BATCH_LENGTH, BATCH_BYTES // (3 * size * size)))
 
 
 def read_arrays(folder: Path, num_classes: int) -> dict[str, Part]:
@@ -109,21 +123,48 @@ def read_arrays(folder: Path, num_classes: int) -> dict[str, Part]:
                     f"images and labels do not fit ({path}): "
                     "`dvc repro --force fetch` makes them again"
                 )
-            names = np.array([f"{part}/{i}" for i in range(len(images))])
-            parts[part] = ArrayPart(images, labels, names)
+            parts[part] = ArrayPart(images, labels, part)
     return parts
 
 
-def read_pictures(path: Path, classes: list[str], first_frame: bool) -> dict[str, Part]:
-    """The parts of a tar of <part>/<class>/<file>."""
-    entries = pack.index(path)
-    numbers = {name: i for i, name in enumerate(classes)}
-    labels = np.array([numbers[entry.name.split("/")[1]] for entry in entries])
-    names = np.array([entry.name for entry in entries])
+def read_pictures(folder: Path, classes: list[str], first_frame: bool) -> dict[str, Part]:
+    """The parts of the pictures that `pack` wrote.
+
+    Raises:
+        UserError: their index is damaged, or a shard is missing or cut.
+    """
+    rows = pack.read_index(folder)
+    try:
+        labels, name_length = read_names(rows["name"], classes)
+    except (KeyError, UnicodeDecodeError):
+        raise pack.damaged(folder / pack.INDEX) from None
     parts: dict[str, Part] = {}
     for part in PARTS:
-        index = [i for i, entry in enumerate(entries) if entry.name.startswith(f"{part}/")]
-        if index:
-            chosen = [entries[i] for i in index]
-            parts[part] = PicturePart(path, chosen, labels[index], names[index], first_frame)
+        # sorted by name: a part is one run of rows, and "0" follows "/"
+        low, high = np.searchsorted(rows["name"], [f"{part}/".encode(), f"{part}0".encode()])
+        if low < high:
+            parts[part] = PicturePart(
+                folder, rows[low:high], labels[low:high], name_length, first_frame
+            )
     return parts
+
+
+def read_names(names: np.ndarray, classes: list[str]) -> tuple[np.ndarray, int]:
+    """The labels (N,) int64 of <part>/<class>/<file> in UTF-8, and the longest name's characters.
+
+    Raises:
+        KeyError: an unknown part or class, or no file.
+        UnicodeDecodeError: not UTF-8.
+    """
+    numbers = {f"{part}/{name}": i for part in PARTS for i, name in enumerate(classes)}
+    labels = np.empty(len(names), np.int64)
+    length = 0
+    for start in range(0, len(names), NAMES):
+        decoded = np.strings.decode(names[start : start + NAMES], "utf-8")
+        folder, _, file = np.strings.rpartition(decoded, "/")
+        known, index = np.unique(folder, return_inverse=True)
+        labels[start : start + NAMES] = np.array([numbers[name] for name in known.tolist()])[index]
+        if (file == "").any():
+            raise KeyError("a name without a file")
+        length = max(length, decoded.dtype.itemsize // 4)
+    return labels, length

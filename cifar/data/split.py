@@ -2,11 +2,14 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 
 from cifar import UserError
 from cifar.data.names import escaped
+
+SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 def by_class(labels: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -70,16 +73,17 @@ def per_class(labels: np.ndarray, per_class: int, split_seed: int) -> np.ndarray
     )
 
 
-def digests(images: np.ndarray) -> list[bytes]:
-    """A hash of the pixels of each image: two images have the same one only if they are equal.
+def digests(images: np.ndarray) -> bytes:
+    """A hash of the pixels of each image, 32 bytes; it is another one for other pixels.
 
     Args:
         images: (N, H, W, C), contiguous.
     """
-    return [hashlib.sha256(image).digest() for image in images]
+    return b"".join(hashlib.sha256(image).digest() for image in images)
 
 
-def duplicates(known: Iterable[bytes], others: Iterable[bytes]) -> list[int]:
+def duplicates(known: bytes | bytearray, others: bytes | bytearray) -> np.ndarray:
     """The positions in `others` of the digests that are among `known`."""
-    known = set(known)
-    return [i for i, digest in enumerate(others) if digest in known]
+    ordered = np.sort(np.frombuffer(known, "S32"))
+    low, high = (np.searchsorted(ordered, np.frombuffer(others, "S32"), side) for side in SIDES)
+    return np.flatnonzero(low < high)

@@ -2,14 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cifar import files
 from cifar.data import normalize, split
-from cifar.data.parts import Part
+from cifar.data.parts import NAMES, Part
+
+Skipped = dict[str, dict[int, str]]  # by part of the source: position of an image -> a reason
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,12 @@ class Split:
     def labels(self) -> np.ndarray:
         return self.part.labels[self.index]
 
-    @property
-    def names(self) -> np.ndarray:
-        return self.part.names[self.index]
+    def write_names(self, path: Path) -> None:
+        """Where each image comes from, (N,) str, in the bytes of np.save."""
+        text = self.part.names(self.index[:0]).dtype
+        with files.array_writer(path, (), text) as append:
+            for start in range(0, len(self.index), NAMES):
+                append(self.part.names(self.index[start : start + NAMES]))
 
     def take(self, index: np.ndarray) -> "Split":
         return Split(self.part, self.index[index])
@@ -41,8 +46,8 @@ class Images:
     """What is known of the images once all have passed."""
 
     histogram: np.ndarray  # (C, 256) int64, of the training split
-    digests: dict[str, list[bytes]]  # of each image of each split
-    bad: dict[str, str] = field(default_factory=dict)  # name of an image -> why it is not read
+    digests: dict[str, bytearray]  # of the images of each split, one after the other
+    bad: Skipped  # why images are not read
 
 
 @contextlib.contextmanager
@@ -55,7 +60,11 @@ def written_images(
     black in them: the block must raise where there is one.
     """
     channels = source["train"].channels
-    images = Images(np.zeros((channels, 256), np.int64), {name: [] for name in splits})
+    images = Images(
+        np.zeros((channels, 256), np.int64),
+        digests={name: bytearray() for name in splits},
+        bad={name: {} for name in source},
+    )
     shape = (image_size, image_size, channels)
     with contextlib.ExitStack() as stack:
         append = {
@@ -64,10 +73,10 @@ def written_images(
             )
             for name in splits
         }
-        for part in source.values():
+        for part_name, part in source.items():
             start = 0
             for batch, problems in part.batches(image_size):
-                images.bad |= {str(part.names[start + i]): why for i, why in problems.items()}
+                images.bad[part_name] |= {start + i: why for i, why in problems.items()}
                 for name, s in splits.items():
                     if s.part is part:
                         index = s.between(start, start + len(batch))

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from PIL import Image
 
 from benchmarks import busy, memory
 from cifar import UserError
-from cifar.data import pack
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -26,15 +26,14 @@ time.sleep(0.4)
 @pytest.fixture
 def tar(tmp_path):
     path = tmp_path / "pictures.tar"
-    with path.open("wb") as handle:
-        pack.write(memory.pictures(130, 16), handle)
+    memory.write_tar(path, 130, 16)
     return path
 
 
 def content(tar, position):
     """The file at a position in the order of the names."""
-    entry = pack.index(tar)[position]
-    return tar.read_bytes()[entry.offset : entry.offset + entry.size]
+    offset, size = memory.members(tar)[position]
+    return tar.read_bytes()[offset : offset + size]
 
 
 def test_memory_is_that_of_a_command_and_its_children(tmp_path):
@@ -54,7 +53,8 @@ def test_a_command_that_fails_is_an_error(tmp_path):
 
 def test_pictures_are_jpegs_in_class_folders(tar):
     """As many as asked for, of the side asked for, of ten classes."""
-    names = [entry.name for entry in pack.index(tar)]
+    with tarfile.open(tar) as opened:
+        names = opened.getnames()
     assert len(names) == 130
     assert {name.split("/")[0] for name in names} == set("0123456789")
     assert Image.open(io.BytesIO(content(tar, 0))).size == (16, 16)

@@ -66,8 +66,8 @@ def make(kind: str, folder: Path, files: dict[str, bytes]) -> Path:
 
 def read(path: Path) -> list[tuple[str, bytes]]:
     """Name and content of every member."""
-    with archive.members(path, path.parent / "scratch") as members:
-        return [(member.name, member.read()) for member in members]
+    with archive.members(path, path.parent / "scratch") as (members, read_member):
+        return [(name, read_member(name)) for name in members]
 
 
 def refusal(path: Path) -> str:
@@ -100,9 +100,9 @@ def test_a_compressed_tar_is_unpacked_once(kind, tmp_path, monkeypatch):
     openers = {start: counting(opener) for start, opener in decompress.OPENERS.items()}
     monkeypatch.setattr(decompress, "OPENERS", openers)
     path = make(kind, tmp_path, FILES)
-    with archive.members(path, tmp_path / "scratch") as members:
-        for member in [*reversed(members), *members]:
-            assert member.read() == FILES[member.name]
+    with archive.members(path, tmp_path / "scratch") as (members, read_member):
+        for name in [*reversed(members), *members]:
+            assert read_member(name) == FILES[name]
     assert opened == [path]
 
 

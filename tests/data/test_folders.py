@@ -24,9 +24,8 @@ def test_a_folder_is_read_sorted_and_without_leftovers(tmp_path):
     fill(tmp_path / "b", "dog/1.png", "1.png")
     (tmp_path / "a" / "dog").symlink_to(tmp_path / "b" / "dog")
     (tmp_path / "a" / "cat" / "3.png").symlink_to(tmp_path / "b" / "1.png")
-    found = folders.walk(tmp_path / "a")
-    assert list(found) == ["cat/10.png", "cat/2.png", "cat/3.png", "dog/1.png"]
-    assert found["dog/1.png"].read_bytes() == b"dog/1.png"
+    expected = ["cat/10.png", "cat/2.png", "cat/3.png", "dog/1.png"]
+    assert folders.walk(tmp_path / "a") == expected
 
 
 @pytest.mark.parametrize("folder", [".", "cat", pytest.param("train/cat", marks=HOSTILE)])

@@ -21,7 +21,7 @@ def tree(*folders: str, files: tuple[str, ...] = ("1.jpg",)) -> list[str]:
 
 
 def places(*files: str) -> set[str]:
-    return set(layout.recognize(files, "x").places.values())
+    return set(layout.recognize(files, "x").sources)
 
 
 PUBLISHED = {  # data set: its files, what of them is used, what is left out
@@ -174,9 +174,9 @@ def test_published_layouts_are_read(name):
     """Pictures of published data sets are in the part and class that their makers meant."""
     files, used, left_out = PUBLISHED[name]
     found = layout.recognize(files, "x")
-    assert sorted(found.places.values()) == sorted(used)
+    assert sorted(found.sources) == sorted(used)
     assert found.left_out == sorted(left_out)
-    assert found.places.keys().isdisjoint(left_out)
+    assert set(found.sources.values()).isdisjoint(left_out)
     assert found.classes == sorted({place.split("/")[1] for place in used})
 
 
@@ -237,7 +237,7 @@ def test_other_names_are_no_parts(name):
 def test_what_systems_leave_behind_is_skipped(leftover):
     """What systems leave in folders and archives is no picture and no class, and not mentioned."""
     found = layout.recognize([*tree("cat,dog"), leftover], "x")
-    assert set(found.places) == set(tree("cat,dog"))
+    assert set(found.sources.values()) == set(tree("cat,dog"))
     assert found.left_out == []
 
 
@@ -246,7 +246,7 @@ def test_what_systems_leave_behind_is_skipped(leftover):
 def test_what_is_no_picture_is_left_out_and_named(ending):
     """Films, sound, shortcuts and unfinished downloads beside pictures are none, in any case."""
     found = layout.recognize([*tree("cat,dog"), f"cat/1.jpg.{ending}"], "x")
-    assert set(found.places) == set(tree("cat,dog"))
+    assert set(found.sources.values()) == set(tree("cat,dog"))
     assert found.left_out == [f"cat/1.jpg.{ending}"]
 
 
@@ -256,7 +256,7 @@ def test_one_class_under_two_spellings_is_one():
     files = tree("train/caf\u00e9,Dog", "test/cafe\u0301,dog ", "val/CAF\u00c9,DOG")
     found = layout.recognize(files, "x")
     assert found.classes == ["Dog", "caf\u00e9"]
-    assert set(found.places.values()) == set(tree("train,test,val/caf\u00e9,Dog"))
+    assert set(found.sources) == set(tree("train,test,val/caf\u00e9,Dog"))
 
 
 @pytest.mark.parametrize(
@@ -439,4 +439,4 @@ def test_the_order_of_the_files_does_not_matter():
     for name, (files, _, _) in PUBLISHED.items():
         forwards, backwards = (layout.recognize(files[::step], name) for step in (1, -1))
         assert forwards == backwards
-        assert list(forwards.places) == list(backwards.places)
+        assert list(forwards.sources) == list(backwards.sources)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar import files
+from cifar import UserError, files
 from cifar.data import normalize, pack, parts, split, splits
 
 CLASSES = ["cat", "dog"]
@@ -20,13 +20,17 @@ def picture(value: int) -> bytes:
 
 def fetched(folder) -> None:
     """Twelve training, two validation and four test pictures, the red of each its number."""
-    named = [
-        *((f"train/{CLASSES[i % 2]}/{i:02}.png", picture(i)) for i in range(12)),
-        *((f"val/{CLASSES[i % 2]}/{i:02}.png", picture(100 + i)) for i in range(2)),
-        *((f"test/{CLASSES[i % 2]}/{i:02}.png", picture(200 + i)) for i in range(4)),
-    ]
-    with (folder / "pictures.tar").open("wb") as handle:
-        pack.write(named, handle)
+    write(
+        folder,
+        {f"train/{CLASSES[i % 2]}/{i:02}.png": picture(i) for i in range(12)}
+        | {f"val/{CLASSES[i % 2]}/{i:02}.png": picture(100 + i) for i in range(2)}
+        | {f"test/{CLASSES[i % 2]}/{i:02}.png": picture(200 + i) for i in range(4)},
+    )
+
+
+def write(folder, named: dict[str, bytes]) -> None:
+    with pack.written(named, named.__getitem__, folder):
+        pass
 
 
 def arrays(folder) -> dict[str, np.ndarray]:
@@ -38,18 +42,20 @@ def arrays(folder) -> dict[str, np.ndarray]:
     return made
 
 
-def test_the_parts_of_pictures(tmp_path):
-    """Each part has its own pictures in the order of their names."""
+@pytest.mark.parametrize("size", [10**9, 10_240])
+def test_the_parts_of_pictures(size, tmp_path, monkeypatch):
+    """Each part has its own pictures in the order of their names, in one shard or in several."""
+    monkeypatch.setattr(pack, "SHARD_BYTES", size)
+    monkeypatch.setattr(parts, "NAMES", 5)
     fetched(tmp_path)
-    found = parts.read_pictures(tmp_path / "pictures.tar", CLASSES, first_frame=False)
+    found = parts.read_pictures(tmp_path, CLASSES, first_frame=False)
     assert list(found) == ["train", "val", "test"]
     for name, part in found.items():
-        assert part.names.tolist() == sorted(part.names.tolist())
-        assert all(path.startswith(f"{name}/") for path in part.names)
-        assert part.labels.tolist() == [int("dog" in path) for path in part.names]
-        reds = [
-            int(path[-6:-4]) + {"train": 0, "val": 100, "test": 200}[name] for path in part.names
-        ]
+        paths = part.names(np.arange(len(part.labels))).tolist()
+        assert paths == sorted(paths)
+        assert all(path.startswith(f"{name}/") for path in paths)
+        assert part.labels.tolist() == [int("dog" in path) for path in paths]
+        reds = [int(path[-6:-4]) + {"train": 0, "val": 100, "test": 200}[name] for path in paths]
         batches = [batch for batch, problems in part.batches(4)]
         assert np.concatenate(batches)[:, 0, 0, 0].tolist() == reds
 
@@ -57,11 +63,48 @@ def test_the_parts_of_pictures(tmp_path):
 @pytest.mark.hostile
 def test_a_cameras_raw_file_is_a_bad_picture(tmp_path):
     """Some are TIFF files inside, of which only a small preview would be read."""
-    with (tmp_path / "pictures.tar").open("wb") as handle:
-        pack.write([("train/cat/1.NEF", picture(1)), ("train/dog/1.png", picture(1))], handle)
-    found = parts.read_pictures(tmp_path / "pictures.tar", CLASSES, first_frame=False)
+    write(tmp_path, {"train/cat/1.NEF": picture(1), "train/dog/1.png": picture(1)})
+    found = parts.read_pictures(tmp_path, CLASSES, first_frame=False)
     (batch,) = found["train"].batches(4)
     assert batch[1] == {0: "a camera's raw file: export it as JPEG"}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("train/cow/1.png", "more/cat/1.png", "train/cat/a/1.png", "train/cat/", "train/cat"),
+        *("1.png", "", "/train/cat/1.png"),
+    ],
+)
+def test_an_index_of_other_names_is_refused(name, tmp_path):
+    """A name without a known part and class, or without a file, is one line."""
+    write(tmp_path, {name: picture(1), "train/dog/1.png": picture(2)})
+    with pytest.raises(UserError, match=r"index\.npy\): `dvc repro --force fetch`"):
+        parts.read_pictures(tmp_path, CLASSES, first_frame=False)
+
+
+@pytest.mark.hostile
+def test_an_index_that_is_not_utf8_is_refused(tmp_path):
+    """Bytes that are no text are one line with the file."""
+    write(tmp_path, {"train/cat/1.png": picture(1), "train/dog/1.png": picture(2)})
+    rows = np.load(tmp_path / pack.INDEX)
+    rows["name"][0] = b"train/cat/\xff"
+    np.save(tmp_path / pack.INDEX, rows)
+    with pytest.raises(UserError, match=r"index\.npy\): `dvc repro --force fetch`"):
+        parts.read_pictures(tmp_path, CLASSES, first_frame=False)
+
+
+def test_names_are_written_as_text_of_one_width(tmp_path, monkeypatch):
+    """Names of any script have the bytes that np.save writes of all names of the source."""
+    monkeypatch.setattr(splits, "NAMES", 2)
+    named = {f"train/{name}/{i}\u00e4\u72ac.png": b"" for i in range(3) for name in CLASSES}
+    write(tmp_path, named | {"test/cat/a-longer-name.png": b""})
+    part = parts.read_pictures(tmp_path, CLASSES, first_frame=False)["train"]
+    splits.Split(part, np.array([0, 2, 3, 5])).write_names(tmp_path / "names.npy")
+    expected = np.array([*sorted(named), "test/cat/a-longer-name.png"])[[0, 2, 3, 5]]
+    np.save(tmp_path / "expected.npy", expected)
+    assert (tmp_path / "names.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
 
 
 @pytest.mark.parametrize("size", [4, 3])
@@ -71,7 +114,7 @@ def test_batches_of_any_length_hold_the_same(size, tmp_path, monkeypatch):
     made = arrays(tmp_path)
     sources = [
         parts.read_arrays(tmp_path, 2),
-        parts.read_pictures(tmp_path / "pictures.tar", CLASSES, first_frame=False),
+        parts.read_pictures(tmp_path, CLASSES, first_frame=False),
     ]
     for source in sources:
         for name, part in source.items():

@@ -88,6 +88,15 @@ def at_write(number: int, action: Fault) -> None:
     sys.addaudithook(hook)
 
 
+def small_shards(fault: Fault | None = None) -> None:
+    """A shard of pictures is full at 20 kB."""
+    from cifar.data import pack
+
+    pack.SHARD_BYTES = 20_480
+    if fault:
+        fault()
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import forked
 import pytest
+from ruamel.yaml import YAML
 from scratch import ROOT, content
 
 # A disk's limit in bytes below the size of an output, and how many files the stage writes.
@@ -156,6 +157,57 @@ def test_a_kill_at_every_file(stage, before, finished):
         shutil.rmtree(folder)
         kill(before(stage), stage, partial(forked.at_write, number, forked.die), finished)
         check_rerun(folder, stage, finished)
+
+
+@pytest.fixture
+def pictures(finished, tmp_path):
+    """A project whose data are pictures of its user's, fetched into four shards."""
+    folder = shutil.copytree(finished, tmp_path / "project")
+    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pets" / name).write_bytes(name.encode() * 2000)
+    yaml = YAML()
+    values = yaml.load(folder / "params.yaml")
+    values["fetch"] |= {"dataset": "images", "source": str(tmp_path / "pets")}
+    yaml.dump(values, folder / "params.yaml")
+    assert forked.run(folder, "fetch", forked.small_shards).code == 0
+    return folder
+
+
+SHARDS = {"pictures-00000.tar", "pictures-00001.tar", "pictures-00002.tar", "pictures-00003.tar"}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=[] if n in (1, 6) else pytest.mark.long) for n in range(1, 7)]
+)
+def test_a_kill_at_every_shard(number, pictures):
+    """Killed before any of its files has a name, fetch leaves nothing that preprocess takes for
+    whole, and the next run the bytes of an undisturbed one, also of fewer shards."""
+    expected = content(pictures / "data/fetched")
+    assert expected.keys() == {"dataset.json", "index.npy", *SHARDS}
+    fault = partial(forked.small_shards, partial(forked.at_write, number, forked.die))
+    assert forked.run(pictures, "fetch", fault).code == -signal.SIGKILL
+    one_line(forked.run(pictures, "preprocess"), "(data/fetched/dataset.json): `dvc repro` makes")
+    assert forked.run(pictures, "fetch", forked.small_shards).code == 0
+    assert content(pictures / "data/fetched") == expected
+    forked.run(pictures, "fetch", fault)
+    assert forked.run(pictures, "fetch").code == 0
+    assert content(pictures / "data/fetched").keys() == {
+        *("dataset.json", "index.npy", "pictures-00000.tar")
+    }
+
+
+@pytest.mark.fault
+def test_a_shard_that_is_lost(pictures):
+    """preprocess names the shard and the command that makes it again, and writes nothing."""
+    before = content(pictures / "data/processed")
+    (pictures / "data/fetched/pictures-00001.tar").unlink()
+    one_line(
+        forked.run(pictures, "preprocess"),
+        "(data/fetched/pictures-00001.tar): `dvc repro --force fetch` makes them again",
+    )
+    assert content(pictures / "data/processed") == before
 
 
 @pytest.mark.fault

@@ -67,10 +67,12 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(body))
 
 
-def packed(path: Path) -> list[tuple[str, bytes]]:
-    """Name and content of each picture in a tar of stage fetch."""
-    whole = path.read_bytes()
-    return [(name, whole[start : start + size]) for name, start, size in pack.index(path)]
+def packed(folder: Path) -> list[tuple[str, bytes]]:
+    """Name and content of each picture in the shards of stage fetch."""
+    return [
+        (name.decode(), (folder / pack.shard_name(shard)).read_bytes()[start : start + size])
+        for name, shard, start, size in pack.read_index(folder).tolist()
+    ]
 
 
 def sha256(path: Path) -> str:
@@ -158,7 +160,11 @@ def test_digits_are_built_in(tmp_path):
 def test_a_copy_in_either_layout_is_read(name, kind, tmp_path):
     """A local archive becomes the arrays and class names it was made of, and replaces others."""
     (tmp_path / "data" / "fetched").mkdir(parents=True)
-    (tmp_path / "data" / "fetched" / "pictures.tar").write_bytes(b"of a stage that was run by hand")
+    for old in (
+        *("pictures.tar", "pictures-00000.tar", "pictures-00012.tar", "index.npy"),
+        *(".pictures-00013.tar.tmp", ".index.npy.tmp"),
+    ):
+        (tmp_path / "data" / "fetched" / old).write_bytes(b"of a stage that was run by hand")
     expected = cifar(tmp_path / "copy.tar.gz", name, kind)
     source = {"dataset": name, "source": "copy.tar.gz", "sha256": sha256(tmp_path / "copy.tar.gz")}
     run = run_stage(tmp_path, "fetch", fetch=source)
@@ -282,7 +288,7 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
         assert ("DVC does not watch" in run.stdout) == (source == "pets")
         raw = tmp_path / "copy" / "data" / "fetched"
         expected = sorted((name, body) for name, body in FILES.items() if ".DS_Store" not in name)
-        assert packed(raw / "pictures.tar") == expected
+        assert packed(raw) == expected
         assert json.loads((raw / "dataset.json").read_text()) == {
             "name": "images",
             "classes": ["cat", "dog"],
@@ -433,7 +439,7 @@ def test_what_is_left_out_is_said(tmp_path):
     line = r"note: left out, not pictures in class folders: README.md, e\x1b[2J, train/9 and 1 more"
     assert line in run.stdout.splitlines()
     assert "note: left out, in no part: more/cat/1" in run.stdout.splitlines()
-    names = [name for name, _ in packed(tmp_path / "data" / "fetched" / "pictures.tar")]
+    names = [name for name, _ in packed(tmp_path / "data" / "fetched")]
     assert names == ["test/cat/1", "train/cat/1", "train/dog/1", "val/dog/1"]
 
 

@@ -2,13 +2,14 @@
 
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scratch import content, run_stage
+
+from cifar.data import pack
 
 SPLITS = ("train", "val", "test")
 
@@ -32,11 +33,8 @@ def raw_arrays(folder: Path, channels: int = 3, test: int = 20) -> dict[str, np.
 
 def raw_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
     (folder / "data" / "fetched").mkdir(parents=True, exist_ok=True)
-    with tarfile.open(folder / "data" / "fetched" / "pictures.tar", "w") as tar:
-        for name, body in pictures.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
+    with pack.written(pictures, pictures.__getitem__, folder / "data" / "fetched"):
+        pass
     classes = sorted({name.split("/")[1] for name in pictures})
     (folder / "data" / "fetched" / "dataset.json").write_text(
         json.dumps({"name": "images", "classes": classes})
