@@ -59,8 +59,8 @@ def test_shards_are_tars_without_times_and_owners(tmp_path, monkeypatch):
     for name, files in (("a", FILES), ("b", dict(reversed(FILES.items())))):
         (tmp_path / name).mkdir()
         write(tmp_path / name, files)
-    first, second = (sorted((tmp_path / name).iterdir()) for name in "ab")
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    forwards, backwards = (sorted((tmp_path / name).iterdir()) for name in "ab")
+    assert [path.read_bytes() for path in forwards] == [path.read_bytes() for path in backwards]
     members = []
     for path in shards(tmp_path / "a"):
         with tarfile.open(path) as tar:

@@ -129,6 +129,11 @@ def test_batches_of_any_length_hold_the_same(size, tmp_path, monkeypatch):
                 assert (whole == made[name]).all()
 
 
+def test_a_batch_has_a_limit_in_bytes_and_one_in_images():
+    """Of small images, too, only so many are in memory at a time."""
+    assert [parts.batch_length(side) for side in (1, 8, 224, 10_000)] == [4096, 4096, 222, 1]
+
+
 def test_splits_are_written_as_they_pass(tmp_path, monkeypatch):
     """Each split has its images in the bytes of np.save."""
     made = arrays(tmp_path)
