@@ -96,10 +96,10 @@ def write_records(
     paths: Iterable[str], read: Read, path: Path, dataset: datasets.Dataset
 ) -> list[str]:
     """Arrays from the files of a copy, one at a time."""
-    kind, places = datasets.locate(dataset, paths, str(path))
+    kind, sources = datasets.locate(dataset, paths, str(path))
 
     def content(name: str) -> tuple[bytes, str]:
-        return read(places[name]), f"{path}, {name}"
+        return read(sources[name]), f"{path}, {name}"
 
     classes = records.read_classes(*content(kind.classes), kind)
     labels: dict[str, np.ndarray] = {}

@@ -115,10 +115,10 @@ def divide(p: Preprocess, usable: dict[str, Split], classes: list[str]) -> dict[
             classes=classes,
         )
         train, test = train.take(kept), train.take(held)
-    train, test = few(p, train), few(p, test)
+    train, test = limited(p, train), limited(p, test)
     if val:
         print("note: the val folder is the validation part; preprocess.val_fraction is not used")
-        return {"train": train, "val": few(p, val), "test": test}
+        return {"train": train, "val": limited(p, val), "test": test}
     if p.folds:
         key = "preprocess.folds"
         kept, held = split.fold(
@@ -137,9 +137,10 @@ def divide(p: Preprocess, usable: dict[str, Split], classes: list[str]) -> dict[
     return {"train": train.take(kept), "val": train.take(held), "test": test}
 
 
-def few(p: Preprocess, whole: Split) -> Split:
+def limited(p: Preprocess, images: Split) -> Split:
     """At most `per_class` images of each class."""
-    return whole.take(split.per_class(whole.labels, per_class=p.per_class, split_seed=p.split_seed))
+    index = split.per_class(images.labels, per_class=p.per_class, split_seed=p.split_seed)
+    return images.take(index)
 
 
 def write_images(

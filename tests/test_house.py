@@ -24,6 +24,12 @@ LIBRARY = [file for file in SOURCES if file.startswith("cifar/")]
 # They read a stage's inputs only to tell whether one has changed.
 GUARDS = ("cifar/stage.py", "cifar/training/provenance.py")
 PUBLIC = "cifar/use.py"  # what `cifar.load_model` returns
+VAGUE = frozenset(
+    [
+        *("every", "few", "found", "now", "own", "place", "places", "same", "sides", "whole"),
+        *("facts", "insist", "made_by", "said", "shown", "sure", "together", "told"),
+    ]
+)
 STATE = (".checkpoints", ".downloads", "runs")  # ignored by Git, outside the pipeline
 
 
@@ -230,6 +236,16 @@ def test_a_parameter_is_handed_on_under_its_name(file):
         if keyword is not None and function not in BUILT_IN:
             right = keyword == key or (key, keyword) in RENAMED
             assert right, f"{file}:{line}: p.{key} in {function}"
+
+
+def test_names_say_what_they_hold():
+    """No variable, argument, function or class has a name that fits anything."""
+    for file in SOURCES:
+        names = [(node.arg, node.lineno) for node in nodes(file, ast.arg)]
+        names += [(node.name, node.lineno) for node in nodes(file, ast.FunctionDef | ast.ClassDef)]
+        stored = [node for node in nodes(file, ast.Name) if isinstance(node.ctx, ast.Store)]
+        names += [(node.id, node.lineno) for node in stored]
+        assert not [f"{file}:{line}: {name}" for name, line in names if name.lower() in VAGUE]
 
 
 def test_nothing_travels_unseen():

@@ -94,7 +94,7 @@ def members(path: Path, scratch: Path) -> Iterator[tuple[Members, Callable[[str]
     """
     with contextlib.ExitStack() as stack:
         with one_line_errors(path):
-            if zipfile.is_zipfile(path):
+            if is_zip(path):
                 zipped = stack.enter_context(zipfile.ZipFile(path))
                 checked = check(zip_members(zipped, path), path)
             else:
@@ -129,7 +129,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
 
 def kind(path: Path) -> str:
     """What a file is that is no archive, in words; empty for an archive that is damaged."""
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         return ""
     opener = decompressor(path)
     try:
@@ -141,6 +141,11 @@ def kind(path: Path) -> str:
         return ""
     matches = (what for pattern, what in OTHER_FILES.items() if re.match(pattern, start, re.DOTALL))
     return f"it is {next(matches, 'of no known format')}{', compressed' if opener else ''}"
+
+
+def is_zip(path: Path) -> bool:
+    """Whether it is a zip archive. A tar is none, although its last member may end it as one."""
+    return zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
 
 
 def check(members: Iterator[Member], path: Path) -> Members:

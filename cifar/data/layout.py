@@ -101,7 +101,7 @@ def part_of(name: str) -> str | None:
 
 def no_class(name: str) -> bool:
     """Whether the name of a folder says nothing of its pictures, as `images` and `test1`."""
-    return names.same(name) in NO_CLASSES or part_of(name.rstrip("0123456789")) is not None
+    return names.folded(name) in NO_CLASSES or part_of(name.rstrip("0123456789")) is not None
 
 
 def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str], list[str]]:
@@ -171,10 +171,10 @@ def check_alone(root: Folder, train: str, where: str) -> None:
 
 def with_classes(folder: Folder, train: Folder) -> Folder | None:
     """The class folders in a val or test folder; None if its pictures have no classes."""
-    classes = {names.same(name) for name in train.folders}
+    classes = {names.folded(name) for name in train.folders}
     while len(folder.folders) == 1 and not folder.files:
         ((name, child),) = folder.folders.items()
-        if names.same(name) in classes:
+        if names.folded(name) in classes:
             return folder
         folder = child
     return folder if folder.folders else None
@@ -186,7 +186,7 @@ def images_in(folder: Folder, documents: list[str]) -> Folder:
     What is beside `images` are no pictures to learn from: it joins the documents.
     """
     while not folder.files and folder.folders:
-        images = [name for name in folder.folders if names.same(name) == "images"]
+        images = [name for name in folder.folders if names.folded(name) == "images"]
         if len(folder.folders) > 1 and (len(images) != 1 or not all(map(no_class, folder.folders))):
             break
         (chosen,) = images if len(folder.folders) > 1 else folder.folders
@@ -201,10 +201,10 @@ def assign(classes: list[Class], where: str) -> dict[str, str]:
     train = {name for part, name, _ in classes if part == "train"}
     others = {name for part, name, _ in classes if part != "train"}
     names.check_classes(train, others, where)
-    spelling = {names.same(name): names.clean(name) for name in train}
+    spelling = {names.folded(name): names.clean(name) for name in train}
     sources: dict[str, str] = {}
     for part, class_name, pictures in classes:
-        folder = f"{part}/{spelling[names.same(class_name)]}"
+        folder = f"{part}/{spelling[names.folded(class_name)]}"
         for file, name in pictures.items():
             if not names.is_text(name):
                 raise UserError(

@@ -52,7 +52,7 @@ def clean(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def same(name: str) -> str:
+def folded(name: str) -> str:
     """What two names have in common that a person, or a case-insensitive disk, takes for one."""
     return unicodedata.normalize("NFC", clean(name).casefold())
 
@@ -98,7 +98,7 @@ def check_classes(train: Iterable[str], test: Iterable[str], where: str) -> None
     known: dict[str, str] = {}
     for name in sorted(train):
         check_class(name, where)
-        key = same(name)
+        key = folded(name)
         if key in known:
             raise UserError(
                 f"classes {describe(known[key])} and {describe(name)} have the same name to a "
@@ -106,7 +106,7 @@ def check_classes(train: Iterable[str], test: Iterable[str], where: str) -> None
             )
         known[key] = name
     for name in sorted(test):
-        if same(name) not in known:
+        if folded(name) not in known:
             raise UserError(
                 f"class '{escaped(name)}' has no training images ({where}): add some, or remove "
                 "the class"

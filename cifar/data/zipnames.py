@@ -36,9 +36,9 @@ def zip_name(info: zipfile.ZipInfo, path: Path) -> str:
             "or gbk"
         ) from None
     except UnicodeDecodeError:
-        shown = names.escaped(raw.decode("ascii", "backslashreplace"))
+        text = names.escaped(raw.decode("ascii", "backslashreplace"))
         raise UserError(
-            f"the name '{shown}' is not {encoding} ({path}): set the environment variable "
+            f"the name '{text}' is not {encoding} ({path}): set the environment variable "
             "ZIP_ENCODING to its encoding, such as cp437, gbk, shift_jis or cp866"
         ) from None
 

@@ -227,8 +227,8 @@ class AugmentedImages:
         mix_draws = mix.draw(count, alpha, seeds.derive(seed, "mix", epoch)) if alpha else None
         batches = list(batches)
         indices = [part(batch) for batch in batches]
-        shown = self.images.batches(indices, small=epoch <= options.small_epochs)
-        for batch, index, (padded, rows) in zip(batches, indices, shown, strict=True):
+        padded_batches = self.images.batches(indices, small=epoch <= options.small_epochs)
+        for batch, index, (padded, rows) in zip(batches, indices, padded_batches, strict=True):
             batch_draws = draws.take(index)
             images = apply(padded, rows, batch_draws, options.shift)
             if options.photo.active:

@@ -89,6 +89,14 @@ def test_the_kind_is_in_the_content_not_in_the_name(tmp_path):
     assert dict(read(zipped(tmp_path / "a.tar.gz", FILES))) == FILES
 
 
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
+    """The end of a stored zip makes the whole file look like one; its members are not read."""
+    inner = zipped(tmp_path / "inner.zip", {"c/1.png": b"c"}).read_bytes()
+    path = tar(tmp_path / "a.tar", {"a/1.png": b"a", "z.zip": inner})
+    assert zipfile.is_zipfile(path)
+    assert read(path) == [("a/1.png", b"a"), ("z.zip", inner)]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TARS if kind != "tar"])
 def test_a_compressed_tar_is_unpacked_once(kind, tmp_path, monkeypatch):
     """However often and in whatever order its members are read, it is opened one time."""
