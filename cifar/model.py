@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval, MaxLen, MinLen
 from safetensors import SafetensorError, deserialize
 
 from cifar import UserError, files
@@ -62,11 +62,26 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Parameters:
+    """What params.yaml said.
+
+    Attributes:
+        seed: of everything that is random.
+        train: the section of that name, without the keys that change no bytes.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    seed: int
+    train: dict[str, str | int | float | bool | None]
+
+
+@dataclass(frozen=True)
 class Provenance:
     """What the bytes of the weights depend on. No time, path, host or commit is in it.
 
     Attributes:
-        parameters: the section `train` and the seed.
+        parameters: of params.yaml.
         data: the sha256 sum of each file of data.
         network_file: Git's name for the content of the network's file.
         device: processor, and the instruction set of the CPU.
@@ -77,12 +92,12 @@ class Provenance:
 
     __pydantic_config__: ClassVar = STRICT
 
-    parameters: dict[str, Any]
+    parameters: Parameters
     data: dict[str, str]
     network_file: str
     device: str
-    threads: int
-    processes: int
+    threads: Annotated[int, Interval(ge=1)]
+    processes: Annotated[int, Interval(ge=1)]
     versions: dict[str, str]
 
 
@@ -105,12 +120,12 @@ class Model:
     __pydantic_config__: ClassVar = STRICT
 
     format: int
-    network: str
+    network: Annotated[str, MaxLen(100)]
     dataset: Dataset
     options: NetworkOptions
     layers: tuple[Layer, ...]
     ensemble: Annotated[int, Interval(ge=1, le=100)]
-    epochs: Annotated[tuple[Annotated[int, Interval(ge=1)], ...], MinLen(1)]
+    epochs: Annotated[tuple[Annotated[int, Interval(ge=1, le=1_000_000)], ...], MinLen(1)]
     temperature: Annotated[float, Interval(ge=0.001, le=1000)]
     provenance: Provenance
 
@@ -169,8 +184,8 @@ def parse(content: bytes, path: Path) -> tuple[Model, str]:
         ) from None
     if version != FORMAT:
         raise UserError(
-            f"format {version!r} instead of {FORMAT} ({path}): use the version that wrote it, "
-            "or `dvc repro`"
+            f"format {repr(version)[:40]} instead of {FORMAT} ({path}): "
+            "use the version that wrote it, or `dvc repro`"
         )
     return files.parse_record(json.dumps(record["model"]), Model, path), checksum
 

@@ -1,7 +1,9 @@
 """The model file: the weights of one or more networks, with their record."""
 
+import contextlib
 import hashlib
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from cifar import UserError, files, networks
 from cifar.model import Model, parse, read_bytes
+
+LARGE = 256  # pixels of an image; a larger one is first tried without memory, which takes seconds
 
 
 def dump(nets: list[nn.Module], model: Model) -> bytes:
@@ -40,7 +44,10 @@ def read(path: Path) -> tuple[Model, dict[str, Tensor]]:
     """
     content = read_bytes(path)
     model, expected = parse(content, path)
-    state = safetensors.torch.load(content)
+    try:
+        state = safetensors.torch.load(content)
+    except (KeyError, AttributeError) as error:  # a type that safetensors knows and torch does not
+        raise other_network(f"with numbers of type {error}", path) from None
     if checksum(state, asdict(model)) != expected:
         advice = "`dvc checkout` or `dvc repro` restores it"
         raise UserError(f"damaged, its checksum differs ({path}): {advice}")
@@ -60,27 +67,58 @@ def load(path: Path) -> tuple[list[nn.Module], Model]:
     file = networks.path_of(network)
     if not (networks.ROOT / file).exists():
         raise UserError(f"no network {network} here ({path}): add {file}")
-    check_sizes(model, state, path)
-    nets = [networks.build(network, shape, model.options, seed=0) for _ in range(model.ensemble)]
+    networks.load_file(network)
+    check_without_memory(model, state, path)
+    nets = [build(model, path) for _ in range(model.ensemble)]
     load_weights(join(nets), state, path)
     networks.check(network, nets[0], shape)
+    check_layers(nets[0], model, path)
     warn_of_changes(path, model)
     return [net.eval() for net in nets], model
 
 
-def check_sizes(model: Model, state: dict[str, Tensor], path: Path) -> None:
-    """Compare the weights with the network that the record names, before it takes any memory.
-
-    Otherwise a small file with a large width in its record could fill the memory.
+def build(model: Model, path: Path) -> nn.Module:
+    """The network that the record describes, with fresh weights.
 
     Raises:
-        UserError: they are of another network.
+        UserError: there is no such network. Not params.yaml is wrong, but the model file.
+    """
+    try:
+        return networks.build(model.network, model.dataset.shape, model.options, seed=0)
+    except UserError as error:
+        problem = re.sub(r" \((params\.yaml|cifar/models)\b.*", "", str(error))
+        file = networks.path_of(model.network)
+        raise UserError(
+            f"its record builds no network with {file}, {problem} ({path}): run `dvc repro`"
+        ) from None
+
+
+def check_without_memory(model: Model, state: dict[str, Tensor], path: Path) -> None:
+    """Compare the file with the network that its record names, before that takes any memory.
+
+    Otherwise a small file with a large width or large images in its record could fill the memory.
+
+    Raises:
+        UserError: it is of another network.
     """
     try:
         with torch.device("meta"), WithoutNormal():
-            net = networks.build(model.network, model.dataset.shape, model.options, seed=0)
+            net = build(model, path)
     except UserError:
         return  # in earnest it can be built, or says what is wrong
+    check_sizes(net, model, state, path)
+    if model.dataset.image_size > LARGE:
+        cannot = (RuntimeError, TypeError, ValueError)  # a network that looks at its numbers
+        with torch.device("meta"), contextlib.suppress(*cannot):
+            check_layers(net, model, path)
+
+
+def check_sizes(net: nn.Module, model: Model, state: dict[str, Tensor], path: Path) -> None:
+    """Compare the sizes of the weights with those of the network.
+
+    Raises:
+        UserError: they differ.
+    """
     expected = join([net] * model.ensemble).state_dict()
     for name in sorted(expected.keys() | state.keys()):
         sizes = [
@@ -89,6 +127,17 @@ def check_sizes(model: Model, state: dict[str, Tensor], path: Path) -> None:
         if sizes[0] != sizes[1]:
             problem = f"{name[:80]} is {sizes[0] or 'missing'} instead of {sizes[1] or 'missing'}"
             raise other_network(problem, path)
+
+
+def check_layers(net: nn.Module, model: Model, path: Path) -> None:
+    """Compare the layers in the record, which charts and cards rely on, with the network's.
+
+    Raises:
+        UserError: they differ.
+    """
+    if networks.summarize(net, model.dataset.shape) != model.layers:
+        file = networks.path_of(model.network)
+        raise other_network(f"the layers in its record are not those of {file}", path)
 
 
 class WithoutNormal(TorchFunctionMode):
@@ -123,7 +172,7 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         net.load_state_dict(state)
     except RuntimeError as error:
         raise other_network(" ".join(str(error).split())[:160], path) from None
-    if not all(value.isfinite().all() for value in state.values()):
+    if not all(parameter.isfinite().all() for parameter in net.parameters()):
         raise UserError(
             f"weights that are not finite ({path}): train again at a lower learning rate"
         )

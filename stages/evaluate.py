@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cifar import UserError, files, hardware, inference, model_file, params, tensors, waiting
-from cifar.dataset import labels_fit
+from cifar.dataset import Dataset, labels_fit
 from cifar.evaluation import calibration, card, metrics, tables
 from cifar.evaluation.predictions import Predictions
 from cifar.evaluation.tables import Evaluation, Numbers
@@ -30,7 +30,7 @@ def main() -> None:
     nets, model = model_file.load(WEIGHTS)
     for net in nets:
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, labels, names = read_test(len(model.dataset.classes))
+    images, labels, names = read_test(model.dataset)
     normalize = tensors.normalizer(model.dataset.mean, model.dataset.std, device)
 
     def mirror(batch: Tensor) -> Tensor:
@@ -66,11 +66,25 @@ def main() -> None:
     )
 
 
-def read_test(num_classes: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Images (N, H, W, C), read from disk batch by batch, labels and names of the test part."""
+def read_test(dataset: Dataset) -> tuple[Tensor, Tensor, list[str]]:
+    """Images (N, H, W, C), read from disk batch by batch, labels and names of the test part.
+
+    Args:
+        dataset: that the model was trained on.
+
+    Raises:
+        UserError: they do not fit each other, or the model.
+    """
     names = ("images", "labels", "names")
     images, labels, texts = (files.read_array(TEST / f"{name}.npy") for name in names)
-    if not labels_fit(images, labels, num_classes) or len(texts) != len(labels):
+    size = dataset.image_size
+    if images.shape[1:] != (size, size, dataset.channels):
+        trained = f"{size}x{size} pixels, {stage.plural(dataset.channels, 'channel')}"
+        raise UserError(
+            f"the model is for images of {trained}, unlike those in {TEST} ({WEIGHTS}): "
+            "`dvc repro` trains one for them"
+        )
+    if not labels_fit(images, labels, len(dataset.classes)) or len(texts) != len(labels):
         raise UserError(
             f"images, labels and names do not fit ({TEST}): "
             "`dvc repro --force preprocess` makes them again"

@@ -110,9 +110,11 @@ def first_filters(model: Model) -> np.ndarray:
     prefix = "0." if model.ensemble > 1 else ""
     for layer in model.layers:
         weight = weights.get(f"{prefix}{layer.name}.weight")
-        if weight is not None and layer.kind == "Conv2d":
+        if weight is None or not np.issubdtype(weight.dtype, np.floating):
+            continue
+        if layer.kind == "Conv2d" and weight.ndim == 4:
             return weight
-        if weight is not None and layer.kind == "Linear" and weight.shape[1] == np.prod(shape):
+        if layer.kind == "Linear" and weight.shape[1:] == (np.prod(shape),):
             return weight.reshape(-1, *shape)
     return np.zeros((0, 1, 1, 1), np.float32)
 

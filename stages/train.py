@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cifar import files, model_file, networks, params
 from cifar.dataset import Dataset
-from cifar.model import FORMAT, Model
+from cifar.model import FORMAT, Model, Parameters
 from cifar.params.train import Train
 from cifar.training import checkpoint, distributed, provenance
 from cifar.training.checkpoint import Checkpoints
@@ -41,7 +41,7 @@ def main() -> Callable[[], None] | None:
         return None
     world, device, threads = started
 
-    values = {"seed": seed, "train": p.model_dump(exclude={"processes", "threads", "load"})}
+    values = Parameters(seed, p.model_dump(exclude={"processes", "threads", "load"}))
     data = [*PARTS, DATA / "dataset.json"]
     file = networks.path_of(network=p.model)
     origin = provenance.record(values, data, file, device, threads * world.size, world.size)

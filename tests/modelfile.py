@@ -7,12 +7,12 @@ import safetensors.torch
 
 from cifar import files, model_file, networks
 from cifar.dataset import Dataset
-from cifar.model import FORMAT, Model, NetworkOptions, Provenance
+from cifar.model import FORMAT, Model, NetworkOptions, Parameters, Provenance
 
 CLASSES = ("cat", "dog", "ship", "bird")
 OPTIONS = NetworkOptions(depth=1, width=4, batch_norm=True)
 PROVENANCE = Provenance(
-    parameters={"seed": 7, "train": {"lr": 0.1, "backbone": None}},
+    parameters=Parameters(seed=7, train={"lr": 0.1, "backbone": None}),
     data={"data/x.npy": "abc"},
     network_file="0" * 40,
     device="cpu, AVX512",

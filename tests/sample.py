@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cifar import model_file, networks
 from cifar.dataset import Dataset
-from cifar.model import FORMAT, Model, NetworkOptions, Provenance
+from cifar.model import FORMAT, Model, NetworkOptions, Parameters, Provenance
 
 DATASET = Dataset(
     name="images",
@@ -17,7 +17,7 @@ DATASET = Dataset(
 )
 OPTIONS = NetworkOptions(depth=1, width=2, batch_norm=True)
 PROVENANCE = Provenance(
-    parameters={"seed": 0, "train": {"model": "vgg"}},
+    parameters=Parameters(seed=0, train={"model": "vgg"}),
     data={"data/processed/train/images.npy": "0" * 64},
     network_file="0" * 40,
     device="cpu, DEFAULT",
@@ -50,5 +50,5 @@ def record(ensemble=1, **changes):
 
 
 def write(path, nets, **changes):
-    """A model file of these networks."""
+    """A model file of these networks, whose record may say something else."""
     path.write_bytes(model_file.dump(nets, record(len(nets), **changes)))

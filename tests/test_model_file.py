@@ -14,7 +14,7 @@ import torch
 from sample import DATASET, OPTIONS, make, record, write
 
 from cifar import UserError, files, model_file, networks
-from cifar.model import NetworkOptions
+from cifar.model import Layer, NetworkOptions
 
 torch.set_num_threads(1)
 ROOT = Path(networks.__file__).parents[1]
@@ -143,6 +143,58 @@ def test_a_record_cannot_make_a_huge_network(tmp_path, name, monkeypatch):
     assert devices == {"meta"}
 
 
+OF_ANOTHER = "weights of another network, the layers in its record are not those of cifar/models/"
+NO_NETWORK = "its record builds no network with cifar/models/"
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("network", "changes", "problem"),
+    [
+        ("vgg", {"layers": ()}, OF_ANOTHER),
+        ("vgg", {"layers": (Layer("0", "Conv2d", (2, 8, 8), 10**7),)}, OF_ANOTHER),
+        ("vgg", {"options": replace(OPTIONS, depth=1000)}, f"{NO_NETWORK}vgg.py, 1000 blocks"),
+        ("vgg", {"options": replace(OPTIONS, dropout=0.9, dropout_step=0.9)}, "dropout rises"),
+        ("gap", {"dataset": replace(DATASET, image_size=9)}, f"{NO_NETWORK}gap.py, images of 9x9"),
+        ("gap", {"dataset": replace(DATASET, image_size=4096)}, OF_ANOTHER),
+        ("pretrained", {"options": NetworkOptions(backbone="x")}, "no backbone 'x' (/"),
+    ],
+)
+def test_a_record_that_does_not_fit_the_network_blames_the_file(
+    tmp_path, network, changes, problem, monkeypatch
+):
+    """Not params.yaml is named, but the model file, before large images take memory."""
+    shape = replace(DATASET, image_size=18).shape
+    nets = make(0) if network != "gap" else [networks.build("gap", shape, NetworkOptions(), 0)]
+    options = OPTIONS if network == "vgg" else NetworkOptions()
+    write(tmp_path / "w", nets, **{"network": network, "options": options} | changes)
+    if "4096" in str(changes):
+        monkeypatch.setattr(networks, "check", None)  # it would run the network in earnest
+    refused(tmp_path / "w", problem)
+    with pytest.raises(UserError, match=r"^((?!params\.yaml).)*$"):
+        model_file.load(tmp_path / "w")
+
+
+@pytest.mark.hostile
+def test_numbers_that_torch_does_not_have_are_refused(tmp_path):
+    """The format knows types of four and six bits, torch does not."""
+    record_text = json.dumps({"model": asdict(record()), "sha256": ""})
+    tensor = {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}
+    header = json.dumps({"__metadata__": {"model": record_text}, "a": tensor}).encode()
+    (tmp_path / "w").write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    with pytest.raises(UserError, match=r"^[^\n]*\(.*/w\): [^\n]*$"):
+        model_file.load(tmp_path / "w")
+
+
+def test_a_mask_may_be_infinite(tmp_path):
+    """Only parameters must be finite: a buffer such as the mask of an attention need not be."""
+    (net,) = make(0)
+    norm = next(layer for layer in net if hasattr(layer, "running_var"))
+    norm.running_var.fill_(float("inf"))
+    write(tmp_path / "w", [net])
+    model_file.load(tmp_path / "w")
+
+
 @pytest.mark.slow
 def test_reading_a_model_loads_no_compiler(tmp_path):
     """Of PyTorch only what the network needs is loaded: no seconds are lost on its compiler."""
@@ -150,7 +202,8 @@ def test_reading_a_model_loads_no_compiler(tmp_path):
     dataset = replace(DATASET, image_size=16)
     for name in ("fast", "resnet18"):
         nets = [networks.build(name, dataset.shape, options, seed=0)]
-        write(tmp_path / name, nets, network=name, options=options, dataset=dataset)
+        layers = networks.summarize(nets[0], dataset.shape)
+        write(tmp_path / name, nets, network=name, options=options, dataset=dataset, layers=layers)
         code = (
             "import sys; from pathlib import Path; from cifar import model_file; "
             f"model_file.load(Path({str(tmp_path / name)!r})); print('sympy' in sys.modules)"

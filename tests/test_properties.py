@@ -24,6 +24,7 @@ from sample import make, record
 from cifar import UserError, files, model_file, params, yaml12
 from cifar.data import archive, datasets, layout, names, pictures, records
 from cifar.dataset import Dataset
+from cifar.evaluation import card
 
 pytestmark = [
     pytest.mark.hostile,
@@ -288,6 +289,41 @@ def test_model_files_of_any_record(examples, tmp_path):
             one_line(error)
 
     check(examples, read, st.sampled_from(leaves(honest)), ANYTHING)
+
+
+LIES = [
+    *(None, {}, [], "", "x", 5, -1, 0, 1e300, float("nan"), True, 10**7, 10**400, "y" * 10**5),
+    *([[]], {"a": {}}, ["a", "b"], "\x1b[31m", "\ud800", 4096, DELETE := object()),
+]
+
+
+def test_model_files_that_lie(examples, tmp_path):
+    """Each value of a record replaced, removed or added to: refused, or charts and cards work."""
+    state = make(0)[0].state_dict()
+    honest = json.loads(json.dumps(asdict(record())))
+    added = [(*path, "new") for path in [(), *leaves(honest)] if isinstance(at(honest, path), dict)]
+    cases = [(path, lie) for path in leaves(honest) + added for lie in LIES]
+    for path, lie in cases[:: -(-len(cases) // (4 * examples))]:
+        content = json.loads(json.dumps(honest))
+        if lie is DELETE:
+            inner = at(content, path[:-1])
+            inner.pop(path[-1], None) if isinstance(inner, dict) else inner.pop(path[-1])
+        else:
+            put(content, path, lie)
+        text = json.dumps({"model": content, "sha256": model_file.checksum(state, content)})
+        (tmp_path / "w").write_bytes(safetensors.torch.save(state, {"model": text}))
+        try:
+            _, model = model_file.load(tmp_path / "w")
+        except UserError as error:
+            one_line(error)
+            assert str(tmp_path / "w") in str(error) and len(str(error)) < 1000
+        else:
+            assert card.summary(model) and card.provenance(model.provenance)
+
+
+def at(tree: Any, path: tuple[Any, ...]) -> Any:
+    """The value at this path."""
+    return at(tree[path[0]], path[1:]) if path else tree
 
 
 def test_model_files_that_are_damaged(examples, tmp_path):

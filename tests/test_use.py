@@ -220,4 +220,4 @@ def test_another_repository_gets_the_model(reproduced, tmp_path):
     for name in ("model.safetensors", "model-1.safetensors"):
         assert (other.path / name).read_bytes() == content
     nets, model = model_file.load(other.path / "model.safetensors")
-    assert len(nets) == 1 and model.provenance.parameters["train"]["lr"] == 0.05
+    assert len(nets) == 1 and model.provenance.parameters.train["lr"] == 0.05

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ AGAIN = "`dvc repro --force` makes it again"
 DATA = Path("data/processed")
 PLOTS = Path("plots")
 WEIGHTS = Path("models/model.safetensors")
+METRICS = Path("metrics/train.json")
 STAGES = ("fetch", "preprocess", "train", "evaluate", "plot")
 MISTAKES = 24  # shown at most
 SAMPLES = 8
@@ -78,14 +80,16 @@ def gather() -> dict[str, Any]:
     used = used_parameters(model, recorded)
     foreign = evaluation.model != checksum
     data = look_up(DATA / "report.json", "counts")
-    if not all(isinstance(counts, list) for counts in data["counts"].values()):
-        raise UserError(f"no counts of images ({DATA / 'report.json'}): {AGAIN}")
+    check_counts(data, len(names))
+    val = look_up(METRICS, "val")["val"]
+    if not isinstance(val.get("accuracy"), float):
+        raise UserError(f"no validation accuracy ({METRICS}): {AGAIN}")
     return {
         "stale": stale(recorded),
         "foreign": foreign,
         "model": model,
         "dataset": model.dataset,
-        "val": look_up(Path("metrics/train.json"), "val")["val"],
+        "val": val,
         "result": None if foreign else result(evaluation, names),
         "picture": picture,
         "data": data,
@@ -102,6 +106,15 @@ def look_up(path: Path, key: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get(key), dict):
         raise UserError(f"no {key} in it ({path}): {AGAIN}")
     return content
+
+
+def check_counts(data: dict[str, Any], classes: int) -> None:
+    """Refuse data/processed/report.json without the images of each part and class."""
+    rows = [data["counts"].get(part) for part in ("train", "val", "test")]
+    good = all(isinstance(row, list) and len(row) == classes for row in rows)
+    if not good or not all(type(count) is int for row in rows for count in row):
+        problem = f"its counts are not of the {classes} classes of {WEIGHTS}"
+        raise UserError(f"{problem} ({DATA / 'report.json'}): {AGAIN}")
 
 
 def existing(path: Path) -> Path:
@@ -182,7 +195,7 @@ def used_parameters(model: Model, recorded: dict[str, Any]) -> dict[str, Any]:
     used: dict[str, Any] = {}
     for entry in recorded.values():
         used |= entry.get("params", {}).get("params.yaml", {})
-    return dict(flatten(used | model.provenance.parameters))
+    return dict(flatten(used | asdict(model.provenance.parameters)))
 
 
 def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | None:

@@ -107,13 +107,13 @@ def origin(provenance: Provenance) -> list[str]:
     """What made it."""
     versions = sorted(provenance.versions.items())
     libraries = ", ".join(f"{name} {version}" for name, version in versions)
-    train = sorted(provenance.parameters["train"].items())
+    train = sorted(provenance.parameters.train.items())
     return [
         "## Provenance",
         "",
         f"Trained on {provenance.device}, {stage.plural(provenance.threads, 'CPU thread')}, "
         f"with {libraries}.",
-        f"Seed {provenance.parameters['seed']}.",
+        f"Seed {provenance.parameters.seed}.",
         "The model file holds the same; models/model.json names each file of code.",
         "",
         "| parameter of train | value |",

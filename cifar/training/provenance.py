@@ -10,19 +10,18 @@ import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cifar import UserError, files
-from cifar.model import Provenance
+from cifar.model import Parameters, Provenance
 
 ROOT = Path(__file__).resolve().parents[2]  # of the code; the data are in the current folder
 TEST_RESULTS = ("metrics/test.json", "plots/classes.csv", "plots/predictions.csv")
 
 
 def record(
-    parameters: dict[str, Any],
+    parameters: Parameters,
     data: Iterable[Path],
     network_file: str,
     device: torch.device,
@@ -32,7 +31,7 @@ def record(
     """The record of the running program.
 
     Args:
-        parameters: the section `train` and the seed.
+        parameters: of params.yaml.
         data: the files that are read.
         network_file: relative to the repository.
         threads: of all processes.

@@ -182,6 +182,16 @@ def test_a_record_that_lies_is_one_line(name, folder):
 
 
 @pytest.mark.hostile
+@pytest.mark.parametrize("shape", [(40, 16, 16, 3), (40, 12, 12, 1), (40, 12, 12)])
+def test_images_that_the_model_does_not_take_are_one_line(shape, folder):
+    """Test images of another size or number of channels are refused, with both files named."""
+    np.save(folder / "data/processed/test/images.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(UserError, match=r"^the model is for images of 12x12 pixels, 3 channels,"):
+        evaluate.main()
+    assert written(folder) == []
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize("name", ["$a_b$", "a$", "<b>", "a|b", "\\", "🐈", "=1+1", "NA", "1e5"])
 def test_any_class_name_comes_out_as_it_went_in(name, folder):
     """A name that means something elsewhere is text in tables, pictures and card."""

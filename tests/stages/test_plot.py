@@ -63,6 +63,12 @@ def test_filters_are_those_of_the_first_layer(folder):
     filters = plot.first_filters(replace(model, layers=layers))
     assert filters.shape == (2, 3, 12, 12) and filters[1, 2, 11, 11] == 863
     assert len(plot.first_filters(replace(model, layers=layers[:1]))) == 0
+    for kind in ("Conv2d", "Linear"):  # a record may lie
+        for weight in (torch.ones(2), torch.ones(2, 3), torch.ones(432), torch.ones(2, 3, 1)):
+            content = model_file.safetensors.torch.save({"0.fc.weight": weight})
+            (folder / "models/model.safetensors").write_bytes(content)
+            lie = replace(model, layers=(Layer("fc", kind, (2,), 864),))
+            assert len(plot.first_filters(lie)) == 0
 
 
 @pytest.mark.hostile

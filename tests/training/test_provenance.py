@@ -11,7 +11,7 @@ import torch
 from ruamel.yaml import YAML
 
 from cifar import files
-from cifar.model import Provenance
+from cifar.model import Parameters, Provenance
 from cifar.training import provenance
 
 ROOT = Path(__file__).parents[2]
@@ -25,16 +25,19 @@ def data(tmp_path):
     return path
 
 
-def record(data, parameters=None):
+PARAMETERS = Parameters(seed=3, train={"lr": 0.1})
+
+
+def record(data):
     options = {"threads": 2, "processes": 1}
-    return provenance.record(parameters or {}, [data], "cifar/models/vgg.py", CPU, **options)
+    return provenance.record(PARAMETERS, [data], "cifar/models/vgg.py", CPU, **options)
 
 
 def test_the_record_is_complete(data):
     """Parameters, data, network file, device, threads and versions are there, as plain JSON."""
-    found = record(data, {"seed": 3})
+    found = record(data)
     assert files.parse_record(json.dumps(asdict(found)), Provenance, "x") == found
-    assert found.parameters == {"seed": 3}
+    assert found.parameters == PARAMETERS
     assert found.device == f"cpu, {torch.backends.cpu.get_cpu_capability()}"
     assert (found.threads, found.processes) == (2, 1)
     assert found.versions.keys() == {"python", "numpy", "torch", "torchvision"}
