@@ -30,10 +30,10 @@ def batch_size(net: nn.Module, image_size: int) -> int:
     """How many images a network gets at once.
 
     Args:
-        net: if it resizes them, its attribute `input_size` is the size to which it does.
+        net: if it resizes them, its attribute `resized_to` is the size to which it does.
         image_size: height and width in pixels.
     """
-    largest = max(image_size, getattr(net, "input_size", 0))
+    largest = max(image_size, getattr(net, "resized_to", 0))
     return max(1, min(MAX_BATCH, PIXELS // largest**2))
 
 

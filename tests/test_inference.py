@@ -44,9 +44,9 @@ def test_the_batch_follows_from_the_image_size(image_size, expected):
     """A batch has a thousand images, fewer where they are large, and never none."""
     net = nn.Identity()
     assert inference.batch_size(net, image_size) == expected
-    net.input_size = image_size  # of a network that resizes its images, to larger or smaller ones
+    net.resized_to = image_size  # of a network that resizes its images, to larger or smaller ones
     assert inference.batch_size(net, 1) == expected
-    net.input_size = 1
+    net.resized_to = 1
     assert inference.batch_size(net, image_size) == expected
     assert expected == 1 or expected * image_size**2 <= inference.PIXELS
 

@@ -389,7 +389,7 @@ def test_a_transformer_is_made_for_the_images_of_its_weights():
     them."""
     with torch.device("meta"):  # 2.5 GB otherwise
         net = pretrained("vit_h_14")
-    assert net.input_size == net.backbone.image_size == 518
+    assert net.resized_to == net.backbone.image_size == 518
 
 
 def test_an_unfrozen_backbone_learns_everywhere():

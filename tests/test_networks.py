@@ -10,10 +10,13 @@ import torch
 from sample import DATASET, make, record, write
 from torch import nn
 
-from cifar import UserError, model_file, networks
+from cifar import UserError, model_file, networks, params
 from cifar.dataset import Shape
+from cifar.evaluation import metrics
 from cifar.layers import Dropout
 from cifar.model import NetworkOptions
+from cifar.params.train import Train
+from cifar.training import fit
 
 torch.set_num_threads(1)
 FOLDER = Path(networks.__file__).parent / "models"
@@ -218,8 +221,171 @@ def test_no_kernel_damages_memory(width, add):
     networks.inspect("resnet18", shape, options, optimizer="sgd", small_size=None)
 
 
+NET = """
+import threading
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+
+class Net(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.conv = nn.Conv2d(shape.channels, 8, 3)
+        self.fc = nn.Linear(8, shape.num_classes)
+        INIT
+
+    def features(self, x):
+        return F.adaptive_avg_pool2d(F.relu(self.conv(x)), 1).flatten(1)
+
+    def forward(self, x):
+        FORWARD
+
+    MORE
+
+
+def build(shape, options):
+    return Net(shape)
+"""
+FORWARD = "return self.fc(self.features(x))"
+BUFFER = "self.register_buffer('b', torch."
+STATE = "def get_extra_state(self): return {}\n    def set_extra_state(self, state): pass"
+HOLD = "which no model file can hold (cifar/models/mine.py)"
+COPY = "another network with its weights predicts otherwise (cifar/models/mine.py)"
+GROWS = "appears or grows while the network runs (cifar/models/mine.py): make it in __init__"
+EMA = "(cifar/models/mine.py): train.ema copies the network"
+HIDDEN = "self.h = self.h + self.conv(x).sum(); return self.h + self.fc(self.features(x))"
+# What is put into the network, and what of the message, if any: else it works.
+ODD = {
+    "a state that is a dict": ({"MORE": STATE}, f"_extra_state is a dict, {HOLD}"),
+    "a sparse buffer": ({"INIT": f"{BUFFER}eye(3).to_sparse())"}, f"sparse_coo float32, {HOLD}"),
+    "complex128": ({"INIT": f"{BUFFER}ones(3, dtype=torch.complex128))"}, f"complex128, {HOLD}"),
+    "complex64": ({"INIT": f"{BUFFER}ones(3, dtype=torch.complex64))"}, ""),
+    "whole numbers": ({"INIT": f"{BUFFER}ones(3).long())"}, ""),
+    "an infinite mask": ({"INIT": f"{BUFFER}full((2,), -torch.inf))"}, ""),
+    "old weight_norm": ({"INIT": "nn.utils.weight_norm(self.fc)"}, EMA),
+    "new weight_norm": ({"INIT": "parametrizations.weight_norm(self.fc)"}, ""),
+    "what cannot be copied": ({"INIT": "self.lock = threading.Lock()"}, EMA),
+    "ten images at most": ({"FORWARD": f"assert len(x) <= 10; {FORWARD}"}, "AssertionError in li"),
+    "two images at least": ({"FORWARD": f"assert len(x) > 1; {FORWARD}"}, "AssertionError in line"),
+    "other outputs in evaluation": (
+        {"FORWARD": "y = self.fc(self.features(x)); return y if self.training else (y, y)"},
+        "for two images it returns tuple instead of [2, 5]",
+    ),
+    "classes in evaluation": (
+        {"FORWARD": "y = self.fc(self.features(x)); return y if self.training else y.argsort(1)"},
+        "for two images it returns torch.int64 instead of [2, 5]",
+    ),
+    "a late layer": (
+        {"FORWARD": f"self.late = nn.Linear(8, 8); {FORWARD}"},
+        f"late.weight {GROWS}",
+    ),
+    "a growing buffer": (
+        {"INIT": f"{BUFFER}zeros(0))", "FORWARD": f"self.b = F.pad(self.b, (0, 1)); {FORWARD}"},
+        f"b {GROWS}",
+    ),
+    "a graph that is kept": (
+        {"INIT": "self.h = 0", "FORWARD": HIDDEN},
+        "in training, RuntimeError: Trying to backward through the graph a second time",
+    ),
+    "random numbers outside": (
+        {"INIT": "self.r = torch.randn(8)", "FORWARD": "return self.fc(self.features(x) + self.r)"},
+        COPY,
+    ),
+    "layers in a list": (
+        {
+            "INIT": "self.hidden = [nn.Linear(8, 8)]",
+            "FORWARD": "return self.fc(self.hidden[0](self.features(x)))",
+        },
+        COPY,
+    ),
+    "dropout in evaluation": (
+        {"FORWARD": "return self.fc(F.dropout(self.features(x)))"},
+        "it predicts otherwise each time (cifar/models/mine.py): F.dropout needs training=",
+    ),
+    "five dimensions": (
+        {"INIT": "self.p = nn.Parameter(torch.zeros(1, 1, 1, 1, 1))"},
+        "(cifar/models/mine.py): training keeps images and filters channels last",
+    ),
+    "numbers that share memory": (
+        {"INIT": "self.p = nn.Parameter(torch.ones(1).expand(8))"},
+        "RuntimeError: Error(s) in loading state_dict",
+    ),
+    "a frozen network": ({"INIT": "self.requires_grad_(False)"}, "in training, RuntimeError"),
+    "a frozen part": (
+        {"FORWARD": "with torch.no_grad(): y = self.features(x)\n        return self.fc(y)"},
+        "",
+    ),
+    "an unused layer": ({"INIT": "self.unused = nn.Linear(2, 2)"}, ""),
+    "writing into the images": ({"FORWARD": f"x.mul_(2); {FORWARD}"}, ""),
+    "tied weights": (
+        {"INIT": "self.other = nn.Linear(8, 5); self.other.weight = self.fc.weight"},
+        "",
+    ),
+    "scattered weights": ({"INIT": "self.fc.weight = nn.Parameter(torch.rand(8, 5).t())"}, ""),
+    "double precision": (
+        {"INIT": "self.double()", "FORWARD": "return self.fc(self.features(x.double()))"},
+        "",
+    ),
+    "an attribute with a common name": ({"INIT": "self.input_size = (3, 8, 8)"}, ""),
+    "a text of its own": ({"FORWARD": f"print(end=''); {FORWARD}"}, ""),
+}
+
+
 @pytest.mark.hostile
-@pytest.mark.parametrize("uses", ["'depth'", "None", "('dephts',)"])
+@pytest.mark.parametrize("case", ODD)
+def test_an_odd_network_works_or_is_refused_before_the_first_epoch(case, add, tmp_path):
+    """One line names its file, or it trains, is written, read again and predicts the same."""
+    texts, problem = ODD[case]
+    code = NET
+    for word, text in ({"INIT": "", "FORWARD": FORWARD, "MORE": ""} | texts).items():
+        code = code.replace(word, text)
+    add(code)
+    dataset = replace(DATASET, classes=tuple("abcde"))
+    p = parameters(ema=0.9, optimizer="adamw", momentum=0.0, nesterov=False, clip_norm=1.0)
+    if problem:
+        with pytest.raises(UserError) as caught:
+            fit.inspect(p, dataset.shape, OFF)
+        message = str(caught.value)
+        assert problem in message and "(cifar/models/mine.py): " in message
+        assert "\n" not in message and len(message) < 600
+        return
+    layers = fit.inspect(p, dataset.shape, OFF)
+    net = networks.build("mine", dataset.shape, OFF, seed=3)
+    fields = {"network": "mine", "options": OFF, "dataset": dataset, "layers": layers}
+    (tmp_path / "w").write_bytes(model_file.dump([net], record(**fields)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "ROOT", tmp_path)
+        (again,), _ = model_file.load(tmp_path / "w")
+    images = torch.rand(3, 8, 8, 1).permute(0, 3, 1, 2)
+    assert torch.equal(net.eval()(images.clone()), again(images.clone()))
+    metrics.sensitivity([again], torch.zeros(2, 8, 8, 1), lambda x: x.permute(0, 3, 1, 2))
+
+
+def parameters(**changes):
+    """The section `train` of params.yaml for the network `mine`."""
+    values = params.read(FOLDER.parents[1] / "params.yaml")["train"]
+    small = {"model": "vgg", "depth": 0, "width": 0, "small_epochs": 0, "batch_size": 16}
+    p = Train.model_validate(values | small | {"weight_decay": 0.1, "dropout": 0.0} | changes)
+    return p.model_copy(update={"model": "mine"})
+
+
+@pytest.mark.hostile
+def test_an_unused_layer_is_refused_for_several_processes(add):
+    """They would wait for its gradient, and fail in the second step."""
+    add(
+        NET.replace("INIT", "self.unused = nn.Linear(2, 2)")
+        .replace("FORWARD", FORWARD)
+        .replace("MORE", "")
+    )
+    p = parameters(optimizer="sgd", processes=2)
+    with pytest.raises(UserError, match=r"^unused.weight has no gradient, .*mine\.py\): use it"):
+        fit.inspect(p, COLOUR, OFF)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("uses", ["'depth'", "None", "('dephts',)", "['depth']", "(['depth'],)"])
 def test_uses_that_names_no_options_is_one_line(uses, add):
     """USES is a tuple of options, and the message lists those that there are."""
     add(f"USES = {uses}\n" + build(f"return nn.Sequential({FLAT})"))
@@ -387,9 +553,9 @@ def test_every_dropout_of_a_network_is_the_fast_one():
 def test_a_network_that_takes_no_smaller_images_is_refused():
     """Where a dense layer or the pools need the full size, one line names the parameter."""
     pooled = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+        nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 10)
     )
-    dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
     networks.check_small(pooled, COLOUR, 6)
     networks.check_small(dense, COLOUR, 8)
     for net, size in ((pooled, 5), (dense, 6)):

@@ -137,7 +137,8 @@ def sensitivity(
 ) -> np.ndarray:
     """How much the logit of the predicted class changes with each pixel.
 
-    The size of the gradient at the input, summed over the channels (Simonyan et al., 2014).
+    The size of the gradient at the input, summed over the channels (Simonyan et al., 2014); 0 where
+    the network has none, as behind a frozen part.
 
     Args:
         images: (N, H, W, C) uint8.
@@ -146,9 +147,12 @@ def sensitivity(
         (N, H, W) uint8; 255 is the most in an image.
     """
     x = normalize(images).detach().requires_grad_()
-    logits = inference.average([net.eval()(x).float() for net in nets])
-    logits.max(1).values.sum().backward()
-    assert x.grad is not None
-    sizes = x.grad.abs().sum(1).cpu()
+    # Copies, because a network may write into its input.
+    logits = inference.average([net.eval()(x.clone()).float() for net in nets])
+    gradient = torch.zeros_like(x)
+    if logits.requires_grad:
+        total = logits.max(1).values.sum()
+        (gradient,) = torch.autograd.grad(total, x, allow_unused=True, materialize_grads=True)
+    sizes = gradient.abs().sum(1).cpu()
     scaled = sizes / sizes.amax((1, 2), keepdim=True).clamp_min(1e-30)
     return (255 * scaled).round().to(torch.uint8).numpy()

@@ -39,7 +39,7 @@ class Pretrained(nn.Module):
         self.name = name
         self.backbone = backbone
         self.head = head
-        self.input_size = size
+        self.resized_to = size
         self.freeze = freeze
         self.register_buffer("old", old, persistent=False)
         self.register_buffer("new", new, persistent=False)
@@ -49,7 +49,7 @@ class Pretrained(nn.Module):
         new = self.get_buffer("new")
         x = x * old[1] + old[0]
         x = F.interpolate(
-            x, size=(self.input_size, self.input_size), mode="bilinear", antialias=True
+            x, size=(self.resized_to, self.resized_to), mode="bilinear", antialias=True
         )
         return self.backbone((x - new[0]) / new[1])
 
@@ -117,7 +117,7 @@ def prepare(net: Pretrained, images: Tensor) -> None:
         for key in list(state):
             state[DENSENET.sub(r"\1\2", key)] = state.pop(key)
         full = architecture(
-            net.name, net.input_size, auxiliary=True
+            net.name, net.resized_to, auxiliary=True
         )  # it knows names of older files
         full.load_state_dict(state)
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar import hardware, inference, networks, stage
+from cifar import UserError, hardware, inference, networks, stage
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 from cifar.params.train import Train
@@ -112,7 +112,7 @@ def fit(
 
 def note_size(net: nn.Module, shape: Shape) -> None:
     """Say so if the network resizes its images, which takes time and adds nothing to small ones."""
-    size = getattr(net, "input_size", shape.image_size)
+    size = getattr(net, "resized_to", shape.image_size)
     if size != shape.image_size:
         print(
             f"note: images of {shape.image_size} pixels are resized to {size}, which the network "
@@ -139,13 +139,42 @@ def inspect(p: Train, shape: Shape, options: NetworkOptions) -> tuple[Layer, ...
     Raises:
         UserError: the training would not work.
     """
-    return networks.inspect(
+    layers = networks.inspect(
         network=p.model,
         shape=shape,
         options=options,
         optimizer=p.optimizer,
         small_size=small_size(p, shape.image_size) if p.small_epochs else None,
+        batch_size=p.batch_size,
     )
+    rehearse(p, shape, options)
+    return layers
+
+
+def rehearse(p: Train, shape: Shape, options: NetworkOptions) -> None:
+    """Do with four black images what the training does: steps, averages, copies.
+
+    Raises:
+        UserError: it fails, or processes would wait for the gradient of an unused parameter.
+    """
+    net = networks.build(network=p.model, shape=shape, options=options, seed=0)
+    advice = networks.contract_for(shape)
+    if p.ema:
+        advice = "train.ema copies the network: set it to 0, or leave out what cannot be copied"
+    batch = networks.black(shape, 2), torch.zeros(2, dtype=torch.int64), 2
+    trial = networks.one_line(network=p.model, advice=advice, when="in training, ")
+    with trial, torch.random.fork_rng(devices=[]):
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fitting = make_trainer(p, net, [1] * shape.num_classes, World())
+        fitting.forward = net  # not compiled, which takes long
+        fitting.steps([batch, batch], lambda *_: None)
+        fitting.restore(fitting.state())
+    unused = [name for name, w in net.named_parameters() if w.requires_grad and w.grad is None]
+    if unused and p.processes > 1:
+        raise UserError(
+            f"{unused[0]} has no gradient, for which train.processes would wait "
+            f"({networks.path_of(network=p.model)}): use it, or set train.processes to 1"
+        )
 
 
 def build(
