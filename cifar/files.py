@@ -159,9 +159,9 @@ def parse_record(content: bytes | str, kind: type[Record], path: Path | str) -> 
 
 def unreadable(kind: type, problem: str, path: Path | str) -> UserError:
     # The problem may name a stranger's key.
-    shown = "".join(c if c.isprintable() else " " for c in problem)[:200]
+    text = "".join(c if c.isprintable() else " " for c in problem)[:200]
     return UserError(
-        f"not a readable {kind.__name__.lower()} record, {shown} ({path}): "
+        f"not a readable {kind.__name__.lower()} record, {text} ({path}): "
         "`dvc repro --force` makes it again"
     )
 

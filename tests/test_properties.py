@@ -318,7 +318,7 @@ def test_model_files_that_lie(examples, tmp_path):
             one_line(error)
             assert str(tmp_path / "w") in str(error) and len(str(error)) < 1000
         else:
-            assert card.summary(model) and card.provenance(model.provenance)
+            assert card.summary(model) and card.origin(model.provenance)
 
 
 def at(tree: Any, path: tuple[Any, ...]) -> Any:
