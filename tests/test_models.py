@@ -449,6 +449,7 @@ def place(tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [*BACKBONES, "densenet121"])
 def test_placed_weights_are_loaded(backbone, place):
     """Weights in torch's cache folder come into every layer but the last, older files' names

@@ -37,6 +37,7 @@ def test_the_page_loads_nothing(page):
     assert "url(" not in re.search("<style>.*?</style>", page, re.DOTALL)[0]
 
 
+@pytest.mark.slow
 def test_the_page_leaves_the_placeholders_to_dvc(page):
     """DVC's places for charts and for reloading are there once, the one for its scripts is not."""
     places = [page.count(f"{{{name}}}") for name in ("plot_divs", "refresh_tag", "scripts")]

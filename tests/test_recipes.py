@@ -56,6 +56,7 @@ def section(values):
     return Train(**params.read(ROOT / "params.yaml")["train"] | own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", resolve.known())
 def test_every_recipe_fits(name, folder):
     """A recipe says what it is on one line, and its network can be built and trained as it says."""
@@ -66,6 +67,7 @@ def test_every_recipe_fits(name, folder):
     assert fit.inspect(p, shape_of(values), fit.network_options(p))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", resolve.known())
 def test_a_recipe_is_independent_of_params(name, folder):
     """Over any params.yaml a recipe gives the same values, except those left to the user."""

@@ -92,6 +92,7 @@ def test_which_trials_are_repeated(command):
         command(0.5, "--trials", "2")
 
 
+@pytest.mark.slow
 def test_a_trial_that_ended_without_its_search_counts(command, monkeypatch):
     """If the search was killed and its trial ran on to its end, its result is taken."""
     with pytest.raises(KeyboardInterrupt):

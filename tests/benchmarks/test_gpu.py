@@ -157,6 +157,7 @@ def test_airbench_runs_on_our_images(tmp_path, monkeypatch):
     assert "| 20 | 2.60 (2.60-2.60) | 93.00" in airbench.table([numbers])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [

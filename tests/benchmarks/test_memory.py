@@ -36,6 +36,7 @@ def content(tar, position):
     return tar.read_bytes()[offset : offset + size]
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_command_and_its_children(tmp_path):
     """Two processes with a block each are two blocks; the block of the parent does not count."""
     block = np.ones(200 * 2**20, np.uint8)

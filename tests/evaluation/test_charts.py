@@ -79,6 +79,7 @@ def png(figure):
     return handle.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "channels"), [(2, 1), MANY])
 def test_pictures_repeat_their_bytes(classes, channels):
     """Each picture is a PNG without date or version, the same bytes each time, and not blank."""
@@ -93,6 +94,7 @@ def test_pictures_repeat_their_bytes(classes, channels):
         assert len(np.unique(np.asarray(image.convert("L")))) > 20, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "channels"), [(2, 3), (10, 1), MANY])
 def test_nothing_is_cut_off(classes, channels):
     """Everything that is drawn lies within its picture, to a hundredth of an inch."""
@@ -209,6 +211,7 @@ def test_calibration_shows_the_bins():
     assert axis.get_xlim() == axis.get_ylim() == (0, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.hostile
 @pytest.mark.parametrize("name", ["$a_b$", "a$", "$\\frac$", "<b>", "a|b", "\\", "🐈", "猫"])
 def test_names_are_text(name):

@@ -149,6 +149,7 @@ def test_groups_of_different_rates_keep_their_ratios(name):
     assert (len(shares) == 1) == (name == "constant")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adam", "adamw", "muon"])
 @pytest.mark.parametrize(
     ("name", "warmup"),

@@ -213,6 +213,7 @@ def test_a_loss_that_is_not_finite_is_an_error():
         run(make_trainer(lr=1e30), (1.0, 0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["best", "last"])
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 @pytest.mark.parametrize("schedule", ["constant", "onecycle", "plateau"])
