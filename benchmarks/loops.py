@@ -78,7 +78,7 @@ def main() -> None:
     waiting.watch(device)
     with tempfile.TemporaryDirectory() as folder:
         if options.loop == "conventional":
-            steps = conventional(p, device)
+            steps = conventional(p, device, shape)
         elif options.loop == "disk":
             steps = ours(p, device, shape, file=Path(folder) / "images.npy")
         else:
@@ -88,7 +88,7 @@ def main() -> None:
     result = {"images_per_second": speed}
     if device.type == "cuda":
         result["peak_bytes"] = torch.cuda.max_memory_allocated()
-    print(json.dumps(result | {"flops_per_image": flops(p)}))
+    print(json.dumps(result | {"flops_per_image": flops(p, shape)}))
 
 
 def measure(
@@ -160,31 +160,32 @@ def ours(
     return steps
 
 
-def conventional(p: Train, device: torch.device) -> Callable[[int], None]:
+def conventional(p: Train, device: torch.device, shape: Shape) -> Callable[[int], None]:
     """What most tutorials write, with the same network, optimizer and augmentation."""
     from torchvision import transforms  # slow to import, and nobody else here needs it
 
     augment = [
-        transforms.RandomCrop(SHAPE.image_size, padding=p.shift),
+        transforms.RandomCrop(shape.image_size, padding=p.shift),
         transforms.RandomHorizontalFlip(),
     ]
     transform = transforms.Compose(
-        [*augment, transforms.ToTensor(), transforms.Normalize(SHAPE.mean, SHAPE.std)]
+        [*augment, transforms.ToTensor(), transforms.Normalize(shape.mean, shape.std)]
     )
 
     class Pictures(Dataset):
         """As torchvision.datasets.CIFAR10: a row of an array becomes an image when asked for."""
 
-        images, labels = noise(SHAPE)
+        images, labels = noise(shape)
 
         def __len__(self) -> int:
-            return IMAGES
+            return len(self.labels)
 
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
             return transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
-    net = with_plain_dropout(build(p, SHAPE)).to(device)
-    training = make_trainer(p, net, [IMAGES // 10] * 10, World())  # for its optimizer and its loss
+    net = with_plain_dropout(build(p, shape)).to(device)
+    class_counts = np.bincount(Pictures.labels).tolist()
+    training = make_trainer(p, net, class_counts, World())  # for its optimizer and its loss
     loader = DataLoader(
         Pictures(),
         p.batch_size,
@@ -231,10 +232,10 @@ def noise(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, shape.num_classes, count)
 
 
-def flops(p: Train) -> float:
+def flops(p: Train, shape: Shape = SHAPE) -> float:
     """Floating-point operations of a training step, per image; a multiply-add is two."""
-    net = build(p, SHAPE)
-    x = torch.zeros(8, SHAPE.channels, SHAPE.image_size, SHAPE.image_size)
+    net = build(p, shape)
+    x = torch.zeros(8, shape.channels, shape.image_size, shape.image_size)
     with FlopCounterMode(display=False) as counter:
         net(x).sum().backward()
     return counter.get_total_flops() / len(x)

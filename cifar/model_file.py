@@ -172,7 +172,8 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         net.load_state_dict(state)
     except RuntimeError as error:
         raise other_network(" ".join(str(error).split())[:160], path) from None
-    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+    finite = all(parameter.isfinite().all() for parameter in net.parameters())
+    if not finite or any(value.isnan().any() for value in state.values()):  # a mask may be infinite
         raise UserError(
             f"weights that are not finite ({path}): train again at a lower learning rate"
         )

@@ -6,6 +6,7 @@ this module first, so that errors of the imports that follow are one line too.
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -146,6 +147,8 @@ def advice_for(error: OSError) -> str:
     missing = isinstance(error, FileNotFoundError) and isinstance(error.filename, str)
     if missing and Path(error.filename).parts[:1] in [(folder,) for folder in OUTPUTS]:
         return "`dvc repro` makes it"
+    if error.errno == errno.EMFILE:
+        return "raise the limit, `ulimit -n 65536`, and run again"
     return "fix this and run again"
 
 

@@ -17,7 +17,8 @@ from cifar.model import FORMAT, Model, Parameters
 from cifar.params.train import Train
 from cifar.training import checkpoint, distributed, provenance
 from cifar.training.checkpoint import Checkpoints
-from cifar.training.fit import HISTORY, Fitted, fit, inspect, network_options
+from cifar.training.fit import HISTORY, Fitted, fit, network_options
+from cifar.training.inspection import inspect
 from cifar.training.splits import Arrays
 
 DATA = Path("data/processed")
@@ -28,7 +29,8 @@ def main() -> Callable[[], None] | None:
     p, seed = params.load(Train)
     dataset = files.read_record(DATA / "dataset.json", Dataset)
     options = network_options(p)
-    layers = inspect(p, dataset.shape, options)
+    # One process is enough; the first also writes the layers.
+    layers = () if distributed.rank() else inspect(p, dataset.shape, options)
     checkpoint.check_space(stage.root(), p.ensemble * sum(layer.parameters for layer in layers))
     started = distributed.start(
         "stages.train",

@@ -228,6 +228,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def add_network(tmp_path, monkeypatch):
+    """A function that adds a file of a network to cifar.models, in a folder of its own."""
+    import cifar.models
+
+    folder = tmp_path / "cifar/models"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(cifar.models, "__path__", [*cifar.models.__path__, str(folder)])
+    before = set(sys.modules)
+
+    def write(code, name="mine"):
+        (folder / f"{name}.py").write_text(code)
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("cifar.models."):
+            del sys.modules[name]
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Project:
     return create(tmp_path / "project")
 

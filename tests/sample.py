@@ -52,3 +52,8 @@ def record(ensemble=1, **changes):
 def write(path, nets, **changes):
     """A model file of these networks, whose record may say something else."""
     path.write_bytes(model_file.dump(nets, record(len(nets), **changes)))
+
+
+def network_code(body, header="def build(shape, options):"):
+    """The file of a network with this body of `build`."""
+    return f"import torch\nfrom torch import nn\n{header}\n    {body}\n"

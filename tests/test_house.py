@@ -196,7 +196,7 @@ def reads_of_parameters(file):
             yield node.attr, *words.get(node, (None, "")), node.lineno
 
 
-FITTING = ["cifar/training/fit.py", "cifar/training/splits.py"]
+FITTING = [f"cifar/training/{name}.py" for name in ("fit", "inspection", "splits")]
 READERS = [*map(script, STAGES), *FITTING]
 # `train.model` names a network, a Model is a trained one; two fractions are held out alike; the
 # record of a data set has its name.
@@ -226,7 +226,7 @@ def test_every_parameter_is_read_by_its_name():
     for section in STAGES:
         files = [script(section), *(FITTING if section == "train" else [])]
         read = {key for file in files for key, *_ in reads_of_parameters(file)}
-        assert read - {"model_dump"} == set(values[section]), section
+        assert read - {"model_copy", "model_dump"} == set(values[section]), section
 
 
 @pytest.mark.parametrize("file", READERS)

@@ -187,12 +187,15 @@ def test_numbers_that_torch_does_not_have_are_refused(tmp_path):
 
 
 def test_a_mask_may_be_infinite(tmp_path):
-    """Only parameters must be finite: a buffer such as the mask of an attention need not be."""
+    """A buffer, such as the mask of an attention, may be infinite; nothing may be no number."""
     (net,) = make(0)
     norm = next(layer for layer in net if hasattr(layer, "running_var"))
     norm.running_var.fill_(float("inf"))
     write(tmp_path / "w", [net])
     model_file.load(tmp_path / "w")
+    norm.running_var.fill_(float("nan"))
+    write(tmp_path / "w", [net])
+    refused(tmp_path / "w", "weights that are not finite")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from cifar import UserError, params, yaml12
 from cifar.dataset import Shape
 from cifar.experiments.table import flatten
 from cifar.params.train import Train
-from cifar.training import fit
+from cifar.training import fit, inspection
 from cifar.training.distributed import World
 from cifar.training.splits import Arrays, load_splits
 from recipes import edit, resolve
@@ -64,7 +64,7 @@ def test_every_recipe_fits(name, folder):
     values = resolve.check(recipe, [])
     assert 10 < len(recipe.about) < 58
     p = section(values)
-    assert fit.inspect(p, shape_of(values), fit.network_options(p))
+    assert inspection.inspect(p, shape_of(values), fit.network_options(p))
 
 
 @pytest.mark.slow

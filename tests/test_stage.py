@@ -98,6 +98,8 @@ def test_a_stage_that_returns_ends_with_zero(capsys):
          "error: No such file or directory (/home/x): fix this and run again\n"),
         (OSError(28, "No space left on device"),
          "error: No space left on device (input or output): fix this and run again\n"),
+        (OSError(24, "Too many open files", "a.tar"),
+         "error: Too many open files (a.tar): raise the limit, `ulimit -n 65536`, and run again\n"),
         (OSError("odd"), "error: odd (input or output): fix this and run again\n"),
     ],
 )  # fmt: skip

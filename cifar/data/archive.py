@@ -64,7 +64,6 @@ OTHER_FILES = {  # what people name instead of an archive, by a pattern of its f
 
 PACKAGES = {  # what a zip archive with such a member is, which is no collection of pictures
     "[Content_Types].xml": "an Office document",
-    "mimetype": "an OpenDocument or EPUB document",
     "META-INF/MANIFEST.MF": "a Java or Android package",
     "AndroidManifest.xml": "an Android package",
 }
@@ -129,10 +128,10 @@ def one_line_errors(path: Path) -> Iterator[None]:
 
 def kind(path: Path) -> str:
     """What a file is that is no archive, in words; empty for an archive that is damaged."""
-    if is_zip(path):
-        return ""
     opener = decompressor(path)
     try:
+        if is_zip(path):
+            return ""
         with opener(path) if opener else path.open("rb") as handle:
             start = handle.read(ISO_9660 + 5)
     except (*DAMAGE, *ODD):

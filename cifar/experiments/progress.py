@@ -1,6 +1,7 @@
 """The epochs of a running training, from the JSON lines in runs/NAME/epochs.jsonl."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ class Epochs:
         """The rows added since the last call; a line that is still being written has to wait."""
         try:
             with self.path.open("rb") as handle:
+                if handle.seek(0, os.SEEK_END) < self.position:  # another file since `make clean`
+                    self.position = 0
                 handle.seek(self.position)
                 lines, newline, _ = handle.read().rpartition(b"\n")
         except FileNotFoundError:

@@ -106,7 +106,7 @@ class Rerun:
         command = self.recorded.stages[name]["cmd"]  # a line, or a list of them
         for line in [command] if isinstance(command, str) else command:
             print(f"{name}: {line}", file=sys.stderr, flush=True)
-            # In a shell, as DVC runs it. What it prints goes to stderr: stdout is for the result.
+            # In a shell, as DVC does. What it prints goes to stderr: stdout is for the result.
             shell = ["sh", "-c", line]
             done = subprocess.run(
                 shell, cwd=self.clone, env=environment(), stdout=sys.stderr, check=False

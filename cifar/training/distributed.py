@@ -135,6 +135,11 @@ def started() -> World | None:
     return World(*map(int, values))
 
 
+def rank() -> int:
+    """The number of this process among those that share each batch; 0 for the first or only one."""
+    return (started() or World()).rank
+
+
 def join(world: World, device: torch.device) -> None:
     """Meet the other processes, if any; from here on only the first one prints."""
     if world.size == 1:

@@ -2,8 +2,8 @@
 
     fit -> fit_member -> run_epochs -> Trainer.epoch -> Trainer.step
 
-Every parameter of `train` is read as `p.NAME` and handed on under its name: here, in splits.py, or
-in stages/train.py.
+Every parameter of `train` is read as `p.NAME` and handed on under its name: here, in splits.py,
+inspection.py or stages/train.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar import UserError, hardware, inference, networks, stage
+from cifar import hardware, inference, networks, stage
 from cifar.dataset import Shape
-from cifar.model import Layer, NetworkOptions
+from cifar.model import NetworkOptions
 from cifar.params.train import Train
 from cifar.training import optim, seeds, trainer
 from cifar.training.checkpoint import Checkpoints
 from cifar.training.distributed import World
 from cifar.training.progress import EpochLog, Progress
-from cifar.training.splits import Arrays, Splits, load_splits, small_size, trained_part
+from cifar.training.splits import Arrays, Splits, load_splits, trained_part
 from cifar.training.temperature import fit_temperature
 from cifar.training.trainer import Epoch, Trainer
 
@@ -131,50 +131,6 @@ def network_options(p: Train) -> NetworkOptions:
         backbone=p.backbone,
         freeze=p.freeze,
     )
-
-
-def inspect(p: Train, shape: Shape, options: NetworkOptions) -> tuple[Layer, ...]:
-    """The layers of the network, once all that can be tried before training was tried.
-
-    Raises:
-        UserError: the training would not work.
-    """
-    layers = networks.inspect(
-        network=p.model,
-        shape=shape,
-        options=options,
-        optimizer=p.optimizer,
-        small_size=small_size(p, shape.image_size) if p.small_epochs else None,
-        batch_size=p.batch_size,
-    )
-    rehearse(p, shape, options)
-    return layers
-
-
-def rehearse(p: Train, shape: Shape, options: NetworkOptions) -> None:
-    """Do with four black images what the training does: steps, averages, copies.
-
-    Raises:
-        UserError: it fails, or processes would wait for the gradient of an unused parameter.
-    """
-    net = networks.build(network=p.model, shape=shape, options=options, seed=0)
-    advice = networks.contract_for(shape)
-    if p.ema:
-        advice = "train.ema copies the network: set it to 0, or leave out what cannot be copied"
-    batch = networks.black(shape, 2), torch.zeros(2, dtype=torch.int64), 2
-    trial = networks.one_line(network=p.model, advice=advice, when="in training, ")
-    with trial, torch.random.fork_rng(devices=[]):
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        fitting = make_trainer(p, net, [1] * shape.num_classes, World())
-        fitting.forward = net  # not compiled, which takes long
-        fitting.steps([batch, batch], lambda *_: None)
-        fitting.restore(fitting.state())
-    unused = [name for name, w in net.named_parameters() if w.requires_grad and w.grad is None]
-    if unused and p.processes > 1:
-        raise UserError(
-            f"{unused[0]} has no gradient, for which train.processes would wait "
-            f"({networks.path_of(network=p.model)}): use it, or set train.processes to 1"
-        )
 
 
 def build(

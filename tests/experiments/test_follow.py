@@ -14,3 +14,14 @@ def test_each_row_is_read_once_and_whole(tmp_path):
     with path.open("a") as handle:
         handle.write('och": 3}\n')
     assert epochs.new() == [{"epoch": 3}]
+
+
+def test_a_log_that_begins_again_is_read_from_its_start(tmp_path):
+    """`make clean` removes the file of a running training, which then writes another one."""
+    path = tmp_path / "epochs.jsonl"
+    epochs = Epochs(path)
+    path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n')
+    assert len(epochs.new()) == 3
+    path.unlink()
+    path.write_text('{"epoch": 4}\n')
+    assert epochs.new() == [{"epoch": 4}]

@@ -19,6 +19,7 @@ from cifar import UserError, networks, params
 from cifar.dataset import Shape
 from cifar.model import NetworkOptions
 from cifar.params.train import MODELS
+from cifar.training import inspection
 
 SCHEMAS = params.sections()
 SECTIONS = ("preprocess", "train", "evaluate")
@@ -108,7 +109,7 @@ def trainable(combination: Combination) -> bool:
     shape = Shape(10, 1, size, (0.5,), (0.5,))
     options = network_options(train)
     try:
-        networks.inspect(train["model"], shape, options, train["optimizer"], small)
+        inspection.inspect_network(train["model"], shape, options, train["optimizer"], small)
     except UserError:
         return False
     return True
