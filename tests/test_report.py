@@ -161,10 +161,10 @@ def test_stale_stages_are_named(reproduced, make):
 
 @pytest.mark.slow
 @pytest.mark.hostile
-@pytest.mark.parametrize("name", ["<i>&", "$a_b$", "a|b", "\\", "🐈", '"><script>'])
-def test_a_class_name_is_text(name, tmp_path, monkeypatch):
+def test_a_class_name_is_text(tmp_path, monkeypatch):
     """A class may have any printable name: the page shows it and obeys none of it."""
-    make_finished(tmp_path, modelfile.record(classes=(name, "b")))
+    names = ("<i>&", "$a_b$", "a|b", "\\", "🐈", '"><script>')
+    make_finished(tmp_path, modelfile.record(classes=names))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "output", lambda *_: None)
     monkeypatch.setattr(report, "experiments", lambda _: None)
@@ -174,7 +174,7 @@ def test_a_class_name_is_text(name, tmp_path, monkeypatch):
     plt.close("all")
     report.main()
     page = Page(tmp_path / "report.html")
-    assert name in page.text
+    assert all(name in page.text for name in names)
     assert not {"i", "script"} & {tag for tag, _ in page.tags}
 
 

@@ -11,7 +11,7 @@ import torch
 from finished import make, set_params
 
 from cifar import UserError, files, inference, model_file, tensors
-from cifar.evaluation import calibration, tables
+from cifar.evaluation import calibration, card, tables
 from cifar.use import Classifier
 from stages import evaluate, plot
 
@@ -192,16 +192,17 @@ def test_images_that_the_model_does_not_take_are_one_line(shape, folder):
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("name", ["$a_b$", "a$", "<b>", "a|b", "\\", "🐈", "=1+1", "NA", "1e5"])
-def test_any_class_name_comes_out_as_it_went_in(name, folder):
+def test_any_class_name_comes_out_as_it_went_in(folder):
     """A name that means something elsewhere is text in tables, pictures and card."""
-    make(folder, modelfile.record(classes=(name, "b"), members=2))
+    names = ("$a_b$", "a$", "<b>", "a|b", "\\", "🐈", "=1+1", "NA", "1e5")
+    make(folder, modelfile.record(classes=names, members=2))
     evaluate.main()
     plot.main()
-    table = tables.read_classes(folder / "plots/classes.csv", (name, "b"))
-    assert table["class"].tolist() == [name, "b"]
+    table = tables.read_classes(folder / "plots/classes.csv", names)
+    assert table["class"].tolist() == list(names)
     assert len(list(folder.glob("plots/*.png"))) == 8
-    assert name[-1] in (folder / "models/card.md").read_text()
+    text = (folder / "models/card.md").read_text()
+    assert ", ".join(map(card.escape, names)) in text
 
 
 def test_metrics_are_json(folder):
