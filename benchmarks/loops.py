@@ -58,7 +58,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 DISK_CASES: dict[str, dict[str, Any]] = {
     "params.yaml, whole pictures": CASES["params.yaml, whole pictures"],
-    "resnet18, batch 32, pictures of 224 pixels": PLAIN | {"model": "resnet18", "batch_size": 32},
+    "torchvision's resnet18, batch 32, pictures of 224 pixels": PLAIN
+    | {"model": "pretrained", "backbone": "resnet18", "batch_size": 32},
 }
 
 
