@@ -198,7 +198,7 @@ def test_a_mask_may_be_infinite(tmp_path):
     refused(tmp_path / "w", "weights that are not finite")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_reading_a_model_loads_no_compiler(tmp_path):
     """Of PyTorch only what the network needs is loaded: no seconds are lost on its compiler."""
     options = NetworkOptions(width=4)

@@ -122,6 +122,14 @@ def no_memory() -> None:
     torch.nn.functional.conv2d = fail
 
 
+def no_disk() -> None:
+    """The disk has a thousand bytes left."""
+    import shutil
+    from types import SimpleNamespace
+
+    shutil.disk_usage = lambda _: SimpleNamespace(free=1000)
+
+
 def other_version() -> None:
     from importlib import metadata
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import forked
 import numpy as np
 import psutil
 import pytest
@@ -257,10 +258,17 @@ def test_a_stranger_or_damaged_checkpoint_is_not_used(undisturbed, tmp_path):
     assert checkpoints(folder) == [stranger]
 
 
+def forked_run(folder, fault=None):
+    """The stage in a fork that has loaded the libraries already."""
+    for name in ("cifar", "stages"):
+        (folder / name).symlink_to(ROOT / name)
+    return forked.run(folder, "train", fault)
+
+
 def test_a_diverging_training_is_one_line(tmp_path):
     """A loss that is no number ends the stage with one line and without any output."""
-    folder = scratch(tmp_path, lr=1e30)
-    code, _, errors = finish(start(folder))
+    folder = scratch(tmp_path / "run", lr=1e30)
+    code, _, errors = forked_run(folder)
     assert code == 1
     assert re.fullmatch(
         r"error: the loss is not finite in epoch 1 \(params\.yaml, train\.lr\): .*\n", errors
@@ -272,10 +280,7 @@ def test_a_diverging_training_is_one_line(tmp_path):
 def test_too_little_disk_is_noticed_before_the_first_epoch(tmp_path):
     """A training whose checkpoints and model would not fit ends with one line before it starts."""
     folder = scratch(tmp_path / "run")
-    full = "import collections, shutil\n"
-    full += "shutil.disk_usage = lambda _: collections.namedtuple('Usage', 'free')(1000)\n"
-    (tmp_path / "sitecustomize.py").write_text(full)
-    code, printed, errors = finish(start(folder, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"))
+    code, printed, errors = forked_run(folder, forked.no_disk)
     assert (code, printed) == (1, "")
     assert re.fullmatch(r"error: too little disk, about \d+ MB needed and 0 MB free .*\n", errors)
     assert not any((folder / name).exists() for name in OUTPUTS)
