@@ -42,6 +42,9 @@ clean:  ## remove checkpoints, logs, pages and caches; keep data and models
 
 # Work on it
 
+# The tests keep their bytecode: pytest takes a third of a minute to make it.
+check test test-long coverage: export PYTHONDONTWRITEBYTECODE :=
+
 check: $(DEV_ENV)  ## run the unit tests, while you edit
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not slow"
 
