@@ -135,7 +135,7 @@ def test_the_tables_show_what_is_there():
     assert "| default | same bytes | differs | 90.00, 92.00 |" in page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_airbench_runs_on_our_images(tmp_path, monkeypatch):
     """A copy of its script finds the images of fetch, repeats less, and its table is read."""
     monkeypatch.chdir(ROOT)

@@ -37,6 +37,7 @@ def folder(tmp_path, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.long
 def test_all_pictures_are_drawn_twice_alike(folder):
     """Every picture is a PNG, byte-identical when the stage runs again."""
     plot.main()
