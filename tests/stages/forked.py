@@ -50,6 +50,7 @@ def work(
     folder: Path, stage: str, logs: list[Path], fault: Fault | None, environment: dict[str, str]
 ) -> None:
     os.chdir(folder)
+    sys.dont_write_bytecode = True  # a fault cuts files, or counts them
     for number, log in zip((1, 2), logs, strict=True):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     for name in [name for name in os.environ if name.startswith("DVC_")]:
