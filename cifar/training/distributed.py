@@ -168,12 +168,13 @@ def launch(module: str, processes: int) -> None:
             launcher.terminate()
             raise
     if launcher.returncode:
-        if message := re.search(r"^error: (.*)$", errors, re.MULTILINE):
-            raise UserError(message[1])
         signals = re.findall(r"Signal \d+ \((\w+)\)", errors)
         signals.sort(key="SIGTERM".__eq__)  # with that, torchrun ends the others
+        killed = signals and signals[0] != "SIGTERM"  # the others then fail to reach that process
+        if not killed and (message := re.search(r"^error: (.*)$", errors, re.MULTILINE)):
+            raise UserError(message[1])
         raised = re.search(r"^\[rank\d+\]: \w+: ", errors, re.MULTILINE)
-        if signals and not (raised and signals[0] == "SIGTERM"):
+        if killed or (signals and not raised):
             raise UserError(
                 f"a training process ended by {signals[0]} (train.processes): "
                 "run the same command again; training resumes after its last whole epoch"

@@ -76,6 +76,13 @@ def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
     )
     with pytest.raises(UserError, match=r"^a training process ended by SIGKILL "):
         distributed.launch("both", 2)
+    (tmp_path / "lonely.py").write_text(  # a process that misses a killed one has a line of its own
+        "import os, sys\n"
+        "if os.environ['RANK'] == '1':\n    os.kill(os.getpid(), 9)\n"
+        "sys.stderr.write('error: no connection (gloo): set\\n')\nsys.exit(1)"
+    )
+    with pytest.raises(UserError, match=r"^a training process ended by SIGKILL "):
+        distributed.launch("lonely", 2)
     (tmp_path / "raised.py").write_text(  # torch marks what a process raises like this
         "import os, sys, time\n"
         "time.sleep(99 * int(os.environ['RANK']))\n"
