@@ -16,7 +16,7 @@ STAY = {
     "notes.txt",
 }
 GO = {
-    ".checkpoints/lock",
+    ".checkpoints/folder.lock",
     ".checkpoints/0a1b",
     ".checkpoints/0a1b.lock",
     ".checkpoints/.0a1b.tmp",
@@ -25,6 +25,8 @@ GO = {
     "runs/digits/epochs.jsonl",
     "runs/digits/events.out.tfevents.1",
     "runs/recipes/commit",
+    "runs/verify/c0ffee/clone/params.yaml",
+    "runs/verify/c0ffee.lock",
     "dvc_plots/index.html",
     "report.html",
     ".pytest_cache/README.md",
@@ -66,7 +68,7 @@ def test_clean_keeps_the_checkpoint_of_a_running_training(used):
     other.write_text("another training")
     with FileLock(used.path / ".checkpoints/0a1b.lock"):
         printed = clean(used)
-    assert "kept: the checkpoint of a training that runs" in printed
+    assert "kept: the checkpoint of a running training" in printed
     kept = {".checkpoints/0a1b", ".checkpoints/0a1b.lock", ".checkpoints/.0a1b.tmp"}
     assert files(used, GO) == kept
     assert not other.exists()
@@ -89,3 +91,15 @@ def test_clean_keeps_the_work_of_a_running_runner(used):
     with FileLock(used.path / "runs/recipes/lock"):
         clean(used)
     assert (used.path / "runs/recipes/commit").exists()
+
+
+def test_clean_keeps_the_clone_of_a_running_verification(used):
+    """The clone that tools.verify works in stays, and so does its lock; those of others go."""
+    other = used.path / "runs/verify/decade-from-scratch"
+    other.mkdir()
+    with FileLock(used.path / "runs/verify/c0ffee.lock"):
+        printed = clean(used)
+    assert "kept: the clone of a running tools.verify" in printed
+    kept = {"runs/verify/c0ffee.lock", "runs/verify/c0ffee/clone/params.yaml"}
+    assert files(used, GO) == kept
+    assert not other.exists()

@@ -19,12 +19,13 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).parent.parent
 CACHES = (".mypy_cache", ".pytest_cache", ".ruff_cache", ".coverage*", "htmlcov")
 LOGS = ("epochs.jsonl", "events.out.tfevents.*")
-WORK = ("recipes", "times", "verify")  # folders in runs/
+WORK = ("recipes", "times")  # folders in runs/, each with a file `lock` while a program uses it
 CODE = ("benchmarks", "cifar", "recipes", "stages", "tests", "tools")
 
 
 def main() -> None:
-    remove_checkpoints(ROOT / ".checkpoints")
+    remove_locked(ROOT / ".checkpoints", "the checkpoint of a running training")
+    remove_locked(ROOT / "runs/verify", "the clone of a running tools.verify")
     remove_logs(ROOT / "runs")
     remove("dvc_plots", ROOT.glob("dvc_plots"))
     remove("report.html", ROOT.glob("report.html"))
@@ -32,17 +33,20 @@ def main() -> None:
     remove("caches", [*bytecode, *(path for name in CACHES for path in ROOT.glob(name))])
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove the files of each training that does not run.
+def remove_locked(folder: Path, running: str) -> None:
+    """Remove what is in a folder, except the files of a run whose lock another process holds.
 
-    Its lock is held meanwhile, so that it cannot start again while its files go.
+    The locks of the others are held meanwhile, so that no run can start while its files go.
+
+    Args:
+        running: what is kept then, in words.
     """
     with ExitStack() as held:
-        running = {lock.stem for lock in folder.glob("*lock") if not hold(lock, held)}
-        if running:
-            print("kept: the checkpoint of a training that runs")
-        paths = folder.glob("*")
-        remove(".checkpoints", [path for path in paths if training(path) not in running])
+        in_use = {run_of(lock) for lock in folder.glob("*.lock") if not hold(lock, held)}
+        if in_use:
+            print(f"kept: {running}")
+        paths = [path for path in folder.glob("*") if run_of(path) not in in_use]
+        remove(str(folder.relative_to(ROOT)), paths)
 
 
 def remove_logs(folder: Path) -> None:
@@ -56,8 +60,8 @@ def remove_logs(folder: Path) -> None:
             path.rmdir()
 
 
-def training(path: Path) -> str:
-    """The training that a file in .checkpoints belongs to."""
+def run_of(path: Path) -> str:
+    """The name of the run that a file belongs to: files, lock and temporary files begin with it."""
     return path.name.lstrip(".").split(".")[0]
 
 
