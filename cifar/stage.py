@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import re
 import signal
@@ -23,7 +24,9 @@ from cifar import UserError, yaml12
 
 SMALL = 1 << 20  # bytes; a larger file is known by size and time of change, not by content
 # Files that systems leave in folders. They are no input, and .dvcignore keeps them from DVC.
-LEFT_OVERS = re.compile(r"(\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs.*|\.ipynb_checkpoints)$", re.I)
+LEFT_OVERS = re.compile(
+    r"(\.[^.].*|Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|@eaDir)$", re.IGNORECASE
+)
 KEPT_TIMES = 20  # notes per stage
 FULL_MEMORY = re.compile(r"out of memory|allocate memory|allocation failed|start new thread")
 KERNEL = re.compile(
@@ -32,27 +35,43 @@ KERNEL = re.compile(
     re.S | re.I,
 )
 LIBRARY = re.compile(r"(site|dist)-packages[/\\](torch|torchvision|triton)[/\\]")
+SIGPIPE = 128 + 13  # the exit code of a program whose reader has gone
 OUTPUTS = ("data", "metrics", "models", "plots")  # folders that stages fill
 
 
 def report_import_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Say in one line what kept a program from loading its libraries."""
-    text = " ".join(str(error).split())[-200:]
-    if isinstance(error, ImportError) and not (error.name or "").startswith(("cifar", "stages")):
-        problem = f"a library cannot be loaded, {text}"
-    elif isinstance(error, MemoryError) or FULL_MEMORY.search(text):
-        problem = "too little memory to load the libraries"
-    elif isinstance(error, OSError):
-        problem = f"a library cannot be loaded, {text}"
-    elif isinstance(error, KeyboardInterrupt):  # some libraries raise SIGINT without memory
-        problem = "interrupted while the libraries were loaded"
+    """Print in one line what kept a program from loading its libraries."""
+    if problem := loading_problem(error):
+        sys.stderr.write(f"error: {problem}\n")
     else:
         sys.__excepthook__(kind, error, trace)
-        return
+
+
+def loading_problem(error: BaseException) -> str:
+    """What kept a library from being loaded; empty if the error is not of that kind."""
     advice = "free memory, or install the packages again with `make install`"
-    sys.stderr.write(f"error: {problem} (python): {advice}\n")
+    text = " ".join(str(error).split())[-200:]
+    if isinstance(error, KeyboardInterrupt):  # some libraries raise SIGINT when memory is short
+        advice = "run the same command again; if that does not help, free memory"
+        return f"interrupted while the libraries were loaded (python): {advice}"
+    if out_of_memory(error):
+        return f"too little memory to load the libraries (python): {advice}"
+    foreign = not (getattr(error, "name", "") or "").startswith(("cifar", "stages"))
+    if isinstance(error, ImportError | OSError) and foreign:
+        return f"a library cannot be loaded, {text} (python): {advice}"
+    return ""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the CPU or a GPU: torch raises a RuntimeError for both."""
+    return isinstance(error, MemoryError) or bool(FULL_MEMORY.search(str(error)))
+
+
+def loads_a_library(error: BaseException) -> bool:
+    """Whether the error was raised while `main` imported a module."""
+    return any(frame.name == "<module>" for frame in traceback.extract_tb(error.__traceback__))
 
 
 sys.excepthook = report_import_error
@@ -68,27 +87,49 @@ def run(main: Callable[[], Callable[[], None] | None], text: str | None = None) 
     A program without options gives its docstring as `text`: `--help` then prints it, and any other
     argument is refused, before anything runs.
     """
-    if text:
-        parser(text).parse_args()
+    sys.excepthook = sys.__excepthook__  # all is loaded: from here on `attempt` reports errors
     signal.signal(signal.SIGTERM, terminate)
-    sys.excepthook = sys.__excepthook__  # all is loaded: an error from here on is not of an import
-    replace_closed_streams()
+    prepare_streams()
+    code: int | str | None = 0
     try:
-        watch(main)
+        attempt(main, text)
+    except SystemExit as end:
+        code = end.code
+    try:  # Python would do it after the last handler of errors
         sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        if not code and isinstance(error, BrokenPipeError):
+            code = SIGPIPE
+        elif not code:
+            fail(f"{error.strerror} (standard output): {advice_for(error)}")
+    sys.exit(code)
+
+
+def attempt(main: Callable[[], Callable[[], None] | None], text: str | None) -> None:
+    """Call `main`; exit with a line on stderr for every error that a user can cause."""
+    try:
+        if text:
+            parser(text).parse_args()
+        watch(main)
     except BrokenPipeError:  # `| head` has read enough
-        leave_pipe()
+        discard_output()
+        sys.exit(SIGPIPE)
     except UserError as error:
         fail(f"{error}{way_back()}")
+    except ImportError as error:
+        if not (problem := loading_problem(error)):
+            raise
+        fail(problem)
     except OSError as error:
         where = error.filename or "input or output"
         fail(f"{error.strerror or error} ({where}): {advice_for(error)}")
     except (MemoryError, RuntimeError) as error:
         fail(explain(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         advice = "run the same command again; a training resumes after its last whole epoch"
-        fail(f"interrupted (Ctrl-C): {advice}", 128 + signal.SIGINT)
-    sys.exit(0)
+        pressed = f"interrupted (Ctrl-C): {advice}"
+        fail(loading_problem(error) if loads_a_library(error) else pressed, 128 + signal.SIGINT)
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
@@ -106,8 +147,10 @@ def watch(main: Callable[[], Callable[[], None] | None]) -> None:
     """Call `main` between two looks at the stage's inputs, and note how long it took."""
     start = time.monotonic()
     show_edits_to_git()
+    check_imports()
     before = inputs()
     clean_up = main()
+    check_imports()
     after = inputs()
     if changed := [key for key in after | before if after.get(key) != before.get(key)]:
         raise UserError(
@@ -118,10 +161,9 @@ def watch(main: Callable[[], Callable[[], None] | None]) -> None:
     note_time(time.monotonic() - start)
 
 
-def leave_pipe() -> NoReturn:
-    """End as programs do whose reader has gone: silently, with the code of SIGPIPE."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
-    sys.exit(128 + 13)
+def discard_output() -> None:
+    """Send what is still to be printed nowhere: nobody reads it, or it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: MemoryError | RuntimeError) -> str:
@@ -130,7 +172,7 @@ def explain(error: MemoryError | RuntimeError) -> str:
     Raises:
         RuntimeError: the error itself, if it is one of the code.
     """
-    if isinstance(error, MemoryError) or FULL_MEMORY.search(str(error)):
+    if out_of_memory(error):
         return "out of memory (params.yaml): lower train.batch_size or preprocess.image_size"
     frames = traceback.extract_tb(error.__traceback__)
     inside = bool(frames) and LIBRARY.search(frames[-1].filename)
@@ -165,11 +207,17 @@ def way_back() -> str:
     return "; `dvc repro` with the former values restores the former results"
 
 
-def replace_closed_streams() -> None:
-    """Give a program that was started with `>&-` somewhere to write."""
+def prepare_streams() -> None:
+    """Make it safe to print anything.
+
+    A stream that is closed (`>&-`) becomes one that discards what is written. A character that the
+    encoding of the terminal does not have is escaped.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  open until the end
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show_edits_to_git() -> None:
@@ -205,17 +253,51 @@ def inputs() -> dict[str, Any]:
         fingerprints = {
             f"params.yaml: {section}": values[section] for section in declared.get("params", [])
         }
-        names = [
-            re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str(values[m[1]][m[2]]), name)
-            for name in declared["deps"]
-        ]
+        names = dependencies(declared, values)
     except (UserError, LookupError, TypeError):
         return {"params.yaml": "not to be read"}
     for name in names:
         for path in sorted(Path(name).rglob("*")) if Path(name).is_dir() else [Path(name)]:
-            if not any(LEFT_OVERS.match(part) for part in path.parts):
+            if not any(map(LEFT_OVERS.match, path.relative_to(name).parts)):
                 fingerprints[str(path)] = fingerprint(path)
     return fingerprints
+
+
+def dependencies(declared: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """The paths that a stage depends on, with values of params.yaml in place of `${...}`."""
+    return [
+        re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str(values[m[1]][m[2]]), name)
+        for name in declared["deps"]
+    ]
+
+
+def check_imports() -> None:
+    """Refuse code of this repository that is imported, but that DVC does not watch for this stage.
+
+    An edit of it would rerun nothing, and the old result would pass for the new one.
+
+    Raises:
+        UserError: with the file to declare.
+    """
+    if "DVC_STAGE" not in os.environ:
+        return
+    name = os.environ["DVC_STAGE"].rpartition(":")[2]
+    try:
+        declared = dependencies(declaration(name), yaml12.read("params.yaml"))
+    except (UserError, LookupError, TypeError):
+        return  # the stage itself says what is wrong with these files
+    here = f"{Path.cwd()}{os.sep}"
+    # All sections of params.yaml are checked, but a check of another section changes no output.
+    declared.append("cifar/params/")
+    for module in tuple(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        path = Path(file.removeprefix(here)).as_posix()
+        ours = file.startswith(here) and not re.search(r"\b(site|dist)-packages\b", path)
+        if ours and not path.startswith(tuple(declared)) and Path(path).stat().st_size:
+            raise UserError(
+                f"stage {name} imports {path}, which is not among its dependencies (dvc.yaml): "
+                "add it to `deps`, or an edit of it reruns nothing"
+            )
 
 
 def pipeline() -> dict[str, dict[str, Any]]:

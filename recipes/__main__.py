@@ -16,7 +16,6 @@ for all recipes with a published accuracy.
 from cifar import stage  # isort: skip  first, to report errors of the imports below
 
 import argparse
-import signal
 from typing import Any
 
 from cifar import UserError, files, params
@@ -151,6 +150,4 @@ Back to the last commit, and then the real thing, CIFAR-10:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # `python -m recipes list | head -1` ends quietly, as `ls` does
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     stage.run(main)

@@ -31,6 +31,7 @@ def main() -> Callable[[], None] | None:
     options = network_options(p)
     # One process is enough; the first also writes the layers.
     layers = () if distributed.rank() else inspect(p, dataset.shape, options)
+    stage.check_imports()  # the network's file may import others
     checkpoint.check_space(stage.root(), p.ensemble * sum(layer.parameters for layer in layers))
     started = distributed.start(
         "stages.train",

@@ -11,6 +11,8 @@ import pytest
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
+from cifar.stage import LEFT_OVERS
+
 PIPELINE = YAML(typ="safe").load((Path(__file__).parent.parent / "dvc.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
 COMPARED = {
@@ -69,10 +71,18 @@ def test_the_second_repro_runs_nothing(first_run, reproduced):
 
 def test_files_of_file_managers_rerun_nothing(reproduced):
     """What a file manager or a notebook leaves in a data folder changes no dependency."""
+    lines = (reproduced.path / ".dvcignore").read_text().splitlines()
+    patterns = [
+        line for line in lines if line and not line.startswith(("#", "__pycache__", "*.pyc"))
+    ]
+    assert len(patterns) > 10
     for folder in ("data/fetched", "data/processed/train"):
-        (reproduced.path / folder / ".ipynb_checkpoints").mkdir()
-        for name in (".DS_Store", "Thumbs.db", ".nfs0001", ".ipynb_checkpoints/x.py"):
-            (reproduced.path / folder / name).write_text("not data")
+        for pattern in patterns:
+            name = pattern.replace("*", "0001").replace("._0001", "._images.npy")
+            path = reproduced.path / folder / (f"{name}x.py" if name.endswith("/") else name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("not data")
+            assert LEFT_OVERS.match(name.rstrip("/"))
     assert same(reproduced.run("dvc", "repro").stdout) == STAGES
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
 

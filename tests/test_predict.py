@@ -184,7 +184,7 @@ def test_a_name_that_is_not_text_is_printed(tmp_path):
         (("empty",), "no files in there (empty)"),
         (("--model", "other", "."), "no model file (other)"),
         (("--model", "junk", "."), "no safetensors file"),
-        (("--device", "cuda:7", "."), "no device cuda:7 here"),
+        (("--device", "cuda:7", "."), "no device cuda:7, only "),
         (("--top", "0", "."), "--top 0 (command line): it is at least 1"),
     ],
 )

@@ -390,7 +390,8 @@ def script(code, command="{python} script.py", **environment):
     """The outcome of a program in a shell."""
     folder = environment.pop("folder")
     (folder / "script.py").write_text(code)
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    outside = ("DVC_", "PYTHONUNBUFFERED")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
     return subprocess.run(
         ["bash", "-c", command.format(python=sys.executable)],
         cwd=folder,
@@ -409,6 +410,54 @@ def test_a_reader_that_leaves_ends_a_program_quietly(tmp_path):
     """`| head -1` gets its line, and there is no message about a pipe."""
     done = script(TALKS, "{python} script.py | head -1", folder=tmp_path)
     assert (done.stdout, done.stderr) == ("line\n", "")
+
+
+SAYS = """
+from cifar import UserError, stage
+def main():
+    print("line")
+    {end}
+stage.run(main, "What it does.")
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("end", "arguments", "errors"),
+    [
+        ("return", "", ""),
+        ("return", "--help", ""),
+        ("raise UserError('bad (x): fix it')", "", "error: bad (x): fix it\n"),
+    ],
+)
+def test_a_reader_that_has_left_before_the_end(tmp_path, end, arguments, errors):
+    """What is still to be written when a program ends, in any way, raises nothing."""
+    command = f"{{python}} script.py {arguments} | true; exit ${{{{PIPESTATUS[0]}}}}"
+    done = script(SAYS.format(end=end), command, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1 if errors else 141, errors)
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+@pytest.mark.parametrize(
+    ("end", "errors"),
+    [
+        ("return", "error: No space left on device (standard output): fix this and run again\n"),
+        ("raise UserError('bad (x): fix it')", "error: bad (x): fix it\n"),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line(tmp_path, end, errors):
+    """Output into a file on a full disk ends in one line and a code that is not 0."""
+    done = script(SAYS.format(end=end), "{python} script.py > /dev/full", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, errors)
+
+
+@pytest.mark.fault
+def test_a_terminal_without_the_characters_gets_them_escaped(tmp_path):
+    """A name that the encoding of the terminal does not have is printed, not raised."""
+    code = "from cifar import stage\nstage.run(lambda: print('\\u65e5.png'))\n"
+    done = script(code, folder=tmp_path, PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stdout) == (0, "\\u65e5.png\n")
 
 
 @pytest.mark.fault
@@ -445,6 +494,41 @@ def test_an_error_before_the_stage_is_one_line(tmp_path, code, line):
     assert "Ctrl-C" not in done.stderr
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("import absent_library", "a library cannot be loaded, No module named 'absent_library'"),
+        ("raise KeyboardInterrupt", "interrupted while the libraries were loaded"),
+        ("raise MemoryError", "out of memory"),
+    ],
+)
+def test_a_library_that_fails_late_is_one_line(tmp_path, code, line):
+    """The same for a library that a program loads only when it needs it."""
+    (tmp_path / "late.py").write_text(code)
+    main = "from cifar import stage\ndef main():\n import late\nstage.run(main)\n"
+    done = script(main, folder=tmp_path)
+    assert done.returncode
+    assert done.stderr.startswith(f"error: {line}") and done.stderr.count("\n") == 1
+    assert "Ctrl-C" not in done.stderr
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("when", ["import helper\n", ""])
+def test_code_that_dvc_does_not_watch_is_refused(tmp_path, when):
+    """A stage that imports a file of the repository must declare it, whenever it imports it."""
+    code = f"from cifar import stage\n{when}def main():\n import helper\nstage.run(main)\n"
+    (tmp_path / "helper.py").write_text("x = 1\n")
+    (tmp_path / "params.yaml").write_text("work: {}\n")
+    pipeline = "stages: {{work: {{cmd: python script.py, deps: [{deps}]}}}}\n"
+    for deps in ("script.py", "script.py, helper.py"):
+        (tmp_path / "dvc.yaml").write_text(pipeline.format(deps=deps))
+        done = script(code, folder=tmp_path, DVC_STAGE="work")
+        refused = "error: stage work imports helper.py, which is not among its dependencies "
+        assert done.stderr.startswith("" if "helper" in deps else refused)
+        assert done.returncode == (0 if "helper" in deps else 1), done.stderr
+
+
 def test_an_error_of_the_code_itself_keeps_its_traceback(tmp_path):
     """A mistake at the top of a program is shown as Python shows it."""
     done = script("from cifar import stage\n1 / 0\n", folder=tmp_path)
@@ -452,6 +536,7 @@ def test_an_error_of_the_code_itself_keeps_its_traceback(tmp_path):
 
 
 @pytest.mark.hostile
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS enforces no limit on memory")
 @pytest.mark.parametrize("kilobytes", [300_000, 1_800_000])
 def test_little_memory_before_a_stage_is_one_line(tmp_path, kilobytes):
     """Where torch's libraries do not fit into memory, a stage says so in one line."""
@@ -459,3 +544,4 @@ def test_little_memory_before_a_stage_is_one_line(tmp_path, kilobytes):
     done = script("", command, folder=tmp_path)
     assert done.returncode
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "(python): " in done.stderr and "Ctrl-C" not in done.stderr

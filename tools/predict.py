@@ -32,6 +32,7 @@ from cifar.data.names import hidden
 from cifar.use import Classifier, Prediction
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "model.safetensors"
+IN_MEMORY = 64  # files read at once: photographs have several megabytes each
 LARGE = 4  # from so many times the network's side on, a note says that details are lost
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
@@ -59,8 +60,6 @@ def main() -> None:
     model = Classifier(options.model, options.device)
     hardware.set_threads(0)
     waiting.watch(model.device)
-    # A name that is not text, in the encoding of the terminal, is escaped.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     top = min(options.top, len(model.classes))
     write = write_json if options.json else write_csv if options.csv else write_lines
     first_frame = options.on_animated == "first"
@@ -120,8 +119,9 @@ def predict(
         first_frame: of animations and documents of several pages, which are not read otherwise.
     """
     dataset = model.model.dataset
-    for start in range(0, len(files.paths), model.batch_size):
-        contents = read(files, start, model.batch_size)
+    count = min(model.batch_size, IN_MEMORY)
+    for start in range(0, len(files.paths), count):
+        contents = read(files, start, count)
         paths = list(contents)
         pixels, problems = pictures.decode_all(
             list(contents.values()), dataset.image_size, dataset.channels, first_frame

@@ -93,6 +93,16 @@ def before(finished, tmp_path):
 
 
 @pytest.mark.hostile
+def test_a_network_that_imports_another_file_is_one_line(before):
+    """DVC watches the network's own file: an edit of the other one would rerun nothing."""
+    folder = before("train")
+    with (folder / "cifar/models/vgg.py").open("a") as handle:
+        handle.write("from cifar.models import convpool\n")
+    ended = forked.run(folder, "train", DVC_STAGE="train", DVC_ROOT=str(folder))
+    one_line(ended, "stage train imports cifar/models/convpool.py, which is not among its depend")
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize(("stage", "name", "damage", "named"), BAD_INPUTS)
 def test_a_bad_input_is_one_line(stage, name, damage, named, before):
     """What README promises holds for a bad value and for a damaged file of each stage."""
