@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import re
 import resource
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,22 +29,21 @@ def pick(device: str, key: str, gpu: int = 0) -> torch.device:
     Raises:
         UserError: this machine has no such device; it says what there is.
     """
-    reason = why_no_cuda()
-    gpus = 0 if reason else torch.cuda.device_count()
-    present = [f"cuda:{i}" for i in range(gpus)]
-    present += ["mps"] if torch.backends.mps.is_available() else []
-    present += ["cpu"]
+    if device == "cpu":  # whatever is wrong with a GPU
+        return torch.device("cpu")
+    gpus, reason = find_gpus()
+    present = [*gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
     wanted = device
     if device == "cuda" or (device == "auto" and gpus):
-        wanted = f"cuda:{gpu}"
+        wanted = gpus[gpu] if gpu < len(gpus) else f"cuda:{gpu}"
     elif device == "auto":
         wanted = present[0]
     if wanted not in present:
         where = "command line" if key.startswith("-") else "params.yaml"
         cause = f" ({reason})" if reason and wanted.startswith("cuda") else ""
         raise UserError(
-            f"no device {wanted} here{cause}, only {', '.join(present)} ({where}, {key}): "
-            "name one of them"
+            f"no device {wanted}{cause}, only {', '.join(present)} ({where}, {key}): "
+            "choose one of them"
         )
     if reason and device == "auto":
         print(f"note: {reason}: computing on {wanted}", file=sys.stderr)
@@ -50,16 +51,33 @@ def pick(device: str, key: str, gpu: int = 0) -> torch.device:
     return torch.device(wanted)
 
 
-def why_no_cuda() -> str:
-    """Why a GPU that is there cannot be used; empty if it can, or if there is none."""
-    if not torch.cuda.is_available():
-        if torch.cuda.device_count():
-            return f"the NVIDIA driver is too old for CUDA {torch.version.cuda}"
-        return ""
-    major, minor = torch.cuda.get_device_capability()
-    built_for = [int(arch.split("_")[1].rstrip("af")) for arch in torch.cuda.get_arch_list()]
+def find_gpus() -> tuple[list[str], str]:
+    """The GPUs that PyTorch can use, and why it cannot use one that is present, if so."""
+    with warnings.catch_warnings(record=True) as caught:  # torch says it in several lines
+        warnings.simplefilter("always")
+        if not torch.cuda.is_available():
+            text = " ".join(str(warning.message) for warning in caught)
+            return [], why_not_started(text) if torch.cuda.device_count() else ""
+        reasons = {f"cuda:{i}": why_too_old(i) for i in range(torch.cuda.device_count())}
+    gpus = [name for name, reason in reasons.items() if not reason]
+    return gpus, next(filter(None, reasons.values()), "")
+
+
+def why_not_started(text: str) -> str:
+    """The reason in torch's warnings, in a few words."""
+    if "driver" in text and "too old" in text:
+        return f"the NVIDIA driver is too old for CUDA {torch.version.cuda}"
+    error = re.search(r"Error \d+: [^(]*\w", text)
+    return f"CUDA does not start{f', {error[0]}' if error else ''}"
+
+
+def why_too_old(gpu: int) -> str:
+    """Why this build of PyTorch has no code for the GPU of that number; empty if it has."""
+    major, minor = torch.cuda.get_device_capability(gpu)
+    architectures = [re.match(r"sm_(\d+)", name) for name in torch.cuda.get_arch_list()]
+    built_for = [int(match[1]) for match in architectures if match]  # none on AMD's
     if built_for and 10 * major + minor < min(built_for):
-        return f"{torch.cuda.get_device_name()} is too old for this build of PyTorch"
+        return f"{torch.cuda.get_device_name(gpu)} is too old for this build of PyTorch"
     return ""
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -10,22 +11,38 @@ import torch
 
 from cifar import UserError, hardware
 
+ARCHES = ["sm_75", "sm_90a", "sm_120", "compute_120"]
+DRIVER = (
+    "CUDA initialization: The NVIDIA driver on your system is too old (found version 12020). "
+    "Please update your GPU driver (Triggered internally at /c10/cuda/CUDAFunctions.cpp:119.)"
+)
+MISMATCH = (
+    "CUDA initialization: Unexpected error from cudaGetDeviceCount(). Did you run some cuda "
+    "functions before calling NumCudaDevices() that might have already set an error? Error 804: "
+    "forward compatibility was attempted on non supported HW (Triggered internally at /c10.cpp:9.)"
+)
+
 
 @pytest.fixture
 def machine(monkeypatch):
     """A function that makes torch report so many CUDA devices, and MPS or not.
 
     Args:
-        usable: whether the driver is new enough.
-        capability: of the card; PyTorch is built for 7.5 and newer here.
+        warning: what torch says if CUDA does not start.
+        capabilities: of the cards; PyTorch is built for 7.5 and newer here.
+        arches: what PyTorch is built for.
     """
     monkeypatch.setattr(hardware, "make_deterministic", lambda device: None)
 
-    def pretend(cuda, mps, usable=True, capability=(9, 0)):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda) and usable)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old Card")
-        arches = ["sm_75", "sm_90a", "sm_120", "compute_120"]
+    def pretend(cuda, mps, warning="", capabilities=((9, 0),) * 9, arches=ARCHES):
+        def is_available():
+            if warning:
+                warnings.warn(warning, stacklevel=1)
+            return bool(cuda) and not warning
+
+        monkeypatch.setattr(torch.cuda, "is_available", is_available)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: capabilities[i])
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "Old Card")
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: arches)
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
@@ -66,14 +83,19 @@ def test_an_absent_device_is_an_error_that_lists_what_there_is(machine, cuda, mp
     """A device that is not there is one line with its name, what there is instead, and the key."""
     machine(cuda, mps)
     with pytest.raises(
-        UserError, match=rf"^no device {name} here, only {there} \(params\.yaml, evaluate\.device\)"
+        UserError, match=rf"^no device {name}, only {there} \(params\.yaml, evaluate\.device\)"
     ):
         hardware.pick(name, "evaluate.device")
 
 
 OLD = [
-    ({"usable": False}, "the NVIDIA driver is too old for CUDA 13.0"),
-    ({"capability": (6, 1)}, "Old Card is too old for this build of PyTorch"),
+    ({"warning": DRIVER}, "the NVIDIA driver is too old for CUDA 13.0"),
+    (
+        {"warning": MISMATCH},
+        "CUDA does not start, Error 804: forward compatibility was attempted on non supported HW",
+    ),
+    ({"warning": "CUDA initialization: broken"}, "CUDA does not start"),
+    ({"capabilities": [(6, 1)]}, "Old Card is too old for this build of PyTorch"),
 ]
 
 
@@ -97,15 +119,42 @@ def test_a_named_gpu_that_cannot_be_used_is_refused(machine, name, state, reason
     machine(1, False, **state)
     with pytest.raises(UserError) as caught:
         hardware.pick(name, "train.device")
-    where = "only cpu (params.yaml, train.device): name one of them"
-    assert str(caught.value) == f"no device cuda:0 here ({reason}), {where}"
+    where = "only cpu (params.yaml, train.device): choose one of them"
+    assert str(caught.value) == f"no device cuda:0 ({reason}), {where}"
 
 
 def test_a_card_as_old_as_the_build_is_used(machine):
     """The oldest card that PyTorch is built for, and one newer than all of these, are used."""
     for capability in ((7, 5), (8, 0), (13, 0)):
-        machine(1, False, capability=capability)
+        machine(1, False, capabilities=[capability])
         assert hardware.pick("auto", "train.device") == torch.device("cuda:0")
+
+
+@pytest.mark.hostile
+def test_an_old_card_beside_a_new_one(machine):
+    """The new card is used, also by its name, and the old one is refused."""
+    machine(2, False, capabilities=[(6, 1), (9, 0)])
+    for name in ("auto", "cuda", "cuda:1"):
+        assert hardware.pick(name, "train.device") == torch.device("cuda:1")
+    with pytest.raises(
+        UserError, match=r"^no device cuda:0 \(Old Card is too old .*only cuda:1, c"
+    ):
+        hardware.pick("cuda:0", "train.device")
+
+
+@pytest.mark.hostile
+def test_a_build_for_cards_of_amd(machine):
+    """Its architectures are not numbered as NVIDIA's, and its devices are called cuda as well."""
+    machine(1, False, arches=["gfx90a", "gfx942"])
+    assert hardware.pick("auto", "train.device") == torch.device("cuda:0")
+
+
+@pytest.mark.hostile
+def test_a_broken_gpu_does_not_matter_on_the_cpu(machine, monkeypatch):
+    """Who asks for the CPU gets it, whatever the GPU does."""
+    machine(1, False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: 1 / 0)
+    assert hardware.pick("cpu", "train.device") == torch.device("cpu")
 
 
 def test_a_gpu_computes_deterministically(monkeypatch):

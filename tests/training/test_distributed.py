@@ -103,7 +103,8 @@ def gpus(monkeypatch):
     monkeypatch.setattr(hardware, "make_deterministic", lambda device: None)
 
     def pretend(count, mps=False):
-        monkeypatch.setattr(hardware, "why_no_cuda", lambda: "")
+        names = [f"cuda:{i}" for i in range(count)]
+        monkeypatch.setattr(hardware, "find_gpus", lambda: (names, ""))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
