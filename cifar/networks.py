@@ -3,18 +3,20 @@
 import contextlib
 import importlib
 import json
+import random
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from cifar import UserError
+from cifar import UserError, stage
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 
@@ -49,9 +51,11 @@ def one_line(network: str, advice: str, when: str = "") -> Iterator[None]:
     """Turn an error of the network's file, which may raise anything, into a UserError."""
     try:
         yield
-    except (UserError, MemoryError, torch.OutOfMemoryError):
+    except UserError:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:
+        if stage.out_of_memory(error):
+            raise
         problem = f"{when}{describe(error, network)}"
         if "view size is not compatible" in str(error):
             advice = "write x.flatten(1) for x.view(...): images are channels last in memory"
@@ -111,8 +115,7 @@ def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.
     """
     file = load_file(network)
     contract = contract_for(shape)
-    with one_line(network, contract), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with one_line(network, contract), seeded(seed):
         net = file.build(shape, options)
     if not isinstance(net, nn.Module):
         problem = f"build returned {type(net).__name__}"
@@ -121,6 +124,24 @@ def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.
         problem = "a lazy layer does not know its number of inputs"
         raise UserError(f"{problem} ({path_of(network)}): state it in the layer")
     return net
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw the random numbers of torch (on the CPU), numpy and Python from `seed` in the block.
+
+    `torch.manual_seed` would also seed every GPU, and nothing would restore those.
+    """
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  layers may draw from it
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
 
 
 def contract_for(shape: Shape) -> str:
@@ -168,7 +189,7 @@ def black(shape: Shape, count: int) -> Tensor:
     return images.permute(0, 3, 1, 2)
 
 
-def prepare(network: str, net: nn.Module, images: Tensor) -> None:
+def prepare(network: str, net: nn.Module, images: Tensor, seed: int) -> None:
     """What a network does once before training: weights from the data, or pre-trained ones.
 
     Args:
@@ -179,7 +200,7 @@ def prepare(network: str, net: nn.Module, images: Tensor) -> None:
     """
     file = load_file(network)
     if hasattr(file, "prepare"):
-        with one_line(network, "fix prepare(net, images)", "prepare: "):
+        with one_line(network, "fix prepare(net, images)", "prepare: "), seeded(seed):
             file.prepare(net, images)
 
 
@@ -206,12 +227,3 @@ def summarize(net: nn.Module, shape: Shape) -> tuple[Layer, ...]:
     total = sum(parameter.numel() for parameter in net.parameters())
     rest = total - sum(layer.parameters for layer in layers)
     return (*layers, Layer("(others)", "", (), rest)) if rest else tuple(layers)
-
-
-def table(layers: Iterable[Layer]) -> str:
-    """A summary as text, one line for each layer."""
-    return "\n".join(
-        f"  {layer.name:<24}{layer.kind:<20}{'x'.join(map(str, layer.shape)):>12}"
-        f"{layer.parameters:>12,}"
-        for layer in layers
-    )

@@ -340,7 +340,7 @@ def test_fast_whitens_the_patches():
     )
     net, other = build("fast"), build("fast", seed=1)
     for one in (net, other):
-        networks.prepare("fast", one, images)
+        networks.prepare("fast", one, images, seed=0)
     patches = (
         images.unfold(2, 2, 1)
         .unfold(3, 2, 1)
@@ -465,7 +465,7 @@ def test_placed_weights_are_loaded(backbone, place):
     torch.save({renamed.get(name, name): value for name, value in source.items()}, place(backbone))
     net = pretrained(backbone)
     fresh = {name: value.clone() for name, value in net.backbone.state_dict().items()}
-    networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+    networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32), seed=0)
     loaded = net.backbone.state_dict()
     head = {f"{net.head}.weight", f"{net.head}.bias"}
     assert all(torch.equal(loaded[name], fresh[name]) for name in head)
@@ -476,7 +476,7 @@ def test_without_network_the_error_names_url_and_place(place):
     """Weights that cannot be downloaded are one line with the URL and the file to place."""
     net = pretrained("resnet18")
     with pytest.raises(UserError) as caught:
-        networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+        networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32), seed=0)
     text = str(caught.value)
     assert "https://download.pytorch.org/models/resnet18-" in text
     assert str(place("resnet18")) in text
@@ -504,7 +504,7 @@ def test_a_wrong_file_of_weights_is_refused(content, place):
     with pytest.raises(
         UserError, match=r"^no weights of resnet18, .*delete this file and run again$"
     ) as caught:
-        networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32))
+        networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32), seed=0)
     assert str(path) in str(caught.value)
     assert bits(net) == before
 

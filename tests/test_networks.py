@@ -1,9 +1,11 @@
 """Networks by name: built, tried before a training, and listed by layer."""
 
 import json
+import random
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sample import DATASET, make, network_code, record, write
@@ -13,6 +15,7 @@ from cifar import UserError, model_file, networks
 from cifar.dataset import Shape
 from cifar.layers import Dropout
 from cifar.model import NetworkOptions
+from cifar.training import seeds
 from cifar.training.inspection import inspect_network
 
 torch.set_num_threads(1)
@@ -74,10 +77,11 @@ def test_muon_is_for_networks_made_for_it():
         inspect_network("vgg", COLOUR, OFF, optimizer="muon", small_size=None)
 
 
-def test_random_numbers_of_the_caller_stay(tmp_path):
-    """Building, checking and loading networks do not move the global generator."""
+def test_random_numbers_of_the_caller_stay(tmp_path, monkeypatch):
+    """Building, checking and loading networks move no global generator, on no device."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("the GPUs are seeded"))
     write(tmp_path / "w", make(0))
-    torch.manual_seed(3)
+    torch.default_generator.manual_seed(3)
     state = torch.get_rng_state()
     inspect_network("fast", COLOUR, replace(OFF, dropout=0.5), "muon", small_size=24)
     networks.build("vgg", COLOUR, OFF, seed=1)
@@ -86,12 +90,41 @@ def test_random_numbers_of_the_caller_stay(tmp_path):
 
 
 @pytest.mark.hostile
+def test_every_generator_is_seeded(add_network):
+    """First weights of a network depend on the seed, also those drawn by numpy or Python."""
+    add_network(
+        "import random\nimport numpy as np\nfrom torch import nn, tensor\n"
+        "def build(shape, options):\n"
+        "    net = nn.Linear(1, 2)\n"
+        "    net.bias.data = tensor([np.random.rand(), random.random()])\n"
+        "    return net\n"
+    )
+    first, other, again = (networks.build("mine", COLOUR, OFF, seed).bias for seed in (5, 6, 5))
+    assert torch.equal(first, again) and not torch.isclose(first, other).any()
+    draws = []
+    for seed in (7, 8):
+        seeds.seed_everything(3)
+        networks.build("mine", COLOUR, OFF, seed=seed)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+    assert draws[0] == draws[1], "the caller's numbers do not depend on the network's"
+
+
+@pytest.mark.fault
+def test_memory_that_runs_out_is_no_fault_of_the_network(add_network):
+    """torch raises a RuntimeError then, which is passed on as it is."""
+    error = "RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')"
+    add_network(f"def build(shape, options):\n    raise {error}\n")
+    with pytest.raises(RuntimeError, match="allocate"):
+        networks.build("mine", COLOUR, OFF, seed=0)
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize("code", ["prepare = 3\n", "def prepare(net, images):\n    1 / 0\n"])
 def test_a_prepare_that_fails_is_one_line(code, add_network):
     """What a network does with the first images fails in one line with its file."""
     add_network(code)
     with pytest.raises(UserError, match=r"^prepare: [^\n]*mine\.py\): fix prepare"):
-        networks.prepare("mine", nn.Flatten(), torch.zeros(2, 3, 8, 8))
+        networks.prepare("mine", nn.Flatten(), torch.zeros(2, 3, 8, 8), seed=0)
 
 
 @pytest.mark.fault
@@ -128,7 +161,6 @@ def test_the_summary_names_every_layer():
     first = layers[0]
     assert (first.name, first.kind, first.shape, first.parameters) == ("0", "Conv2d", (2, 8, 8), 20)
     assert [layer.name for layer in layers] == [str(i) for i in range(len(net))]
-    assert networks.table(layers).splitlines()[0].split() == ["0", "Conv2d", "2x8x8", "20"]
     assert net.training
     assert not net[0]._forward_hooks
 

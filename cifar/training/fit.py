@@ -145,7 +145,9 @@ def build(
     net = networks.build(
         network=p.model, shape=shape, options=options, seed=seeds.derive(seed, "weights")
     )
-    networks.prepare(network=p.model, net=net, images=sample)
+    networks.prepare(
+        network=p.model, net=net, images=sample, seed=seeds.derive(seed, "preparation")
+    )
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -283,7 +285,7 @@ def run_epochs(
         order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch)).to(device)
         indices = trainer.split_order(order, batch_size=p.batch_size, least=2 * world.size)
         batches = splits.train.epoch(epoch, seed, indices, world.part)
-        torch.manual_seed(seeds.derive(seed, "dropout", epoch) + world.rank)
+        seeds.seed_everything(seeds.derive(seed, "dropout", epoch) + world.rank)
         progress.start(epoch)
         row = fitting.epoch(batches, validate, progress.step)
         save(fitting.state())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar import UserError, inference, networks
+from cifar import UserError, inference, networks, stage
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 from cifar.networks import black, check, check_logits, contract_for, one_line, path_of, run_once
@@ -190,8 +190,7 @@ def check_copy(network: str, net: nn.Module, shape: Shape, options: NetworkOptio
         UserError: it does not, or one network predicts otherwise each time.
     """
     other = networks.build(network, shape, options, seed=1)
-    with one_line(network, contract_for(shape)), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with one_line(network, contract_for(shape)), networks.seeded(0):
         images = black(shape, 2).uniform_(-1, 1)
         other.load_state_dict(net.state_dict())
         # Copies of the images, because a network may write into its input.
@@ -235,7 +234,9 @@ def check_small(net: nn.Module, shape: Shape, size: int) -> None:
     small = replace(shape, image_size=size)
     try:
         check_logits("", run_once(net, black(small, 1)), small, 1)
-    except Exception:  # noqa: BLE001  a network may raise anything
+    except Exception as error:
+        if stage.out_of_memory(error):
+            raise
         raise UserError(
             f"the network takes no images of {size}x{size} pixels "
             "(params.yaml, train.small_epochs): set it to 0"
