@@ -31,8 +31,10 @@ class Shape:
 
 
 def labels_fit(images: np.ndarray, labels: np.ndarray, num_classes: int) -> bool:
-    """Whether there is one label for each of (N, H, W, C) images, and each is a class."""
-    if images.ndim != 4 or labels.shape != images.shape[:1]:
+    """Whether these are (N, H, W, C) uint8 images, each with an integer that is a class."""
+    if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
+        return False
+    if labels.dtype.kind not in "iu":
         return False
     return not len(labels) or bool(labels.min() >= 0 and labels.max() < num_classes)
 

@@ -183,11 +183,8 @@ def read_array(path: Path | str) -> np.memmap:
     """
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (
-        ValueError,
-        SyntaxError,
-        tokenize.TokenError,
-    ):  # the last two: what a damaged header raises
+    except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError):
+        # all but the first: of a damaged header
         raise UserError(f"damaged array ({path}): `dvc repro --force` makes it again") from None
 
 

@@ -106,7 +106,7 @@ class Classifier:
         images = torch.from_numpy(pixels)
         logits = [inference.predict(net, images, self.normalize) for net in self.nets]
         average = inference.average(logits)
-        inference.check_finite(average, self.path)
+        inference.check_finite(average / self.model.temperature, self.path)
         return inference.probabilities(average, self.model.temperature).cpu().numpy()
 
     def decode(self, image: Picture) -> np.ndarray:

@@ -41,7 +41,7 @@ def main() -> None:
     if p.tta == "flip":
         mirrored = [inference.predict(net, images, mirror) for net in nets]
     logits = inference.average(members)
-    inference.check_finite(logits, WEIGHTS)
+    inference.check_finite(logits / model.temperature, WEIGHTS)
     predictions = Predictions.of(names, logits, labels, model.temperature)
 
     numbers = Numbers(

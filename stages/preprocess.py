@@ -17,6 +17,8 @@ from cifar import UserError, files, params
 from cifar.data import normalize, split
 from cifar.data.names import escaped
 from cifar.data.parts import Part, read_arrays, read_pictures
+from cifar.data.pictures import NO_MEMORY
+from cifar.data.report import Counts, Report
 from cifar.data.splits import Skipped, Split, written_images
 from cifar.dataset import Dataset, Fetched
 from cifar.params.preprocess import Preprocess
@@ -50,12 +52,12 @@ def main() -> None:
     for name, s in splits.items():
         files.write_array(PROCESSED / name / "labels.npy", s.labels)
         s.write_names(PROCESSED / name / "names.npy")
-    report = {  # what a person wants to know, and training must not depend on
-        "counts": {name: count.tolist() for name, count in counts.items()},
-        "in_test_and_training": duplicates,
-        "skipped": dict(reasons(source, skipped)),
-    }
-    files.write_json(PROCESSED / "report.json", report)
+    report = Report(
+        counts=Counts(**{name: tuple(count.tolist()) for name, count in counts.items()}),
+        in_test_and_training=duplicates,
+        skipped=dict(reasons(source, skipped)),
+    )
+    files.write_record(PROCESSED / "report.json", report)
     mean, std = normalize.constants(normalize=p.normalize, histogram=histogram)
     record = Dataset(
         name=fetched.name,
@@ -166,14 +168,17 @@ def reasons(source: dict[str, Part], skipped: Skipped) -> Iterator[tuple[str, st
     """The name of each picture that cannot be used, and why."""
     for name, problems in skipped.items():
         index = np.array(list(problems), np.int64)
-        yield from zip(source[name].names(index).tolist(), problems.values(), strict=True)
+        texts = map(escaped, problems.values())  # they may quote a stranger's file
+        yield from zip(source[name].names(index).tolist(), texts, strict=True)
 
 
 def report_bad(p: Preprocess, source: dict[str, Part], skipped: Skipped) -> None:
     """List all bad pictures; end here unless they are to be skipped."""
     for name, reason in reasons(source, skipped):
         print(f"{escaped(name)}: {reason}", file=sys.stderr)
-    if p.on_bad_image == "error":
+    # What a machine with more memory reads must not be left out.
+    short = any(NO_MEMORY in problems.values() for problems in skipped.values())
+    if p.on_bad_image == "error" or short:
         bad = sum(map(len, skipped.values()))
         total = sum(len(part.labels) for part in source.values())
         raise UserError(

@@ -5,6 +5,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from cifar import files, networks
+from cifar.data.report import Counts, Report
 from cifar.evaluation import tables
 
 
@@ -32,10 +33,7 @@ def make(folder, model):
     rows = [(number, 1, 0.1, 2.0, 0.5, 2.0, 0.5) for number in range(model.ensemble)]
     files.write_csv(folder / "plots/history.csv", list(tables.HISTORY), rows)
     set_params(folder, evaluate={"device": "cpu"}, plot={"dpi": 50})
-    report = {
-        "counts": {part: [4] * len(model.dataset.classes) for part in ("train", "val", "test")},
-        "in_test_and_training": 0,
-        "skipped": [],
-    }
-    files.write_json(folder / "data/processed/report.json", report)
+    four = (4,) * len(model.dataset.classes)
+    report = Report(Counts(four, four, four), in_test_and_training=0, skipped={})
+    files.write_record(folder / "data/processed/report.json", report)
     files.write_json(folder / "metrics/train.json", {"val": {"accuracy": 0.5, "loss": 1.0}})

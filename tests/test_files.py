@@ -179,6 +179,17 @@ def test_a_damaged_array_header_is_reported(old, new, tmp_path):
         files.read_array(tmp_path / "a.npy")
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize("shape", ["(10**30,)", "(True,)", "(-1,)", "('a',)"])
+def test_an_impossible_shape_is_reported(shape, tmp_path):
+    """A header with a shape that no array has is an error that names the file."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged array \(.*a\.npy\)"):
+        files.read_array(tmp_path / "a.npy")
+
+
 def test_an_archive_of_arrays_is_no_array(tmp_path):
     """A .npz under the name of a .npy is refused, as the code would take it for an array."""
     np.savez(tmp_path / "a.npz", ARRAY)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -81,6 +82,16 @@ def test_changed_inputs_are_refused(project, name):
     expected = f"error: {name} differs from the commit (git diff HEAD): "
     assert done.returncode == 1 and done.stderr.startswith(expected)
     assert done.stdout == "" and not (project.path / "data/fetched").exists()
+
+
+@pytest.mark.hostile
+def test_without_git_there_is_nothing_to_commit(project):
+    """Outside of a repository one line says so."""
+    shutil.rmtree(project.path / ".git")
+    done = project.run("python", "-m", "tools.official", ok=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: fatal: not a git repository")
+    assert done.stderr.count("\n") == 1
 
 
 def test_data_from_elsewhere_are_refused(project):

@@ -38,6 +38,15 @@ def test_the_page_loads_nothing(page):
 
 
 @pytest.mark.slow
+@pytest.mark.hostile
+def test_a_damaged_configuration_of_dvc_is_one_line(project):
+    """The page cannot be named in .dvc/config.local then, and one line says what to do."""
+    (project.path / ".dvc/config").write_text("[core")
+    done = project.run("python", "-m", "tools.plots_page", ok=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: DVC fails, see above (.dvc/config): ")
+
+
 def test_the_page_leaves_the_placeholders_to_dvc(page):
     """DVC's places for charts and for reloading are there once, the one for its scripts is not."""
     places = [page.count(f"{{{name}}}") for name in ("plot_divs", "refresh_tag", "scripts")]

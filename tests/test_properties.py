@@ -98,18 +98,21 @@ def make_zip(files: list[tuple[str, bytes]]) -> bytes:
 def test_archives_of_any_names(examples, tmp_path):
     """Members of any names are read under plain names inside the archive, or refused."""
 
+    folder = tmp_path / "inside"
+    folder.mkdir()
+
     def read(files: list[tuple[str, bytes]], kind: str) -> None:
-        path = tmp_path / "archive"
+        path = folder / "archive"
         path.write_bytes(make_zip(files) if kind == "zip" else make_tar(files, kind))
         try:
-            with archive.members(path, tmp_path) as (members, read_member):
+            with archive.members(path, folder) as (members, read_member):
                 for name, member in members.items():
                     assert not name.startswith("/")
                     assert ".." not in name.split("/")
                     assert len(read_member(name)) == member.size
         except UserError as error:
             one_line(error)
-        assert list(tmp_path.iterdir()) == [path]
+        assert [*tmp_path.iterdir(), *folder.iterdir()] == [folder, path]
 
     files = st.lists(st.tuples(NAME, CONTENT), max_size=6)
     check(examples, read, files, st.sampled_from(["zip", "w", "w:gz", "w:xz"]))

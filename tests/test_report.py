@@ -210,6 +210,10 @@ def test_damaged_results_are_one_line(path, command, tmp_path, monkeypatch):
         ("metrics/train.json", '{"val": {"accuracy": "high"}}'),
         ("data/processed/report.json", '{"counts": {"train": [1], "val": [1], "test": [1]}}'),
         ("data/processed/report.json", '{"counts": {}}'),
+        (
+            "data/processed/report.json",
+            '{"counts": {"train": [4, 4], "val": [4, 4], "test": [4, 4]}}',
+        ),
         ("data/processed/report.json", "[]"),
         ("data/processed/report.json", '{"counts": {"train": 5}}'),
     ],

@@ -217,6 +217,9 @@ def test_two_queued_experiments_share_one_training(reproduced):
         start_queue(reproduced, "--jobs", "2")
         status = ("dvc", "queue", "status")
         wait(lambda: reproduced.run(*status).stdout.count("Success") == 2, 600)
+        tasks = re.findall(r"^([0-9a-f]{7}) ", reproduced.run(*status).stdout, re.MULTILINE)
+        logs = [reproduced.run("dvc", "queue", "logs", task).stdout for task in tasks]
+        assert sorted("trained already, 40 epochs" in log for log in logs) == [False, True]
     finally:
         reproduced.run("dvc", "queue", "stop", "--kill", ok=False)
         reproduced.end()

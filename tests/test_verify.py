@@ -246,6 +246,24 @@ def test_damaged_raw_data(quick, verify):
         verify()
 
 
+def test_inputs_that_dvc_add_tracks(quick, verify):
+    """A folder of pictures beside the code is taken from DVC's cache, too."""
+    (quick.path / "pictures").mkdir()
+    (quick.path / "pictures/cat.png").write_bytes(b"a picture")
+    quick.run("dvc", "add", "--quiet", "pictures")
+    pipeline = (quick.path / "dvc.yaml").read_text()
+    changed = pipeline.replace("deps: [pipeline.py]", "deps: [pictures, pipeline.py]", 1)
+    (quick.path / "dvc.yaml").write_text(changed)
+    quick.run("dvc", "repro", "--quiet")
+    quick.commit()
+    code, out, _ = verify()
+    assert code == 0 and "L1 held" in out
+    (quick.path / "pictures/cat.png").unlink()
+    lost(quick, b"a picture")
+    with pytest.raises(UserError, match=r"^no pictures of .* in DVC's cache or a remote"):
+        verify("--from-scratch")
+
+
 def test_resumes(verify):
     """If interrupted, the same command resumes with the first stage that is not done."""
     with pytest.raises(UserError, match=r"stage evaluate failed.*the same command resumes"):

@@ -22,7 +22,7 @@ def main() -> None:
     check_inputs()
     if subprocess.run(["dvc", "repro"], check=False).returncode:
         raise UserError("no result (dvc repro): see above, then run `make official` again")
-    subprocess.run(["dvc", "metrics", "show"], check=True)
+    subprocess.run(["dvc", "metrics", "show"], check=False)
     print(f"\nTo commit this result:\n  git add {' '.join(results(stage.pipeline()))}")
     print('  git commit -m "Results of the default on the official archive"')
 
@@ -34,9 +34,12 @@ def check_inputs() -> None:
         UserError: a file differs from the commit, or the data are from elsewhere.
     """
     command = ["git", "status", "--porcelain", "--", *INPUTS]
-    status = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if status:
-        name = status.splitlines()[0][3:]
+    status = subprocess.run(command, capture_output=True, text=True, check=False)
+    if status.returncode:
+        message = (status.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{message} (git status): run this in a clone of the repository")
+    if status.stdout:
+        name = status.stdout.splitlines()[0][3:]
         raise UserError(
             f"{name} differs from the commit (git diff HEAD): commit it or take it back first"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import vl_convert
 
-from cifar import files
+from cifar import UserError, files
 
 PAGE = "plots-page.html"  # in .dvc, to which DVC takes such names as relative
 VEGA_LITE = "5.21"  # of the schema that the charts of DVC 3 are written for
@@ -37,7 +37,8 @@ window.vegaEmbed = (target, chart) => {
 def main() -> None:
     files.write_bytes(Path(".dvc") / PAGE, page().encode())
     command = ["dvc", "config", "--quiet", "--local", "plots.html_template", PAGE]
-    subprocess.run(command, check=True)
+    if subprocess.run(command, check=False).returncode:
+        raise UserError("DVC fails, see above (.dvc/config): restore it with `git checkout .dvc`")
 
 
 def page() -> str:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from cifar import UserError, files, yaml12
+from cifar.data.report import Report
 from cifar.evaluation import calibration, card, tables
 from cifar.evaluation.tables import Evaluation
 from cifar.experiments import ranking, table
@@ -79,7 +80,7 @@ def gather() -> dict[str, Any]:
     recorded = read_lock("workspace")
     used = used_parameters(model, recorded)
     foreign = evaluation.model != checksum
-    data = look_up(DATA / "report.json", "counts")
+    data = files.read_record(DATA / "report.json", Report)
     check_counts(data, len(names))
     val = look_up(METRICS, "val")["val"]
     if not isinstance(val.get("accuracy"), float):
@@ -108,11 +109,9 @@ def look_up(path: Path, key: str) -> dict[str, Any]:
     return content
 
 
-def check_counts(data: dict[str, Any], classes: int) -> None:
-    """Refuse data/processed/report.json without the images of each part and class."""
-    rows = [data["counts"].get(part) for part in ("train", "val", "test")]
-    good = all(isinstance(row, list) and len(row) == classes for row in rows)
-    if not good or not all(type(count) is int for row in rows for count in row):
+def check_counts(data: Report, classes: int) -> None:
+    """Refuse the counts of other data, with another number of classes."""
+    if {classes} != set(map(len, astuple(data.counts))):
         problem = f"its counts are not of the {classes} classes of {WEIGHTS}"
         raise UserError(f"{problem} ({DATA / 'report.json'}): {AGAIN}")
 
@@ -169,7 +168,12 @@ def confusions(
 
 def mistakes(predictions: pd.DataFrame) -> Iterator[tuple[str, str, str, float]]:
     """The most confident mistakes: image, true class, predicted class, confidence."""
-    images = files.read_array(DATA / "test" / "images.npy")
+    path = DATA / "test" / "images.npy"
+    images = files.read_array(path)
+    if len(images) != len(predictions):
+        raise UserError(
+            f"{len(predictions)} predictions for {len(images)} images ({path}): {AGAIN}"
+        )
     confidences = predictions["confidence"].to_numpy()
     worst = calibration.confident_mistakes(confidences, tables.right(predictions), MISTAKES)
     rows = predictions.iloc[worst]

@@ -120,7 +120,7 @@ def read_arrays(folder: Path, num_classes: int) -> dict[str, Part]:
             labels = files.read_array(folder / f"{part}_labels.npy")
             if not labels_fit(images, labels, num_classes):
                 raise UserError(
-                    f"images and labels do not fit ({path}): "
+                    f"not uint8 images (N, H, W, C) with one class number each ({path}): "
                     "`dvc repro --force fetch` makes them again"
                 )
             parts[part] = ArrayPart(images, labels, part)

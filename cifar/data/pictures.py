@@ -48,6 +48,9 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is ours, in `check`: one line instead
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that nothing here uses
 
 
+NO_MEMORY = "too little memory to decode it"
+
+
 class RefusedError(ValueError):
     """A picture that is whole, and is not read."""
 
@@ -66,7 +69,7 @@ def decode(content: bytes, size: int, first_frame: bool = False) -> np.ndarray:
     try:
         try:
             return read_pixels(content, size, first_frame, limit)
-        except RefusedError:
+        except (RefusedError, MemoryError):
             raise
         except Exception:  # an extra chunk that no viewer minds may be all that is wrong
             essential = essential_png(content)
@@ -75,6 +78,8 @@ def decode(content: bytes, size: int, first_frame: bool = False) -> np.ndarray:
             return read_pixels(essential, size, first_frame, limit)
     except UnidentifiedImageError:
         raise ValueError(unknown(content)) from None
+    except MemoryError:
+        raise ValueError(NO_MEMORY) from None
     except Exception as error:  # noqa: BLE001  a damaged picture raises almost anything
         raise ValueError(str(error).partition("\n")[0] or "damaged") from None
 

@@ -84,7 +84,8 @@ def pin_changes(recorded: Recorded) -> list[Change]:
     if "requirements.lock" not in recorded.in_git:
         return []
     pins: dict[str, list[str]] = {}
-    for name, version in PIN.findall(recorded.content("requirements.lock").decode()):
+    text = recorded.content("requirements.lock").decode(errors="replace")
+    for name, version in PIN.findall(text):
         pins.setdefault(name, []).append(version)
     changes = []
     for name in LIBRARIES:

@@ -67,7 +67,15 @@ class Rerun:
             self.done.mkdir()
         results = [f":(exclude,literal){path}" for path in self.recorded.outputs]
         git("-C", str(self.clone), "checkout", self.recorded.commit, "--", ".", *results)
+        self.take_tracked_files()
         check_code(self.recorded, self.clone)
+
+    def take_tracked_files(self) -> None:
+        """Bring the inputs that `dvc add` tracks, such as a folder of pictures, into the clone."""
+        for stage in self.recorded.stages.values():
+            for path in (dep["path"] for dep in stage.get("deps", [])):
+                if f"{path}.dvc" in self.recorded.in_git and not (self.clone / path).exists():
+                    self.recorded.copy(path, self.clone / path)
 
     def run(self) -> None:
         """Run the stages that are not done.

@@ -40,7 +40,7 @@ class Entry:
     def files(self) -> dict[str, dict[str, Any]]:
         """The content of each metrics file."""
         contents = {path: file.get("data") for path, file in self.data.get("metrics", {}).items()}
-        return {path: content for path, content in contents.items() if content}
+        return {path: content for path, content in contents.items() if isinstance(content, dict)}
 
 
 def read(all_commits: bool = True) -> tuple[list[Result], list[str]]:

@@ -10,12 +10,16 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from cifar import UserError, hardware, waiting
+
+# The others wait while the first waits for another training of the same experiment.
+WAITING = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ def join(world: World, device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=WAITING)
     if world.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
 

@@ -74,18 +74,20 @@ def muon_groups(
     groups: list[dict[str, Any]] = [
         {"params": filters, "lr": lr, "momentum": momentum, "muon": True}
     ]
-    for ndim, ratio in ((2, HEAD_LR), (1, BIAS_LR)):
+    matrices = [p for p in parameters if p.ndim == 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    for group, ratio in ((matrices, HEAD_LR), (vectors, BIAS_LR)):
         rate = ratio * lr * batch_size
         groups.append(
             {
-                "params": [p for p in parameters if p.ndim == ndim],
+                "params": group,
                 "lr": rate,
                 "momentum": SGD_MOMENTUM,
                 "weight_decay": weight_decay * batch_size / DECAY_BATCH / rate,
                 "muon": False,
             }
         )
-    return [group for group in groups if group["params"]]
+    return [entry for entry in groups if entry["params"]]
 
 
 def make_schedule(

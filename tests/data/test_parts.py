@@ -42,6 +42,28 @@ def arrays(folder) -> dict[str, np.ndarray]:
     return made
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images, labels: (images / np.float32(255), labels),
+        lambda images, labels: (images.astype(np.int64), labels),
+        lambda images, labels: (images[..., 0], labels),
+        lambda images, labels: (images, labels.astype(np.float64)),
+        lambda images, labels: (images, labels[1:]),
+        lambda images, labels: (images, labels + 1),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(change, tmp_path):
+    """A fetch function of one's own must write uint8 images and whole numbers as labels."""
+    arrays(tmp_path)
+    images, labels = (np.load(tmp_path / f"train_{kind}.npy") for kind in ("images", "labels"))
+    for kind, array in zip(("images", "labels"), change(images, labels), strict=True):
+        files.write_array(tmp_path / f"train_{kind}.npy", array)
+    with pytest.raises(UserError, match=r"^not uint8 images \(N, H, W, C\) with one class number"):
+        parts.read_arrays(tmp_path, 2)
+
+
 @pytest.mark.parametrize("size", [10**9, 10_240])
 def test_the_parts_of_pictures(size, tmp_path, monkeypatch):
     """Each part has its own pictures in the order of their names, in one shard or in several."""

@@ -424,3 +424,13 @@ def test_arrays_of_the_size_are_not_touched():
     """Where the size fits, the very same array comes back."""
     images = np.zeros((2, 4, 4, 3), np.uint8)
     assert pictures.resize(images, 4) is images
+
+
+@pytest.mark.fault
+def test_memory_that_runs_out_is_a_reason_of_its_own(monkeypatch):
+    """A picture that does not fit into memory is not called damaged."""
+    monkeypatch.setattr(pictures, "fit", lambda *_: bytearray(2**62))
+    buffer = io.BytesIO()
+    Image.new("RGB", (5, 4)).save(buffer, "PNG")
+    _, problems = pictures.decode_all([buffer.getvalue()], 4)
+    assert problems == {0: pictures.NO_MEMORY}

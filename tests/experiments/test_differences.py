@@ -142,6 +142,11 @@ def test_damage(describe, suffix):
     assert describe(suffix, b"\x80", b"\x80\x81") == "first at byte 1; 2 bytes, recorded 1"
 
 
+def test_a_list_in_place_of_metrics(describe):
+    """JSON of another form than metrics have is compared as bytes."""
+    assert describe(".json", b"[1]", b"[2]") == "first in line 1: [2], recorded [1]"
+
+
 def test_texts(describe):
     """Of a text the first line that differs is shown."""
     assert describe(".md", "one\ntwo\n", "one\n2\n") == "first in line 2: 2, recorded two"

@@ -160,6 +160,15 @@ def test_foreign_test_numbers_are_left_out(shown, models, stages, expected):
     assert remarks == ([] if expected == ALL else [line])
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize("content", [5, [1], "text", True])
+def test_metrics_of_another_form_do_not_count(shown, content):
+    """A metrics file that holds no mapping is left out, whatever a hand has written into it."""
+    files = metrics() | {"metrics/test.json": {"data": content}}
+    results, _ = shown([commit(HEAD, files)], {HEAD: lock()})
+    assert numbers(results) == {"HEAD": TRAINING}
+
+
 def test_what_has_no_numbers_of_its_own_is_named(shown):
     """Failed and queued runs and those without metrics or lock file are named, each reason once."""
     runs = [

@@ -22,7 +22,8 @@ LIBRARIES = [
     "sklearn.datasets",
     "torch._dynamo",
 ]
-FORKS = multiprocessing.get_context("forkserver")
+MAC = sys.platform == "darwin"  # there a fork of a process that has loaded torch may crash
+FORKS = multiprocessing.get_context("spawn" if MAC else "forkserver")
 FORKS.set_forkserver_preload(LIBRARIES)
 
 Fault = Callable[[], None]

@@ -100,6 +100,24 @@ def test_test_images_are_read_batch_by_batch(folder, monkeypatch):
 
 
 @pytest.mark.hostile
+def test_outputs_that_overflow_with_the_temperature_are_refused(folder):
+    """Outputs that are finite and, divided by the temperature, are not: no file holds NaN."""
+    path = folder / "models/model.safetensors"
+
+    def enlarge(state):
+        state[[name for name in state if name.endswith("bias")][-1]].fill_(1e37)
+
+    modelfile.write_lie(path, modelfile.record(temperature=0.001), weights=enlarge)
+    for read in (
+        lambda: Classifier(path, "cpu").predict(np.zeros((12, 12, 3), np.uint8)),
+        evaluate.main,
+    ):
+        with pytest.raises(UserError, match=r"^[^\n]*not finite \(.*model\.safetensors\): train"):
+            read()
+    assert not (folder / "metrics/test.json").exists()
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 def test_weights_that_are_not_finite_are_refused(value, folder):
     """With NaN, infinite or overflowing weights nothing is written."""

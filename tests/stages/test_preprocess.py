@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scratch import content, run_stage
+from scratch import ROOT, content, run_stage
 
-from cifar.data import pack
+from cifar import UserError, params
+from cifar.data import pack, pictures
+from cifar.data.parts import ArrayPart
+from cifar.params.preprocess import Preprocess
+from stages import preprocess as stage
 
 SPLITS = ("train", "val", "test")
 
@@ -242,6 +246,19 @@ def test_an_animation_is_bad_or_its_first_frame(tmp_path):
     (position,) = np.flatnonzero(names == "train/cat/moving.gif")
     assert images[position].tolist() == [[[255, 0, 0]] * 4] * 4
     assert facts["skipped"] == {}
+
+
+@pytest.mark.fault
+def test_pictures_too_large_for_the_memory_are_not_skipped(tmp_path, capsys):
+    """A machine with more memory would train on them: the stage ends, also with `skip`."""
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    source = {"train": ArrayPart(images, np.arange(3), "train")}
+    values = params.read(ROOT / "params.yaml")["preprocess"]
+    p = Preprocess.model_validate(values | {"on_bad_image": "skip"})
+    stage.report_bad(p, source, {"train": {1: "damaged"}})
+    with pytest.raises(UserError, match=r"^2 of 3 pictures cannot be used"):
+        stage.report_bad(p, source, {"train": {1: "damaged", 2: pictures.NO_MEMORY}})
+    assert "train/2: too little memory to decode it" in capsys.readouterr().err
 
 
 @pytest.mark.hostile

@@ -379,6 +379,7 @@ def test_read_from_disk_it_has_the_same_bytes(undisturbed, tmp_path, kills):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS enforces no limit on memory")
 @pytest.mark.parametrize("load", ["auto", "disk", "memory"])
 def test_images_on_disk_need_no_memory(tmp_path, load):
     """With 0.6 GB of images and 1.2 of memory it reads from disk, or one line says why not."""

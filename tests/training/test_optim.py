@@ -295,6 +295,14 @@ def test_filters_keep_their_norm_under_muon():
         assert torch.allclose(net[0].weight, before * 2 / before.norm() - 0.05 * update, atol=1e-6)
 
 
+def test_muon_trains_single_numbers_too():
+    """A parameter without dimensions, such as a learned scale, is in a group."""
+    net = nn.Linear(3, 2)
+    net.scale = nn.Parameter(torch.tensor(1.0))
+    groups = make("muon", net).param_groups
+    assert sum(len(group["params"]) for group in groups) == 3
+
+
 def test_muon_serves_networks_without_filters():
     """Muon leaves out groups without parameters."""
     net = nn.Linear(3, 2, bias=False)
