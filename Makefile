@@ -68,8 +68,8 @@ audit: $(DEV_ENV)  ## look for known vulnerabilities in the locked packages
 COMPILE = uv pip compile --quiet $(UPGRADE) --universal --fork-strategy fewest --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 lock: $(DEV_ENV)  ## resolve the lock files again; UPGRADE=--upgrade takes the newest versions
-	$(COMPILE) pyproject.toml -o requirements.lock
-	$(COMPILE) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --group dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) -c requirements-dev.lock pyproject.toml -o requirements.lock
 
 bench: $(USER_ENV)  ## measure speed, memory and accuracy: about 40 minutes on a quiet machine
 	python -m benchmarks
