@@ -1,1 +1,1 @@
-"""Fetching and preprocessing: archives, records and pictures in, arrays out."""
+"""Fetching and preprocessing: from archives, records and pictures to arrays."""

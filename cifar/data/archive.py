@@ -1,7 +1,7 @@
-"""Reading tar and zip archives from strangers: members are read, never unpacked to disk.
+"""Read tar and zip archives that may be malicious, without unpacking their members to disk.
 
-Nothing here calls extract or extractall: on Python 3.11 their default follows `../`, absolute names
-and links out of the target folder.
+Nothing here calls extract or extractall: on Python 3.11 they follow `../`, absolute names and links
+out of the target folder by default.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ MAX_MEMBERS = 5_000_000
 MAX_MEMBER_BYTES = 1 << 30
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
-ODD = (RuntimeError, ValueError, IndexError, OSError)  # damage raises these too, and so does
-# RuntimeError: an encrypted member or an unknown method of compression
+# Damage raises these too. RuntimeError may also mean an encrypted member or an unknown compression.
+ODD = (RuntimeError, ValueError, IndexError, OSError)
 
-ENCRYPTED = 1  # the flag of a zip's member
-ISO_9660 = 32_769  # where a disk image has its mark
-OTHER_FILES = {  # what people name instead of an archive, by a pattern of its first bytes
+ENCRYPTED = 1  # flag bit of a zip member
+ISO_9660 = 32_769  # offset of the signature of a disk image
+OTHER_FILES = {  # pattern of the first bytes -> what the file is, if it is not an archive
     rb"\Z": "an empty file",
     rb"Rar!": "a RAR archive",
     rb"7z\xbc\xaf": "a 7z archive",
@@ -39,30 +39,30 @@ OTHER_FILES = {  # what people name instead of an archive, by a pattern of its f
     rb"LZIP": "an lzip archive",
     rb"MSCF": "a cabinet (.cab) archive",
     rb"\x1f\x9d": "a compress (.Z) archive",
-    rb"PK(\x03\x04|\x07\x08|00)": "a zip archive that is cut, damaged, split or compressed again",
+    rb"PK(\x03\x04|\x07\x08|00)": "a zip archive, but cut off, damaged, split or compressed twice",
     rb"\x1f\x8b|BZh\d|\xfd7zXZ\0": "a gzip, bzip2 or xz file",
     rb".{%d}CD001" % ISO_9660: "a disk image (ISO 9660)",
     rb"MZ.*\0": "a Windows program",
     rb"\x89PNG|\xff\xd8\xff|GIF8|BM.*\0|II[*+]\0|MM\0[*+]|RIFF....WEBP": "a single picture",
     rb".{4}ftyp(avi[fs]|hei[cfmsx]|mif1|msf1)": "a single picture",
-    rb".{4}ftyp|RIFF....AVI |\x1aE\xdf\xa3": "a film",
+    rb".{4}ftyp|RIFF....AVI |\x1aE\xdf\xa3": "a video",
     rb"%PDF": "a PDF",
-    rb"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+    rb"version https://git-lfs": "a Git LFS pointer, not the file itself",
     rb"\x89HDF": "an HDF5 file",
     rb"PAR1": "a Parquet file",
     rb"ARROW1": "an Arrow (Feather) file",
     rb"SQLite format": "an SQLite database",
     rb"MATLAB": "a MATLAB file",
     rb"\x93NUMPY": "a NumPy array",
-    rb"\0\0[\x08-\x0e][\x01-\x04]": "an IDX file, as MNIST's",
+    rb"\0\0[\x08-\x0e][\x01-\x04]": "an IDX file, the format of MNIST",
     rb"\x80[\x02-\x05][^\0]": "a pickle",
     rb".{6}\0\0\{\x22": "a safetensors file",
     rb"(?i).{,400}<(html|!doctype html|error>)": "a web page or a server's error message",
-    rb"\0+\Z": "without content, nothing but zeros",
+    rb"\0+\Z": "nothing but zeros",
     rb"[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z|\xff\xfe|\xfe\xff": "a text file",
 }
 
-PACKAGES = {  # what a zip archive with such a member is, which is no collection of pictures
+PACKAGES = {  # telltale member -> what a zip archive with it is, instead of a data set
     "[Content_Types].xml": "an Office document",
     "META-INF/MANIFEST.MF": "a Java or Android package",
     "AndroidManifest.xml": "an Android package",
@@ -77,19 +77,19 @@ class Member(NamedTuple):
     location: int | zipfile.ZipInfo  # the first byte in a tar; the entry of a zip
 
 
-Members = dict[str, Member]  # by name, in the archive's order
+Members = dict[str, Member]  # maps name to member, in the archive's order
 
 
 @contextlib.contextmanager
 def members(path: Path, scratch: Path) -> Iterator[tuple[Members, Callable[[str], bytes]]]:
-    """Every regular file of a tar or zip archive, and a function that reads the one of a name.
+    """Open a tar or zip archive: yield its regular files, and a function that reads one by name.
 
-    They are to be read in any order while the block lasts. A compressed tar is unpacked once, into
-    an unnamed temporary file in the folder `scratch`.
+    Inside the block, members can be read in any order. A compressed tar is unpacked once, into an
+    unnamed temporary file in the folder `scratch`.
 
     Raises:
-        UserError: not an archive, damaged, or holding what a data set has no use for: links,
-            devices, absolute names, `..`, two members of one name, or far more than its own size.
+        UserError: the file is not an archive, is damaged, or contains links, devices, absolute
+            names, `..`, two members of the same name, or far more data than its own size.
     """
     with contextlib.ExitStack() as stack:
         with one_line_errors(path):
@@ -112,22 +112,22 @@ def members(path: Path, scratch: Path) -> Iterator[tuple[Members, Callable[[str]
 
 @contextlib.contextmanager
 def one_line_errors(path: Path) -> Iterator[None]:
-    """What damage raises, as a UserError; an error of the disk stays as it is."""
+    """Turn any error that damage causes into a UserError; pass on errors of the disk."""
     try:
         yield
     except (*DAMAGE, *ODD) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         text = "" if getattr(error, "errno", None) else str(error).partition("\n")[0].rstrip(": ")
-        reason = kind(path) or text or "it is damaged, cut or one part of several"
+        reason = kind(path) or text or "it is damaged, truncated or one part of several"
         raise UserError(
-            f"not a readable tar or zip archive, {reason} ({path}): get it again, or unpack it and "
-            "name the folder; read are zip, and tar, plain or in gzip, bzip2 or xz"
+            f"not a readable tar or zip archive, {reason} ({path}): get a new copy, or unpack it "
+            "and use the folder; zip and tar (plain, gzip, bzip2 or xz) are supported"
         ) from None
 
 
 def kind(path: Path) -> str:
-    """What a file is that is no archive, in words; empty for an archive that is damaged."""
+    """Describe a file that is not an archive; return an empty text for a damaged archive."""
     opener = decompressor(path)
     try:
         if is_zip(path):
@@ -139,16 +139,16 @@ def kind(path: Path) -> str:
     if start[257:262] == b"ustar":
         return ""
     matches = (what for pattern, what in OTHER_FILES.items() if re.match(pattern, start, re.DOTALL))
-    return f"it is {next(matches, 'of no known format')}{', compressed' if opener else ''}"
+    return f"it is {next(matches, 'in an unknown format')}{', compressed' if opener else ''}"
 
 
 def is_zip(path: Path) -> bool:
-    """Whether it is a zip archive. A tar is none, although its last member may end it as one."""
+    """Whether the file is a zip archive, and not a tar whose last member is one."""
     return zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
 
 
 def check(members: Iterator[Member], path: Path) -> Members:
-    """The members, their names made plain; refuses names and sizes that no data set has."""
+    """Return the members under normalised names; refuse names and sizes that no data set has."""
     limit = size_limit(path)
     total = 0
     checked: Members = {}
@@ -158,26 +158,26 @@ def check(members: Iterator[Member], path: Path) -> Members:
             continue
         if name in checked:
             raise UserError(
-                f"two members named '{names.escaped(name)}' ({path}): make the archive again"
+                f"two members named '{names.escaped(name)}' ({path}): create the archive again"
             )
         checked[name] = Member(name, member.size, member.location)
         total += member.size
         if member.size > MAX_MEMBER_BYTES or len(checked) > MAX_MEMBERS:
             raise UserError(
                 f"a member of more than {MAX_MEMBER_BYTES} bytes, or more than {MAX_MEMBERS} "
-                f"members ({path}): unpack it and name the folder"
+                f"members ({path}): unpack it and use the folder"
             )
         check_total(total, limit, path)
     if not checked:
-        raise tarfile.ReadError("there are no files in it")
+        raise tarfile.ReadError("it contains no files")
     return checked
 
 
 def plain_name(name: str, path: Path) -> str:
-    """The name with / between folders, as a Windows program may not have written it."""
+    """Return the name with / between folders; some Windows programs write a backslash."""
     slashed = name.replace("\\", "/")
     parts = names.components(slashed)
-    # `A: good` is a folder on a Mac; only a drive has a slash behind the colon
+    # `A: good` may be a folder on a Mac; only a drive has a slash after the colon
     if ".." in parts or re.match(r"[A-Za-z]:[\\/]", name) or "\0" in name:
         raise UserError(
             f"member '{names.escaped(name)}' points outside the archive ({path}): do not trust "
@@ -185,14 +185,14 @@ def plain_name(name: str, path: Path) -> str:
         )
     if slashed.startswith("/"):
         raise UserError(
-            f"member '{names.escaped(name)}' has an absolute name ({path}): make the archive "
-            "without `tar -P`, or unpack it and name the folder"
+            f"member '{names.escaped(name)}' has an absolute name ({path}): create the "
+            "archive without `tar -P`, or unpack it and use the folder"
         )
     return "/".join(parts)
 
 
 def tar_members(handle: IO[bytes], path: Path) -> Iterator[Member]:
-    """The files of a tar; anything but files and folders is an error."""
+    """Yield the files of a tar; refuse anything but files and folders."""
     with tarfile.open(fileobj=handle, mode="r:") as tar:
         for info in iter(tar.next, None):
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
@@ -203,13 +203,13 @@ def tar_members(handle: IO[bytes], path: Path) -> Iterator[Member]:
             elif not names.hidden(names.components(info.name)):
                 raise not_plain(info.name, path)
         handle.seek(tar.offset)
-        # tarfile takes a damaged or missing header for the end, which is a block of zeros
+        # tarfile also stops at a damaged or missing header; a whole tar ends in zeros
         if handle.read(512) != bytes(512):
-            raise tarfile.ReadError("it is damaged or cut")
+            raise tarfile.ReadError("it is damaged or truncated")
 
 
 def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
-    """The files of a zip; links and devices, which its mode bits tell, are an error."""
+    """Yield the files of a zip; refuse links and devices, recognised by their mode bits."""
     for info in archive.infolist():
         if info.filename in PACKAGES:
             raise zipfile.BadZipFile(f"it is {PACKAGES[info.filename]}")
@@ -226,6 +226,6 @@ def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
 
 def not_plain(name: str, path: Path) -> UserError:
     return UserError(
-        f"member '{names.escaped(name)}' is a link, device or the like ({path}): make the "
-        "archive of plain files"
+        f"member '{names.escaped(name)}' is a link, device or other special file ({path}): "
+        "create the archive from regular files only"
     )

@@ -1,9 +1,7 @@
 """The data sets that can be downloaded, as plain data.
 
-Another one in CIFAR's layout is an entry here.
-
-The sha256 sums are those of the official files as Keras and other loaders state them; the official
-page has their md5 sums only.
+To add another data set in CIFAR's layout, add an entry here. The sha256 sums of the official files
+are taken from Keras and other loaders, because the official page has only md5 sums.
 """
 
 from collections.abc import Iterable
@@ -17,12 +15,12 @@ MIRRORS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kri
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive of a data set: what it is called, and what of it is read."""
+    """One archive of a data set: its name and checksum, and the files to read from it."""
 
     name: str
     size: int  # bytes
     sha256: str
-    train: tuple[str, ...]  # names of the files, in order, without their folder
+    train: tuple[str, ...]  # file names in order, without their folder
     test: tuple[str, ...]
     classes: str  # the file with the class names
 
@@ -36,7 +34,7 @@ class Binary(Archive):
 
 @dataclass(frozen=True)
 class Pickled(Archive):
-    """Python's pickles of dictionaries."""
+    """Pickled dictionaries."""
 
     labels_key: str
     classes_key: str
@@ -46,10 +44,10 @@ class Pickled(Archive):
 class Dataset:
     """A data set in both of its official layouts."""
 
-    binary: Binary  # the one that is downloaded: no pickle in it
-    python: Pickled  # accepted as a copy that the user already has
+    binary: Binary  # the layout to download, because it contains no pickle
+    python: Pickled  # accepted if the user already has a copy
     image_shape: tuple[int, int, int] = (32, 32, 3)  # height, width, channels
-    mirrors: tuple[str, ...] = MIRRORS  # in the order in which they are tried
+    mirrors: tuple[str, ...] = MIRRORS  # in the order to try them
 
 
 CIFAR10 = Dataset(
@@ -102,10 +100,12 @@ DATASETS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 def locate(
     dataset: Dataset, paths: Iterable[str], where: str
 ) -> tuple[Binary | Pickled, dict[str, str]]:
-    """The layout of a copy, and by name of each of its files the path, in whatever folder.
+    """Return the layout of a copy, and a dictionary that maps the name of each file to its path.
+
+    The files may be in any folder.
 
     Raises:
-        UserError: a file is missing, or there twice.
+        UserError: a file is missing, or exists twice.
     """
     paths = list(paths)
     matches: dict[str, str] = {}
@@ -116,19 +116,19 @@ def locate(
         if name not in wanted:
             continue
         if name in matches:
-            raise UserError(f"two files named {name} ({where}): keep the one that is meant")
+            raise UserError(f"two files named {name} ({where}): keep only one of them")
         matches[name] = path
     names = {kind: (*kind.train, *kind.test, kind.classes) for kind in layouts}
-    # the one with most of its files there, so that the file that is missing is named
+    # the layout with the most files present, so that the message names the missing file
     kind = max(
         layouts, key=lambda kind: (len(matches.keys() & names[kind]), kind.classes in matches)
     )
     missing = [name for name in names[kind] if name not in matches]
     if missing and len(missing) > len(matches):
         raise UserError(
-            f"no file {missing[0]} ({where}): this is not CIFAR in an official layout; for "
-            "pictures of your own set fetch.dataset: images"
+            f"file {missing[0]} not found ({where}): this is not CIFAR in an official layout; for "
+            "your own pictures, set fetch.dataset to images"
         )
     if missing:
-        raise UserError(f"no file {missing[0]} ({where}): it is not all of the data set")
+        raise UserError(f"file {missing[0]} not found ({where}): get a complete copy")
     return kind, matches

@@ -1,4 +1,4 @@
-"""The tar inside a gzip, bzip2 or xz file, and how much an archive may unpack to."""
+"""Decompress a tar from gzip, bzip2 or xz, and limit how much an archive may unpack to."""
 
 import bz2
 import contextlib
@@ -13,10 +13,10 @@ from typing import IO, Any
 
 from cifar import UserError
 
-MAX_RATIO = 200  # unpacked to packed, beyond MAX_UNPACKED_GB; photographs and CIFAR stay below 2
-MAX_UNPACKED_GB = 4.0  # the environment variable of this name raises it
+MAX_RATIO = 200  # unpacked to packed, above MAX_UNPACKED_GB; photographs and CIFAR stay below 2
+MAX_UNPACKED_GB = 4.0  # overridden by the environment variable of this name
 CHUNK = 1 << 20
-OPENERS: dict[bytes, Callable[..., Any]] = {  # by the first bytes of the file
+OPENERS: dict[bytes, Callable[..., Any]] = {  # maps the first bytes of a file to its opener
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
@@ -32,21 +32,21 @@ def size_limit(path: Path) -> float:
     except ValueError:
         gigabytes = math.nan
     if not gigabytes >= 0:  # NaN is not
-        raise UserError(f"not a number: {text[:40]!a} (MAX_UNPACKED_GB): set it to gigabytes")
+        raise UserError(f"not a number: {text[:40]!a} (MAX_UNPACKED_GB): set it to a number of GB")
     return max(gigabytes * 1e9, float(MAX_RATIO * path.stat().st_size))
 
 
 def check_total(total: int, limit: float, path: Path) -> None:
     if total > limit:
         raise UserError(
-            f"unpacks to more than {limit / 1e9:g} GB and {MAX_RATIO} times its size ({path}): do "
-            "not trust this file, or raise the environment variable MAX_UNPACKED_GB"
+            f"unpacks to more than {limit / 1e9:g} GB and {MAX_RATIO} times its size ({path}): if "
+            "you trust it, raise the environment variable MAX_UNPACKED_GB"
         )
 
 
 @contextlib.contextmanager
 def unpacked(path: Path, scratch: Path) -> Iterator[IO[bytes]]:
-    """The bytes of the tar inside a compressed one; a plain tar as it is."""
+    """Yield a plain tar: the file itself, or its decompressed content in a temporary file."""
     opener = decompressor(path)
     if not opener:
         with path.open("rb") as handle:
@@ -67,13 +67,13 @@ def write(target: IO[bytes], chunk: bytes, scratch: Path) -> None:
     try:
         target.write(chunk)
         target.flush()
-    except OSError as error:  # a full disk, for which the system names no file
+    except OSError as error:  # on a full disk, the error of the system names no file
         error.filename = error.filename or str(scratch)
         raise
 
 
 def decompressor(path: Path) -> Callable[[Path], IO[bytes]] | None:
-    """What opens the compressed file; None for one that is not compressed."""
+    """Return the function that opens the compressed file; None if it is not compressed."""
     with path.open("rb") as handle:
         start = handle.read(6)
     for signature, opener in OPENERS.items():

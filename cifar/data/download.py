@@ -1,4 +1,4 @@
-"""One file from the first mirror that has it, right or not at all."""
+"""Download a file from the first working mirror; keep it only if its checksum matches."""
 
 import hashlib
 import os
@@ -14,15 +14,15 @@ from tqdm import tqdm
 
 from cifar import UserError
 
-ATTEMPTS = 3  # per mirror, for what may pass: no answer, a cut connection, 429, 5xx
+ATTEMPTS = 3  # per mirror, if a failure may be temporary: no answer, lost connection, 429, 5xx
 CHUNK = 1 << 20
 
 
 class TransientError(Exception):
-    """A failure that may be gone at the next attempt."""
+    """A failure that may not occur at the next attempt."""
 
 
-FAULTS = (TransientError, requests.RequestException, ValueError)  # ValueError: of an address
+FAULTS = (TransientError, requests.RequestException, ValueError)  # ValueError: invalid address
 
 
 def download(
@@ -34,17 +34,17 @@ def download(
     timeout: float = 30.0,
     pause: float = 1.0,
 ) -> str:
-    """Bring the first of `urls` that works to `target`; return its sha256.
+    """Download `target` from the first of `urls` that works; return its sha256.
 
-    The file has the name `target` only once its checksum is right. With `sha256=None` any content
-    is taken: the caller decides on the returned checksum.
+    The file gets the name `target` only after its checksum is verified. With `sha256=None`, any
+    content is accepted, and the caller has to check the returned checksum.
 
     Args:
-        timeout: seconds, for the connection and for each silence.
-        pause: seconds after a failure; each further pause is twice as long.
+        timeout: seconds to wait for the connection, and for more data.
+        pause: seconds to wait after a failure; doubled after each further one.
 
     Raises:
-        UserError: no mirror gave the right file; it says what each of them did.
+        UserError: no mirror had the right file; the message says what went wrong with each.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
@@ -58,7 +58,7 @@ def download(
             else:
                 os.replace(part, target)
                 return received
-    except OSError as error:  # a full disk, for which the system names no file
+    except OSError as error:  # on a full disk, the error of the system names no file
         error.filename = error.filename or str(target)
         raise
     finally:
@@ -69,7 +69,7 @@ def download(
 def download_with_retries(
     url: str, part: Path, sha256: str | None, size: int | None, timeout: float, pause: float
 ) -> str:
-    """`stream` and the check of its sum, tried again after what may pass."""
+    """Download and verify `part`; try again after a failure that may be temporary."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             received = stream(url, part, size, timeout)
@@ -86,10 +86,10 @@ def download_with_retries(
 
 
 def stream(url: str, part: Path, size: int | None, timeout: float) -> str:
-    """Write the body of `url` to `part`; return its sha256. It must have `size` bytes, if given."""
+    """Write the body of `url` to `part`, check its `size` if given, and return its sha256."""
     digest = hashlib.sha256()
     received = 0
-    # Identity: some servers call a .tar.gz gzip-encoded, and it would be unpacked on the way.
+    # Some servers call a .tar.gz gzip-encoded, so that requests would decompress it.
     headers = {"Accept-Encoding": "identity"}
     with requests.get(url, stream=True, timeout=timeout, headers=headers) as answer:
         answer.raise_for_status()
@@ -110,7 +110,7 @@ def stream(url: str, part: Path, size: int | None, timeout: float) -> str:
             handle.flush()
             os.fsync(handle.fileno())
     if total is not None and received != total:
-        raise TransientError(f"cut after {received} of {total} bytes")
+        raise TransientError(f"connection closed after {received} of {total} bytes")
     return digest.hexdigest()
 
 
@@ -123,26 +123,26 @@ def permanent(error: Exception) -> bool:
     """Whether another attempt cannot help."""
     if isinstance(error, requests.HTTPError):
         return error.response.status_code != 429 and error.response.status_code < 500
-    return isinstance(error, requests.TooManyRedirects | ValueError)  # ValueError: of an address
+    return isinstance(error, requests.TooManyRedirects | ValueError)  # ValueError: invalid address
 
 
 def describe(error: Exception) -> str:
-    """The error in a few words; requests' own messages repeat the address, secrets included."""
+    """Describe the error in a few words; requests' own messages contain the address and secrets."""
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.TooManyRedirects):
-        return "redirects without end"
+        return "too many redirects"
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return "no answer in time"
     if isinstance(error, ValueError):
         return "not a web address"
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        return "no connection" if "Max retries" in str(error) else "connection cut"
+        return "no connection" if "Max retries" in str(error) else "connection lost"
     return str(error) if isinstance(error, TransientError) else type(error).__name__
 
 
 def without_secrets(url: str) -> str:
-    """The address without user, password, query and fragment: those of presigned URLs are keys."""
+    """The address without user, password, query and fragment, which may hold keys."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""

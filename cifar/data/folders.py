@@ -1,4 +1,4 @@
-"""Files by the folders that they are in, on a disk or by their names alone."""
+"""Trees of folders: listed from a disk, or built from a list of file names."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,38 +7,38 @@ from pathlib import Path
 from cifar import UserError
 from cifar.data import names
 
-DOCUMENTS = frozenset(  # endings of files that lie beside pictures and are none
+DOCUMENTS = frozenset(  # suffixes of files that lie beside pictures, but are not pictures
     [
         *(".cfg", ".ini", ".json", ".jsonl", ".log", ".md5", ".sha256", ".xml", ".yaml", ".yml"),
         *(".csv", ".parquet", ".tsv", ".xls", ".xlsx"),
         *(".doc", ".docx", ".htm", ".html", ".md", ".pdf", ".rst", ".txt"),
         *(".ipynb", ".m", ".py", ".sh"),
         *(".mat", ".npy", ".npz", ".pickle", ".pkl"),
-        *(".aae", ".avi", ".m4v", ".mov", ".mp4", ".webm", ".xmp"),  # telephones' films and edits
-        *(".3gp", ".mkv", ".mp3", ".mpeg", ".mpg", ".ogg", ".opus", ".wmv"),  # films and sound
-        *(".lnk", ".url"),  # shortcuts of Windows
-        *(".bak", ".crdownload", ".part", ".tmp"),  # downloads that did not end, and old copies
+        *(".aae", ".avi", ".m4v", ".mov", ".mp4", ".webm", ".xmp"),  # videos and edits of phones
+        *(".3gp", ".mkv", ".mp3", ".mpeg", ".mpg", ".ogg", ".opus", ".wmv"),  # video and sound
+        *(".lnk", ".url"),  # Windows shortcuts
+        *(".bak", ".crdownload", ".part", ".tmp"),  # unfinished downloads and old copies
     ]
 )
 ARCHIVES = frozenset([".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"])
 NO_PICTURES = tuple(DOCUMENTS | ARCHIVES)
-MAX_DEPTH = 16  # folders in folders; published data sets have up to five
+MAX_DEPTH = 16  # nested folders; published data sets have up to five
 
 
 @dataclass
 class Folder:
-    files: dict[str, str] = field(default_factory=dict)  # file name -> whole name
+    files: dict[str, str] = field(default_factory=dict)  # file name -> full name
     folders: dict[str, "Folder"] = field(default_factory=dict)
 
     def everything(self) -> Iterator[str]:
-        """The whole name of each file, in folders below too."""
+        """Yield the full name of each file, also of those in subfolders."""
         yield from self.files.values()
         for folder in self.folders.values():
             yield from folder.everything()
 
 
 def tree(files: Iterable[str], where: str) -> tuple[Folder, list[str]]:
-    """The folders of all pictures and the documents beside them."""
+    """Return the tree of all pictures, and the names of all documents."""
     root = Folder()
     documents = []
     for name in sorted(files):
@@ -47,7 +47,8 @@ def tree(files: Iterable[str], where: str) -> tuple[Folder, list[str]]:
             continue
         if len(parts) > MAX_DEPTH:
             raise UserError(
-                f"folders nested too deep ('{names.escaped(name)}', {where}): make them shallower"
+                f"folders nested too deeply ('{names.escaped(name)}', {where}): "
+                "move the pictures up"
             )
         if parts[-1].lower().endswith(NO_PICTURES):
             documents.append(name)
@@ -60,25 +61,29 @@ def tree(files: Iterable[str], where: str) -> tuple[Folder, list[str]]:
 
 
 def walk(folder: Path) -> list[str]:
-    """The name of every file below `folder`, relative to it; links are followed.
+    """List every file below `folder` by its name relative to it, following links.
 
     Raises:
-        UserError: a link to a folder that it is in, an empty folder, or what is no file.
+        UserError: a link points to a folder around it, a folder is empty, or an entry is neither a
+            file nor a folder.
     """
     return list(visit(folder, "", (folder.resolve(),)))
 
 
 def visit(folder: Path, inside: str, above: tuple[Path, ...]) -> Iterator[str]:
-    """The names of the files of one folder and below; `above` are the folders that it is in."""
+    """Yield the names of all files below `folder`; `above` is it and the folders around it."""
     paths = [path for path in sorted(folder.iterdir()) if not names.leftover(path.name)]
     if not paths and inside:
-        raise UserError(f"empty folder ({folder}): put pictures into it, or remove it")
+        raise UserError(f"empty folder ({folder}): add pictures to it, or remove it")
     for path in paths:
         name = f"{inside}{path.name}"
         if path.is_dir():
             real = path.resolve()
             if real in above or len(above) > MAX_DEPTH:
-                raise UserError(f"folders nested without end ({path}): remove the link in it")
+                raise UserError(
+                    f"folders nested without end or too deeply ({path}): remove the link to a "
+                    "folder around it, or move the pictures up"
+                )
             yield from visit(path, f"{name}/", (*above, real))
         elif path.is_file():
             yield name

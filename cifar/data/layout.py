@@ -1,7 +1,8 @@
-"""Which picture belongs to which part and class, by the folders that it is in.
+"""Find the part and class of each picture from the folders that it is in.
 
-Read are train/<class>/<picture> with test/ and val/ alike, and <class>/<picture> alone, with
-folders around them, under the names and with the extra files that published data sets have.
+The layouts are <class>/<picture>, and train/<class>/<picture>, optionally with test/ and val/ in
+the same form. Folders around them are accepted, and so are the part names and extra files of
+published data sets.
 """
 
 import re
@@ -14,15 +15,18 @@ from cifar import UserError
 from cifar.data import names
 from cifar.data.folders import ARCHIVES, Folder, tree
 
-EXPECTED = "expected train/<class>/<picture>, and test/ and val/ alike, or <class>/<picture> alone"
+EXPECTED = (
+    "arrange the pictures as <class>/<picture>, or as train/<class>/<picture>, optionally with "
+    "test/ and val/ in the same form"
+)
 PARTS = {
     "train": "train|training",
     "val": "val|valid|validation|dev",
     "test": "test|testing|evaluation|eval",
 }
 PART_NAME = r"(?:seg[_ -]?)?(?:{})(?:[_ -]?(?:set|data|images))?"  # train, Training_Set, seg_train
-# Names of folders that say nothing of the pictures in them. Where all classes are called like this
-# or like a part, the pictures have no classes, or have them in a table or in their names.
+# Folder names that say nothing about the pictures inside. If all class folders have such a name or
+# that of a part, the pictures have no classes, or have them in a table or in their file names.
 NO_CLASSES = frozenset(
     [
         *("images", "image", "imgs", "img", "jpg", "jpeg", "png", "pictures", "photos"),
@@ -30,14 +34,14 @@ NO_CLASSES = frozenset(
     ]
 )
 
-Class = tuple[str, str, dict[str, str]]  # part, class, and by file name the name in the source
+Class = tuple[str, str, dict[str, str]]  # part, class, {file name: name in the source}
 
 
 @dataclass
 class Layout:
     sources: dict[str, str]  # <part>/<class>/<file> -> name of the picture in the source
     left_out: list[str]  # names of files outside class folders, and of documents
-    in_no_part: list[str]  # those of them that are in class folders beside the parts
+    in_no_part: list[str]  # those of them in class folders beside the parts
 
     @property
     def classes(self) -> list[str]:
@@ -45,13 +49,15 @@ class Layout:
 
 
 def recognize(files: Iterable[str], where: str) -> Layout:
-    """The part and class of each picture among `files`, names relative to the source.
+    """Return the part and class of each picture among `files`, names relative to the source.
 
-    What systems leave behind is skipped; documents and files outside class folders are left out.
+    Leftovers of operating systems are skipped; documents and files outside class folders are left
+    out.
 
     Raises:
-        UserError: no class folders, more pictures outside of them than inside, a part twice, two
-            pictures of one name, a name that is no text, or classes as in `names.check_classes`.
+        UserError: there are no class folders, more pictures are outside them than inside, a part
+            exists twice, two pictures have the same name, a name is not printable text, or
+            `names.check_classes` refuses the classes.
     """
     root, documents = tree(files, where)
     root = unwrap(root)
@@ -71,18 +77,18 @@ def recognize(files: Iterable[str], where: str) -> Layout:
         raise UserError(explain(root, min(left_out), documents, where))
     if nested:
         raise UserError(
-            f"'{names.escaped(min(nested))}' is in a folder inside a class ({where}): move the "
-            "pictures of each class up one level"
+            f"'{names.escaped(min(nested))}' is in a folder inside a class folder ({where}): move "
+            "the pictures of each class up one level"
         )
     if not classes:
-        raise UserError(f"no pictures ({where}): {hint(documents)}")
+        raise UserError(f"no pictures found ({where}): {hint(documents)}")
     if all(no_class(class_name) for _, class_name, _ in classes):
         raise UserError(outside(next(iter(classes[0][2].values())), documents, where))
     return Layout(assign(classes, where), sorted(left_out + documents), sorted(in_no_part))
 
 
 def unwrap(folder: Folder) -> Folder:
-    """The folder of class folders or parts inside folders that hold nothing else."""
+    """Skip folders that hold a single folder; return the one with the class folders or parts."""
     while len(folder.folders) == 1 and not folder.files:
         ((name, child),) = folder.folders.items()
         if not child.folders or part_of(name) in ("val", "test"):
@@ -92,7 +98,7 @@ def unwrap(folder: Folder) -> Folder:
 
 
 def part_of(name: str) -> str | None:
-    """train, val or test where the name of a folder means one of them."""
+    """Return train, val or test if the folder name means one of them; otherwise None."""
     for part, pattern in PARTS.items():
         if re.fullmatch(PART_NAME.format(pattern), names.clean(name), re.IGNORECASE):
             return part
@@ -100,14 +106,16 @@ def part_of(name: str) -> str | None:
 
 
 def no_class(name: str) -> bool:
-    """Whether the name of a folder says nothing of its pictures, as `images` and `test1`."""
+    """Whether a folder name says nothing about its pictures, such as `images` and `test1`."""
     return names.folded(name) in NO_CLASSES or part_of(name.rstrip("0123456789")) is not None
 
 
 def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str], list[str]]:
-    """The folder of class folders of each part, and the names of the files outside of them.
+    """Find the parts, and the files that belong to none.
 
-    Last, those of these names that are in class folders, of a folder that is no part.
+    Returns:
+        The folder of each part, with its class folders inside; the names of all files outside class
+        folders of a part; and those of these names that are in class folders of another folder.
     """
     labelled = {name: child for name, child in root.folders.items() if child.folders}
     folders: dict[str, str] = {}
@@ -128,7 +136,7 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str], 
         name = names.escaped(min(folders.values()))
         deeper = train_below(root)
         fix = f"move it beside '{names.escaped(deeper)}'" if deeper else EXPECTED
-        raise UserError(f"a folder '{name}' but no folder 'train' beside it ({where}): {fix}")
+        raise UserError(f"folder '{name}' has no folder 'train' beside it ({where}): {fix}")
     train = unwrap(root.folders[folders["train"]])
     parts = {"train": train}
     for part in ("val", "test"):
@@ -149,7 +157,7 @@ def find_parts(root: Folder, where: str) -> tuple[dict[str, Folder], list[str], 
 
 
 def train_below(root: Folder) -> str:
-    """The first folder that is called train, wherever it is; empty if there is none."""
+    """The path of the first folder with a name of the train part, at any depth; empty if none."""
     for name in sorted(root.everything()):
         folders = PurePosixPath(name).parts[:-1]
         for depth, folder in enumerate(folders, 1):
@@ -159,18 +167,18 @@ def train_below(root: Folder) -> str:
 
 
 def check_alone(root: Folder, train: str, where: str) -> None:
-    """Refuse a `train` beside folders of pictures: it may be a class with folders in it."""
+    """Refuse a `train` folder beside folders of pictures: it may be a class with subfolders."""
     beside = root.folders.keys() - {train}
     if full := [name for name in beside if root.folders[name].files and not no_class(name)]:
         other = names.escaped(min(full))
         raise UserError(
-            f"pictures in the folder '{other}' beside '{train}' ({where}): if both are classes, "
+            f"folder '{other}' beside '{train}' contains pictures ({where}): if both are classes, "
             f"rename '{train}'; if not, remove '{other}'"
         )
 
 
 def with_classes(folder: Folder, train: Folder) -> Folder | None:
-    """The class folders in a val or test folder; None if its pictures have no classes."""
+    """The folder with the class folders of a val or test folder; None if it has none."""
     classes = {names.folded(name) for name in train.folders}
     while len(folder.folders) == 1 and not folder.files:
         ((name, child),) = folder.folders.items()
@@ -181,9 +189,9 @@ def with_classes(folder: Folder, train: Folder) -> Folder | None:
 
 
 def images_in(folder: Folder, documents: list[str]) -> Folder:
-    """The class folder itself, or the one in it that has its pictures: `images` beside `masks`.
+    """The class folder, or the folder in it that has its pictures, such as `images` beside `masks`.
 
-    What is beside `images` are no pictures to learn from: it joins the documents.
+    Files beside `images` are not for training: their names are added to `documents`.
     """
     while not folder.files and folder.folders:
         images = [name for name in folder.folders if names.folded(name) == "images"]
@@ -197,7 +205,7 @@ def images_in(folder: Folder, documents: list[str]) -> Folder:
 
 
 def assign(classes: list[Class], where: str) -> dict[str, str]:
-    """The name of each picture by its <part>/<class>/<file>, classes spelled as in training."""
+    """Map <part>/<class>/<file> to each picture's name, with classes spelled as in training."""
     train = {name for part, name, _ in classes if part == "train"}
     others = {name for part, name, _ in classes if part != "train"}
     names.check_classes(train, others, where)
@@ -214,21 +222,21 @@ def assign(classes: list[Class], where: str) -> dict[str, str]:
             target = f"{folder}/{unicodedata.normalize('NFC', file)}"
             if target in sources:
                 raise UserError(
-                    f"{sources[target]!a} and {name!a} have the same name to a reader "
-                    f"({where}): rename one"
+                    f"{sources[target]!a} and {name!a} have the same name, apart from case, spaces "
+                    f"or Unicode form ({where}): rename one"
                 )
             sources[target] = name
     return sources
 
 
 def explain(root: Folder, name: str, documents: list[str], where: str) -> str:
-    """The refusal of a source whose pictures are not in class folders, `name` the first of them."""
+    """The message if pictures are not in class folders; `name` is the first of them."""
     deeper = [name for name, child in root.folders.items() if child.folders]
     if len(deeper) > 1 and not any(child.files for child in root.folders.values()):
         listed = ", ".join(f"'{names.escaped(name)}'" for name in sorted(deeper)[:5])
         return (
-            f"several folders of class folders, {listed} ({where}): name one of them alone, or, if "
-            "they are classes, move their pictures up one level"
+            f"several folders contain class folders, {listed} ({where}): use only one of them, or, "
+            "if they are classes, move their pictures up one level"
         )
     return outside(name, documents, where)
 
@@ -238,8 +246,8 @@ def outside(name: str, documents: list[str], where: str) -> str:
 
 
 def hint(documents: list[str]) -> str:
-    """What to do about pictures that are in no class folders."""
+    """How to fix pictures that are not in class folders."""
     for name in documents:
         if PurePosixPath(name).suffix.lower() in ARCHIVES:
-            return f"unpack the archive in it, '{names.escaped(name)}'; {EXPECTED}"
+            return f"unpack the archive '{names.escaped(name)}' in it, and {EXPECTED}"
     return EXPECTED

@@ -1,12 +1,12 @@
-"""Names of files and classes: which systems leave behind, and which a person can tell apart."""
+"""Names of files and classes: leftovers of operating systems, and names that look alike."""
 
 import unicodedata
 from collections.abc import Iterable
 
 from cifar import UserError
 
-# Files and folders that systems leave without being asked, in lower case; names with a dot in front
-# (.DS_Store, ._cat.jpg, .ipynb_checkpoints, .nfs0001, .AppleDouble) are left out as well.
+# Files and folders that operating systems create unasked, in lower case. Names with a leading dot
+# (.DS_Store, ._cat.jpg, .ipynb_checkpoints, .nfs0001, .AppleDouble) are skipped as well.
 LEFTOVERS = {
     "__macosx",
     "icon\r",
@@ -27,54 +27,54 @@ LEFTOVERS = {
     "#snapshot",
     "__pycache__",
 }
-LEFTOVER_ENDINGS = (":zone.identifier", ":afp_afpinfo", ":afp_resource")  # streams of Windows files
-JOINERS = "\u200c\u200d"  # part of words in Persian, Hindi and others, and of emoji
+LEFTOVER_ENDINGS = (":zone.identifier", ":afp_afpinfo", ":afp_resource")  # Windows file streams
+JOINERS = "\u200c\u200d"  # part of emoji, and of words in Persian, Hindi and others
 
 
 def leftover(name: str) -> bool:
-    """Whether a system left this file or folder behind; `name` is one component of a path."""
+    """Whether an operating system left this file or folder; `name` is one part of a path."""
     lower = name.casefold()
     return name.startswith(".") or lower in LEFTOVERS or lower.endswith(LEFTOVER_ENDINGS)
 
 
 def components(name: str) -> list[str]:
-    """The folders and the file in a relative name, without detours through `.` and `//`."""
+    """Split a relative name into its folders and file, without `.` and empty parts."""
     return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def hidden(parts: Iterable[str]) -> bool:
-    """Whether any component of a path is a leftover of a system."""
+    """Whether any part of a path is a leftover of an operating system."""
     return any(map(leftover, parts))
 
 
 def clean(name: str) -> str:
-    """The name as a person reads it: composed (NFC), without blanks around it."""
+    """The name as a person reads it: composed (NFC), without surrounding spaces."""
     return unicodedata.normalize("NFC", name).strip()
 
 
 def folded(name: str) -> str:
-    """What two names have in common that a person, or a case-insensitive disk, takes for one."""
+    """The form under which two names look equal to a reader or a case-insensitive disk."""
     return unicodedata.normalize("NFC", clean(name).casefold())
 
 
 def escaped(name: str) -> str:
-    """The name with everything escaped that a terminal would act on or could not show."""
+    """The name with all characters escaped that a terminal would interpret or could not show."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name
     )
 
 
 def is_text(name: str) -> bool:
-    """Whether a file could hold the name: UTF-8, on one line, without control characters."""
+    """Whether a name can be written to a text file: UTF-8, one line, no control characters."""
     unfit = ("Cc", "Cs", "Zl", "Zp")
     return name.isprintable() or not any(unicodedata.category(c) in unfit for c in name)
 
 
 def check_class(name: str, where: str) -> None:
-    """Refuse a class name that is empty or has characters that nobody sees.
+    """Refuse a class name that is empty or has invisible characters.
 
     Raises:
-        UserError: with the characters escaped.
+        UserError: the name is refused; the message shows it escaped.
     """
     unseen = any(unicodedata.category(c) == "Cf" and c not in JOINERS for c in name)
     if not name.strip() or unseen or not is_text(name):
@@ -85,15 +85,15 @@ def check_class(name: str, where: str) -> None:
 
 
 def check_classes(train: Iterable[str], test: Iterable[str], where: str) -> None:
-    """Refuse classes that no classifier can be trained on, or that a person takes for one.
+    """Refuse classes that cannot be trained on, or that a reader cannot tell apart.
 
     Args:
         train: the classes with training images, each once.
         test: the classes with validation or test images.
 
     Raises:
-        UserError: one class alone, a class without training images, two names that are the same
-            to a person, a name as in `check_class`.
+        UserError: there are fewer than two classes, a class has no training images, two names look
+            equal, or `check_class` refuses a name.
     """
     known: dict[str, str] = {}
     for name in sorted(train):
@@ -101,8 +101,8 @@ def check_classes(train: Iterable[str], test: Iterable[str], where: str) -> None
         key = folded(name)
         if key in known:
             raise UserError(
-                f"classes {describe(known[key])} and {describe(name)} have the same name to a "
-                f"reader ({where}): rename or merge them"
+                f"classes {describe(known[key])} and {describe(name)} have the same name, apart "
+                f"from case, spaces or Unicode form ({where}): rename or merge them"
             )
         known[key] = name
     for name in sorted(test):
@@ -114,11 +114,11 @@ def check_classes(train: Iterable[str], test: Iterable[str], where: str) -> None
     if len(known) < 2:
         only = f", '{escaped(next(iter(known.values())))}'" if known else ""
         raise UserError(
-            f"{len(known)} class{'' if len(known) == 1 else 'es'}{only} ({where}): "
+            f"found {len(known)} class{'' if len(known) == 1 else 'es'}{only} ({where}): "
             "a classifier needs at least two"
         )
 
 
 def describe(name: str) -> str:
-    """The name in quotes; escaped where it looks like its clean form and is not."""
+    """The name in quotes; escaped if it only looks like its clean form."""
     return f"'{escaped(name)}'" if name == clean(name) else ascii(name)

@@ -5,22 +5,22 @@ import math
 import numpy as np
 from PIL import Image
 
-CACHED = 1 << 16  # pixels, which stay in a processor's cache
+CACHED = 1 << 16  # pixels that fit into the cache of a processor
 
 
 def histogram(images: np.ndarray) -> np.ndarray:
-    """How often each of the 256 values occurs in each channel: (C, 256) int64.
+    """Count how often each of the 256 values occurs in each channel: (C, 256) int64.
 
     Args:
-        images: (N, H, W, C) uint8; histograms of several batches add up.
+        images: (N, H, W, C) uint8; the histograms of several batches can be added.
     """
     _, height, width, channels = images.shape
     counts = np.zeros((channels, 256), np.int64)
     step = max(1, CACHED // (height * width))
     for start in range(0, len(images), step):
-        pixels = images[start : start + step].reshape(-1, width, channels)  # one tall picture
-        picture = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
-        counts += np.reshape(picture.histogram(), (channels, 256))  # several times as fast as numpy
+        pixels = images[start : start + step].reshape(-1, width, channels)  # one tall image
+        image = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+        counts += np.reshape(image.histogram(), (channels, 256))  # several times as fast as NumPy
     return counts
 
 
@@ -46,7 +46,7 @@ def statistics(counts: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def constants(normalize: str, histogram: np.ndarray) -> tuple[list[float], list[float]]:
-    """The (mean, std) to subtract and divide by, for each value of `preprocess.normalize`."""
+    """The mean to subtract and the std to divide by, for a value of `preprocess.normalize`."""
     channels = len(histogram)
     if normalize == "unit":
         return [0.0] * channels, [1.0] * channels
@@ -55,4 +55,4 @@ def constants(normalize: str, histogram: np.ndarray) -> tuple[list[float], list[
     means, stds = statistics(histogram)
     if normalize == "center":
         return means, [1.0] * channels
-    return means, [std or 1.0 for std in stds]  # a channel of one value has std 0
+    return means, [std or 1.0 for std in stds]  # a constant channel has std 0

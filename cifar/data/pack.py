@@ -1,7 +1,7 @@
-"""The user's pictures as tar shards, their files unchanged, and an index of where each one is.
+"""Store the user's picture files, unchanged, in tar shards, with an index of where each one is.
 
-A shard is a plain tar without times and owners, which any reader of tars reads. The index spares
-reading the headers of all members again.
+A shard is a plain tar without times and owners, which any tar program can read. With the index,
+the headers of the members need not be read again.
 """
 
 import contextlib
@@ -23,23 +23,24 @@ def shard_name(number: int) -> str:
 
 
 def row_type(width: int) -> np.dtype:
-    """A row of the index: the member's name, its shard, and where its content is in that.
+    """The type of an index row: a member's name, its shard, and the position of its content there.
 
     Args:
-        width: bytes of UTF-8 of the longest name, <part>/<class>/<file>.
+        width: length in UTF-8 bytes of the longest name, <part>/<class>/<file>.
     """
     return np.dtype([("name", f"S{width}"), ("shard", "<i4"), ("offset", "<i8"), ("size", "<i8")])
 
 
 @contextlib.contextmanager
 def written(names: Collection[str], read: Callable[[str], bytes], folder: Path) -> Iterator[None]:
-    """Write the pictures of these names, sorted, as shards and their index.
+    """Write the named pictures, sorted, as shards with an index.
 
-    The files get their names when the block ends without an error, the index last. A new shard
-    begins where the next picture would make one larger than SHARD_BYTES; a single picture may.
+    The files get their final names, the index last, when the block ends without an error. A new
+    shard begins when the next picture would make the current one larger than SHARD_BYTES, which
+    only a single picture may exceed.
 
     Args:
-        read: the content of the picture of a name.
+        read: returns the content of a picture, given its name.
     """
     rows = row_type(max(len(name.encode()) for name in names))
     with contextlib.ExitStack() as stack:
@@ -69,22 +70,22 @@ def member_header(name: str, size: int) -> bytes:
 
 @contextlib.contextmanager
 def tar_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file for members, which becomes a whole tar with the name `path` when the block ends."""
+    """Open a file for members; when the block ends, complete the tar and name it `path`."""
     with files.atomic(path) as handle:
         yield handle
         handle.truncate(tar_bytes(handle.tell()))
 
 
 def tar_bytes(end: int) -> int:
-    """The size of a tar whose members end there: two blocks of zeros, and whole records."""
+    """The size of a tar whose members end at `end`: plus two blocks of zeros, in whole records."""
     return -(-(end + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
 def read_index(folder: Path) -> np.ndarray:
-    """The rows of `row_type`, sorted by name, memory-mapped; each lies inside its shard.
+    """Return the index, memory-mapped: rows of `row_type`, sorted by name, each inside its shard.
 
     Raises:
-        UserError: the index is damaged, or a shard is missing or cut.
+        UserError: the index is damaged, or a shard is missing or truncated.
     """
     path = folder / INDEX
     try:
@@ -103,12 +104,12 @@ def read_index(folder: Path) -> np.ndarray:
         raise damaged(folder / shard_name(len(lengths)), "missing")
     cut = rows["size"] > lengths[numbers] - rows["offset"]
     if cut.any():
-        raise damaged(folder / shard_name(numbers[cut.argmax()]), "cut")
+        raise damaged(folder / shard_name(numbers[cut.argmax()]), "truncated")
     return rows
 
 
 def shard_lengths(folder: Path) -> list[int]:
-    """The bytes of each shard, up to the first that is missing."""
+    """The size of each shard in bytes, up to the first missing one."""
     lengths: list[int] = []
     while (path := folder / shard_name(len(lengths))).exists():
         lengths.append(path.stat().st_size)

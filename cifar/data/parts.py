@@ -1,4 +1,4 @@
-"""What stage fetch left, one part at a time, its images in batches: never all of them in memory."""
+"""Read the fetched data set part by part, in batches of images: never all of them in memory."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ from cifar.data import pack, pictures
 from cifar.dataset import labels_fit
 
 PARTS = ("train", "val", "test")
-CAMERA_RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef")  # Pillow would read the preview of some
+CAMERA_RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef")  # Pillow would read only the preview of some
 BATCH_BYTES = 1 << 25  # of decoded pixels; three batches are in memory at a time
-BATCH_LENGTH = 4096  # images at most: a small one takes as much memory around its pixels
-NAMES = 1 << 14  # names that are text at a time; in the index they are bytes
+BATCH_LENGTH = 4096  # images at most; small ones need as much memory for overhead as for pixels
+NAMES = 1 << 14  # names decoded to text at a time; the index has bytes
 
-Batch = tuple[np.ndarray, dict[int, str]]  # images, and by position in it why one is not read
+Batch = tuple[np.ndarray, dict[int, str]]  # images, and {position: why an image is unreadable}
 
 
 class Part(Protocol):
@@ -32,19 +32,19 @@ class Part(Protocol):
         """(N,) int64."""
 
     def names(self, index: np.ndarray) -> np.ndarray:
-        """(n,) str, where the images at these positions come from."""
+        """(n,) str: where the images at these positions come from."""
 
     @property
     def channels(self) -> int:
         """1 or 3."""
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """All images in order, (n, size, size, channels) uint8 at a time."""
+        """Yield all images in order, in batches of (n, size, size, channels) uint8."""
 
 
 @dataclass(frozen=True)
 class ArrayPart:
-    """A part whose images are an array of one size."""
+    """A part whose images are stored as one array."""
 
     images: np.ndarray  # (N, H, W, C) uint8, a memory map
     labels: np.ndarray
@@ -66,10 +66,10 @@ class ArrayPart:
 
 @dataclass(frozen=True)
 class PicturePart:
-    """A part whose images are files in shards."""
+    """A part whose images are stored as picture files in shards."""
 
     folder: Path
-    rows: np.ndarray  # (N,) of the index, a memory map
+    rows: np.ndarray  # (N,) rows of the index, a memory map
     labels: np.ndarray
     name_length: int  # characters of the longest name in the index
     first_frame: bool
@@ -79,7 +79,7 @@ class PicturePart:
         return np.strings.decode(self.rows["name"][index], "utf-8").astype(f"U{self.name_length}")
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The images, decoded ahead of the reader; the number of cores leaves no trace."""
+        """Yield the images, decoded one batch ahead; the number of cores does not change them."""
         step = batch_length(size)
         with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
             shards = {
@@ -89,7 +89,7 @@ class PicturePart:
 
             def read(name: bytes, shard: int, offset: int, length: int) -> np.ndarray:
                 if name.decode().lower().endswith(CAMERA_RAW):
-                    raise ValueError("a camera's raw file: export it as JPEG")
+                    raise ValueError("camera raw file: export it as JPEG")
                 content = os.pread(shards[shard].fileno(), length, offset)
                 return pictures.decode(content, size, self.first_frame)
 
@@ -108,7 +108,7 @@ def batch_length(size: int) -> int:
 
 
 def read_arrays(folder: Path, num_classes: int) -> dict[str, Part]:
-    """The parts in train_images.npy, train_labels.npy, and test_… if any.
+    """Return the parts in train_images.npy, train_labels.npy and, if they exist, test_….
 
     Raises:
         UserError: a part is damaged.
@@ -128,10 +128,10 @@ def read_arrays(folder: Path, num_classes: int) -> dict[str, Part]:
 
 
 def read_pictures(folder: Path, classes: list[str], first_frame: bool) -> dict[str, Part]:
-    """The parts of the pictures that `pack` wrote.
+    """Return the parts of the pictures that `pack` wrote.
 
     Raises:
-        UserError: their index is damaged, or a shard is missing or cut.
+        UserError: their index is damaged, or a shard is missing or truncated.
     """
     rows = pack.read_index(folder)
     try:
@@ -150,11 +150,14 @@ def read_pictures(folder: Path, classes: list[str], first_frame: bool) -> dict[s
 
 
 def read_names(names: np.ndarray, classes: list[str]) -> tuple[np.ndarray, int]:
-    """The labels (N,) int64 of <part>/<class>/<file> in UTF-8, and the longest name's characters.
+    """Return the labels, (N,) int64, and the length of the longest name in characters.
+
+    Args:
+        names: (N,), each <part>/<class>/<file> in UTF-8.
 
     Raises:
-        KeyError: an unknown part or class, or no file.
-        UnicodeDecodeError: not UTF-8.
+        KeyError: a name has an unknown part or class, or no file.
+        UnicodeDecodeError: a name is not UTF-8.
     """
     numbers = {f"{part}/{name}": i for part in PARTS for i, name in enumerate(classes)}
     labels = np.empty(len(names), np.int64)

@@ -1,4 +1,4 @@
-"""Each picture decoded under fixed rules: upright, on white, its centre square scaled."""
+"""Decode pictures by fixed rules: turned upright, laid over white, the centre square scaled."""
 
 import io
 import os
@@ -30,11 +30,11 @@ EIGHT_BIT = frozenset(
     ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
 )
 HEIC_BRANDS = frozenset([b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"])
-JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # the markers before the sizes and bits of its channels
-MAX_PIXELS = 200_000_000  # the environment variable of this name changes it
-REDUCED = 2  # a large JPEG is decoded to at least so many times the final size
-ORIENTATION = 0x0112  # the tag of EXIF that says how the camera was held
-TURNS = {  # by that tag
+JPEG_2000_SIZE = b"\xff\x4f\xff\x51"  # the markers before the sizes and bit depths of the channels
+MAX_PIXELS = 200_000_000  # overridden by the environment variable of this name
+REDUCED = 2  # a large JPEG is decoded to at least this multiple of the final size
+ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
+TURNS = {  # maps the value of that tag to the turn that makes a picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -44,26 +44,26 @@ TURNS = {  # by that tag
     8: Image.Transpose.ROTATE_90,
 }
 
-Image.MAX_IMAGE_PIXELS = None  # the limit is ours, in `check`: one line instead of a warning
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that nothing here uses
+Image.MAX_IMAGE_PIXELS = None  # `check` has its own limit: one line instead of a warning
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that nothing here uses
 
 
 NO_MEMORY = "too little memory to decode it"
 
 
 class RefusedError(ValueError):
-    """A picture that is whole, and is not read."""
+    """The picture is intact, but of a kind that is not accepted."""
 
 
 def decode(content: bytes, size: int, first_frame: bool = False) -> np.ndarray:
-    """One picture as (size, size, 3) uint8, upright, fitted, transparency laid over white.
+    """Decode a picture to (size, size, 3) uint8: upright, over white, its centre square scaled.
 
     Args:
-        first_frame: take the first frame of an animation or page of a document.
+        first_frame: accept an animation or a document of several pages, and use the first one.
 
     Raises:
-        ValueError: with the reason in a few words, for what has no such pixels.
-        UserError: MAX_PIXELS is no number.
+        ValueError: the picture cannot be used; the message is the reason in a few words.
+        UserError: MAX_PIXELS is not a number.
     """
     limit = max_pixels()
     try:
@@ -71,7 +71,7 @@ def decode(content: bytes, size: int, first_frame: bool = False) -> np.ndarray:
             return read_pixels(content, size, first_frame, limit)
         except (RefusedError, MemoryError):
             raise
-        except Exception:  # an extra chunk that no viewer minds may be all that is wrong
+        except Exception:  # the only fault may be an extra chunk that viewers ignore
             essential = essential_png(content)
             if not essential:
                 raise
@@ -85,11 +85,11 @@ def decode(content: bytes, size: int, first_frame: bool = False) -> np.ndarray:
 
 
 def read_pixels(content: bytes, size: int, first_frame: bool, limit: int) -> np.ndarray:
-    """`decode` without the second try; what Pillow raises is not caught."""
+    """`decode` in a single attempt, without catching what Pillow raises."""
     file = Image.open(io.BytesIO(content), formats=FORMATS)
     check(file, content, first_frame, limit)
     reduced = reduce(file, size)
-    file.load()  # this turns some formats upright
+    file.load()  # this already turns some formats upright
     extent = reduced or file.size
     turn = TURNS.get(orientation(file))
     image: Image.Image = file
@@ -101,11 +101,11 @@ def read_pixels(content: bytes, size: int, first_frame: bool, limit: int) -> np.
 
 
 def reduce(file: Image.Image, size: int) -> tuple[float, float] | None:
-    """Let a large JPEG be decoded at an eighth, a quarter or half of its sides.
+    """Have a large JPEG decoded at a half, a quarter or an eighth of its width and height.
 
     Returns:
-        Width and height of the picture in the pixels that will be decoded; what is decoded may be
-        a fraction of a pixel larger. None if it is decoded as it is.
+        The exact width and height of the picture at that scale; the decoded image may be a
+        fraction of a pixel larger. None if the scale cannot be chosen, as in other formats.
     """
     if not isinstance(file, JpegImageFile):
         return None
@@ -114,7 +114,7 @@ def reduce(file: Image.Image, size: int) -> tuple[float, float] | None:
 
 
 def check(file: Image.Image, content: bytes, first_frame: bool, limit: int) -> None:
-    """Refuse an opened picture that is too large, moves, or has more than 8 bits per channel."""
+    """Refuse an opened picture that is too large, animated, or has more than 8 bits a channel."""
     width, height = file.size
     if width * height > limit:
         raise RefusedError(
@@ -122,7 +122,7 @@ def check(file: Image.Image, content: bytes, first_frame: bool, limit: int) -> N
         )
     frames = getattr(file, "n_frames", 1)
     if frames > 1 and file.format != "MPO" and not first_frame:  # MPO: views of one photograph
-        raise RefusedError(f"animated, or of several pages ({frames}; preprocess.on_animated)")
+        raise RefusedError(f"animated or multi-page ({frames} frames, see preprocess.on_animated)")
     if file.mode not in EIGHT_BIT:
         raise RefusedError(f"not 8 bits per channel (mode {file.mode})")
     if dropped := bits_dropped(file, content):
@@ -130,7 +130,7 @@ def check(file: Image.Image, content: bytes, first_frame: bool, limit: int) -> N
 
 
 def bits_dropped(file: Image.Image, content: bytes) -> str:
-    """What Pillow would bring to 8 bits per channel without a word; empty if nothing."""
+    """The depth that Pillow would silently reduce to 8 bits per channel; empty if 8 or less."""
     tiles = getattr(file, "tile", [])
     if ";16" in str(tiles):
         return "16 bits per channel"
@@ -155,16 +155,16 @@ def max_pixels() -> int:
 
 
 def orientation(file: Image.Image) -> int:
-    """How the camera was held; 1, upright, where nothing readable says so."""
+    """The EXIF orientation; 1, upright, if it is missing or unreadable."""
     try:
         value = file.getexif().get(ORIENTATION)
-    except Exception:  # noqa: BLE001  odd metadata raise almost anything
+    except Exception:  # noqa: BLE001  odd metadata raises almost anything
         return 1
     return value if value in TURNS else 1
 
 
 def unknown(content: bytes) -> str:
-    """Why a file that Pillow does not know is not read."""
+    """The reason why Pillow does not recognise a file."""
     if not content:
         return "empty file"
     if content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS:
@@ -173,7 +173,7 @@ def unknown(content: bytes) -> str:
 
 
 def shorter_side(content: bytes) -> int:
-    """In pixels, of a picture that `decode` reads; 0 if that takes a second try."""
+    """The shorter side in pixels; 0 if `decode` cannot open the picture in its first attempt."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             return min(file.size)
@@ -182,15 +182,15 @@ def shorter_side(content: bytes) -> int:
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 to (H, W, 1), by Pillow's rule; three equal channels keep their value."""
+    """Convert (H, W, 3) uint8 to (H, W, 1), by Pillow's rule; equal channels keep their value."""
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 def fit(image: Image.Image, size: int, extent: tuple[float, float]) -> Image.Image:
-    """The centre square, scaled; an image that has the size keeps its exact pixels.
+    """Scale the centre square to `size`; an image of that size keeps its exact pixels.
 
     Args:
-        extent: width and height of what counts, from the upper left corner.
+        extent: width and height of the part to use, from the upper left corner.
     """
     width, height = extent
     side = min(width, height)
@@ -202,25 +202,28 @@ def fit(image: Image.Image, size: int, extent: tuple[float, float]) -> Image.Ima
 def decode_all(
     contents: list[bytes], size: int, channels: int = 3, first_frame: bool = False
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """All pictures as (N, size, size, channels) uint8, and the reason of each that is not read.
+    """Decode all pictures to (N, size, size, channels) uint8; an unreadable one is black.
 
     Args:
         channels: 3, or 1 for grey levels.
         first_frame: as in `decode`.
+
+    Returns:
+        The images, and a dictionary that maps the position of each unreadable one to the reason.
     """
 
     def read(content: bytes) -> np.ndarray:
         image = decode(content, size, first_frame)
         return image if channels == 3 else grey(image)
 
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+    with ThreadPoolExecutor() as pool:  # Pillow releases Python's lock while it decodes
         return collect([pool.submit(read, content) for content in contents], size, channels)
 
 
 def collect(
     results: Sequence[Future[np.ndarray]], size: int, channels: int = 3
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """The images of `decode` in other threads, and the reason of each that is not read."""
+    """Collect the results of `decode` in other threads, in the form that `decode_all` returns."""
     images = np.zeros((len(results), size, size, channels), np.uint8)
     problems: dict[int, str] = {}
     for i, result in enumerate(results):
@@ -232,7 +235,7 @@ def collect(
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """(N, H, W, C) uint8 to (N, size, size, C), bicubic; unchanged if it fits."""
+    """Resize (N, H, W, C) uint8 to (N, size, size, C), bicubic; unchanged if of that size."""
     if images.shape[1:3] == (size, size):
         return images
     out = np.empty((len(images), size, size, images.shape[3]), np.uint8)

@@ -7,7 +7,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def essential_png(content: bytes) -> bytes:
-    """A PNG without the chunks that its pixels do not need; empty if this is not a PNG."""
+    """The PNG without the chunks that its pixels do not need; empty if it is not a PNG."""
     if not content.startswith(SIGNATURE):
         return b""
     chunks = [SIGNATURE]

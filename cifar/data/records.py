@@ -1,4 +1,4 @@
-"""CIFAR's two record layouts, binary and python, as arrays."""
+"""Read CIFAR's two record layouts, binary and python, into arrays."""
 
 import io
 import pickle
@@ -36,7 +36,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def integer(dtype: np.dtype, content: bytes) -> int:
-    """A NumPy integer in a pickle, as the labels of some copies are; other scalars are refused."""
+    """Load a pickled NumPy integer, the type of labels in some copies; refuse other scalars."""
     if dtype.kind not in "iu":
         raise pickle.UnpicklingError("a label is not an integer")
     return int(np.frombuffer(content, dtype)[0])
@@ -46,7 +46,7 @@ Records = tuple[np.ndarray, np.ndarray]  # images (N, H, W, C) and labels (N,), 
 
 
 def read(content: bytes, where: str, archive: Archive, shape: tuple[int, int, int]) -> Records:
-    """Images and labels of one file of an archive in either layout."""
+    """Return the images and labels of one file of an archive, in either layout."""
     if isinstance(archive, Binary):
         return read_binary(content, where, archive.label_bytes, shape)
     assert isinstance(archive, Pickled), "the only other layout"
@@ -56,17 +56,17 @@ def read(content: bytes, where: str, archive: Archive, shape: tuple[int, int, in
 def read_binary(
     content: bytes, where: str, label_bytes: int, shape: tuple[int, int, int]
 ) -> Records:
-    """Images and labels of records of `label_bytes` and channel-first pixels.
+    """Return the images and labels of records of `label_bytes` and channel-first pixels.
 
     Raises:
-        UserError: the file is empty or its length is no multiple of the record length.
+        UserError: the file is empty, or its length is not a multiple of the record length.
     """
     height, width, channels = shape
     record = label_bytes + height * width * channels
     if not content or len(content) % record:
         raise UserError(
-            f"{len(content)} bytes are no whole number of {record}-byte records ({where}): get it "
-            "again"
+            f"{len(content)} bytes are not a whole number of {record}-byte records ({where}): get "
+            "a new copy"
         )
     table = np.frombuffer(content, np.uint8).reshape(-1, record)
     return channels_last(table[:, label_bytes:], shape), table[:, label_bytes - 1]
@@ -75,7 +75,7 @@ def read_binary(
 def read_python(
     content: bytes, where: str, labels_key: str, shape: tuple[int, int, int]
 ) -> Records:
-    """Images and labels of a pickled batch.
+    """Return the images and labels of a pickled batch.
 
     Raises:
         UserError: the pickle asks for code, or does not hold N rows of pixels and N labels.
@@ -88,14 +88,14 @@ def read_python(
         or pixels.dtype != np.uint8
         or pixels.shape[1:] != (length,)
     ):
-        raise UserError(f"no uint8 rows of {length} pixels under 'data' ({where}): get it again")
+        raise UserError(f"no uint8 rows of {length} pixels under 'data' ({where}): get a new copy")
     labels = integers(batch.get(labels_key))
     if labels is None:
-        raise UserError(f"no list of integers under '{labels_key}' ({where}): get it again")
+        raise UserError(f"no list of integers under '{labels_key}' ({where}): get a new copy")
     if len(labels) != len(pixels) or not labels:
-        raise UserError(f"{len(labels)} labels for {len(pixels)} images ({where}): get it again")
+        raise UserError(f"{len(labels)} labels for {len(pixels)} images ({where}): get a new copy")
     if outside := [label for label in labels if not 0 <= label < 256]:
-        raise UserError(f"label {outside[0]} out of range ({where}): get it again")
+        raise UserError(f"label {outside[0]} out of range ({where}): get a new copy")
     return channels_last(pixels, shape), np.array(labels, np.uint8)
 
 
@@ -109,7 +109,7 @@ def integers(values: Any) -> list[int] | None:
 
 
 def read_classes(content: bytes, where: str, archive: Archive) -> list[str]:
-    """The class names, one per line of a text file, or from a pickle.
+    """Return the class names, from the lines of a text file or from a pickle.
 
     Raises:
         UserError: the pickle asks for code, or does not hold a list of names.
@@ -122,35 +122,37 @@ def read_classes(content: bytes, where: str, archive: Archive) -> list[str]:
         values = values.tolist()
     if not isinstance(values, list) or not all(isinstance(name, bytes | str) for name in values):
         raise UserError(
-            f"no list of class names under '{archive.classes_key}' ({where}): get it again"
+            f"no list of class names under '{archive.classes_key}' ({where}): get a new copy"
         )
     return [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in values]
 
 
 def check_labels(train: np.ndarray, test: np.ndarray, classes: list[str], where: str) -> None:
-    """Refuse labels without a class, and class names as `names.check_classes` does.
+    """Refuse labels without a class, and classes that `names.check_classes` refuses.
 
     Raises:
-        UserError: in one line that names `where`.
+        UserError: a label or class is refused; the message names `where`.
     """
     highest = max(train.max(), test.max())
     if highest >= len(classes):
-        raise UserError(f"label {highest} but only {len(classes)} classes ({where}): get it again")
+        raise UserError(
+            f"label {highest} but only {len(classes)} classes ({where}): get a new copy"
+        )
     names.check_classes(classes, (), where)
     names.check_classes([classes[label] for label in np.unique(train)], classes, where)
 
 
 def unpickle(content: bytes, where: str) -> dict[str, Any]:
-    """A pickled dict with its keys as text (the official files have bytes keys)."""
+    """Load a pickled dict, with its keys as text (in the official files, they are bytes)."""
     try:
         value = ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
     except ForbiddenName as error:
         raise UserError(f"not a CIFAR batch, {error} ({where}): do not trust this file") from None
     except Exception as error:  # noqa: BLE001  a damaged pickle raises almost anything
         problem = str(error).partition("\n")[0]
-        raise UserError(f"not a CIFAR batch, {problem} ({where}): get it again") from None
+        raise UserError(f"not a CIFAR batch, {problem} ({where}): get a new copy") from None
     if not isinstance(value, dict):
-        raise UserError(f"not a CIFAR batch, no dictionary ({where}): get it again")
+        raise UserError(f"not a CIFAR batch, it has no dictionary ({where}): get a new copy")
     return {
         key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key): v
         for key, v in value.items()

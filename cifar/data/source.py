@@ -1,4 +1,4 @@
-"""Where a data set comes from: a path, an address, or the official mirrors."""
+"""Find or download a data set: from a path, an address, or the official mirrors."""
 
 import os
 import re
@@ -26,25 +26,25 @@ NAME_LENGTH = 100  # characters of a file name; file systems allow 255 bytes
 
 
 def find(address: str | None, sha256: str | None, dataset: Dataset | None, root: Path) -> Path:
-    """The local file or folder to read, downloaded if need be.
+    """Return the local file or folder to read, after downloading it if needed.
 
     Args:
         address: fetch.source, a path or URL; None for the official mirrors.
         sha256: fetch.sha256, the checksum of that file.
-        dataset: one of CIFAR's; None for pictures, which need a checksum only from the web.
-        root: where a relative path begins, and where downloads are kept.
+        dataset: one of CIFAR's; None for pictures, which need a checksum only if downloaded.
+        root: the folder that relative paths start from, and that downloads are kept in.
 
     Raises:
-        UserError: there is no such file, or it is not the one of the checksum.
+        UserError: the file does not exist, or its checksum is missing or wrong.
     """
     if not address:
-        assert dataset, "params.yaml asks for a source of pictures"
+        assert dataset, "the parameters require a source for pictures"
         return official(dataset, sha256, root)
     known = {sha256} if sha256 else official_sums(dataset)
     if "://" in address:
         path = root / DOWNLOADS / file_name(address)
         fetch([address], path, known, sha256)
-        check_sum(path, known, "comes from the web and needs a checksum")
+        check_sum(path, known, "was downloaded and needs a checksum")
         return path
     path = root / os.path.expanduser(address)  # noqa: PTH111  Path's own fails on ~unknown
     if path.is_dir() and sha256:
@@ -53,8 +53,8 @@ def find(address: str | None, sha256: str | None, dataset: Dataset | None, root:
         )
     if not path.exists():
         raise UserError(
-            f"no such file or folder: {path} (params.yaml, fetch.source): name an archive or "
-            "a folder"
+            f"no such file or folder: {path} (params.yaml, fetch.source): set it to an "
+            "archive or a folder"
         )
     if path.is_file() and known:
         check_sum(path, known)
@@ -62,7 +62,7 @@ def find(address: str | None, sha256: str | None, dataset: Dataset | None, root:
 
 
 def official(dataset: Dataset, sha256: str | None, root: Path) -> Path:
-    """CIFAR's archive from the first mirror that has it; CIFAR_MIRRORS names others."""
+    """Download CIFAR's archive from the official mirrors, or from those in CIFAR_MIRRORS."""
     archive = dataset.binary
     mirrors = os.environ.get("CIFAR_MIRRORS", "").split() or dataset.mirrors
     urls = [f"{mirror.rstrip('/')}/{archive.name}" for mirror in mirrors]
@@ -79,9 +79,9 @@ def official_sums(dataset: Dataset | None) -> set[str]:
 def fetch(
     urls: list[str], path: Path, known: set[str], sha256: str | None, size: int | None = None
 ) -> None:
-    """Bring one of `urls` to `path`, unless a file with a `known` checksum is there.
+    """Download `path` from one of `urls`, unless it exists and has one of the `known` checksums.
 
-    With `sha256`, a download with any other checksum is refused and not kept.
+    With `sha256`, a download with another checksum is refused and deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):  # queued experiments share this folder
@@ -91,39 +91,44 @@ def fetch(
             download(urls, path, sha256, size)
         except UserError as error:
             raise UserError(
-                f"no download of {path.name} ({error}): set fetch.source to the path or URL of a "
+                f"cannot download {path.name} ({error}): set fetch.source to the path or URL of a "
                 "copy, or fetch.dataset to digits, which is built in"
             ) from None
 
 
 def check_sum(path: Path, known: set[str], without: str = "") -> None:
-    """Refuse a file whose checksum is not known, with `without` as the reason where none is."""
+    """Refuse a file whose checksum is not `known`; `without` is the reason if `known` is empty."""
     checksum = files.sha256(path)
     if checksum not in known:
         problem = "is not the expected file" if known else without
         raise UserError(
-            f"{path} {problem} (params.yaml, fetch.sha256): if you trust it, set it to {checksum}"
+            f"{path} {problem} (params.yaml, fetch.sha256): if you trust this file, set "
+            f"fetch.sha256 to {checksum}"
         )
 
 
 def file_name(url: str) -> str:
-    """The name under which a download is kept: the end of the address without its query.
+    """The name of a downloaded file: the end of its address, without the query.
 
     Raises:
-        UserError: an address that is not of the web; it says how to get the file.
+        UserError: not a web address; the message says how to copy the file.
     """
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise UserError(f"not a web address: {without_secrets(url)} (fetch.source)") from None
+        raise UserError(
+            f"not a web address: {without_secrets(url)} (params.yaml, fetch.source): correct it"
+        ) from None
     scheme = parts.scheme.lower()
     if scheme not in ("http", "https"):
         advice = (
-            f"copy it first, with `{BUCKETS[scheme]}`," if scheme in BUCKETS else "copy it first"
+            f"copy the file first, with `{BUCKETS[scheme]}`,"
+            if scheme in BUCKETS
+            else "copy the file first"
         )
         raise UserError(
             f"not a web address: {without_secrets(url)} (params.yaml, fetch.source): {advice} and "
-            "name the copy"
+            "set fetch.source to the copy"
         )
     name = re.sub(r"[^\w.+-]", "_", unquote(PurePosixPath(parts.path).name)).lstrip(".")
     return name[-NAME_LENGTH:] or "download"

@@ -1,4 +1,4 @@
-"""The images of each split, written as they pass."""
+"""Write the images of each split, batch by batch."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from cifar import files
 from cifar.data import normalize, split
 from cifar.data.parts import NAMES, Part
 
-Skipped = dict[str, dict[int, str]]  # by part of the source: position of an image -> a reason
+Skipped = dict[str, dict[int, str]]  # {part of the source: {position of an image: reason}}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Split:
         return self.part.labels[self.index]
 
     def write_names(self, path: Path) -> None:
-        """Where each image comes from, (N,) str, in the bytes of np.save."""
+        """Write where each image comes from, (N,) str, in the same bytes as np.save."""
         text = self.part.names(self.index[:0]).dtype
         with files.array_writer(path, (), text) as append:
             for start in range(0, len(self.index), NAMES):
@@ -36,18 +36,18 @@ class Split:
         return Split(self.part, self.index[index])
 
     def between(self, start: int, end: int) -> np.ndarray:
-        """Positions in the part, of this split's images among those from `start` to `end`."""
+        """The positions of this split's images in the part, from `start` up to `end`, exclusive."""
         low, high = np.searchsorted(self.index, [start, end])
         return self.index[low:high]
 
 
 @dataclass
 class Images:
-    """What is known of the images once all have passed."""
+    """The results of a pass over all images, complete at its end."""
 
     histogram: np.ndarray  # (C, 256) int64, of the training split
     digests: dict[str, bytearray]  # of the images of each split, one after the other
-    bad: Skipped  # why images are not read
+    bad: Skipped  # why images are unreadable
 
 
 @contextlib.contextmanager
@@ -56,8 +56,8 @@ def written_images(
 ) -> Iterator[Images]:
     """Write images.npy of each split.
 
-    The files get their names when the block ends without an error. An image that is not read is
-    black in them: the block must raise where there is one.
+    The files get their final names when the block ends without an error. An unreadable image is
+    written as black, so the block must raise an error if a split contains one.
     """
     channels = source["train"].channels
     images = Images(
@@ -86,7 +86,7 @@ def written_images(
 
 
 def add(images: Images, name: str, rows: np.ndarray, append: Callable[[np.ndarray], None]) -> None:
-    """Append the rows to the file of split `name`, and to what is known."""
+    """Append the rows to the file of split `name`, and update `images`."""
     append(rows)
     images.digests[name] += split.digests(rows)
     if name == "train":

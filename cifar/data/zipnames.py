@@ -1,4 +1,4 @@
-"""What the maker of a zip archive called its members."""
+"""Decode the names of the members of a zip archive."""
 
 import os
 import struct
@@ -14,13 +14,15 @@ UNICODE_PATH = 0x7075  # an extra field of Info-ZIP: version, CRC-32 of the plai
 
 
 def zip_name(info: zipfile.ZipInfo, path: Path) -> str:
-    """The name of a member; without the UTF-8 flag Info-ZIP's field, ZIP_ENCODING, or UTF-8.
+    """Return the name of a member.
 
-    macOS writes UTF-8 without the flag. Bytes of another encoding are hardly ever valid UTF-8, and
-    nothing says which one it is: a guess would train on classes of a wrong name.
+    A name without the UTF-8 flag is taken from Info-ZIP's extra field if it exists, or decoded as
+    the environment variable ZIP_ENCODING says, by default as UTF-8, which macOS writes without the
+    flag. No other encoding is guessed: the archive does not name it, and a wrong guess would give
+    wrong class names. Text in other encodings is hardly ever valid UTF-8.
 
     Raises:
-        UserError: a name in another encoding than the environment variable says, or than UTF-8.
+        UserError: the name is not in the encoding of ZIP_ENCODING, or not in UTF-8 if it is unset.
     """
     if info.flag_bits & UTF8_FLAG:
         return info.orig_filename
@@ -32,8 +34,8 @@ def zip_name(info: zipfile.ZipInfo, path: Path) -> str:
         return raw.decode(encoding)
     except LookupError:
         raise UserError(
-            f"no encoding of text: {encoding[:40]!a} (ZIP_ENCODING): set it to one such as cp437 "
-            "or gbk"
+            f"not a text encoding: {encoding[:40]!a} (ZIP_ENCODING): set it to an encoding such as "
+            "cp437 or gbk"
         ) from None
     except UnicodeDecodeError:
         text = names.escaped(raw.decode("ascii", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""An archive is read whole or refused, and nothing of it is ever written."""
+"""An archive is read completely or refused, and nothing in it is ever written to disk."""
 
 import bz2
 import contextlib
@@ -29,7 +29,7 @@ TARS = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
 
 @pytest.fixture(autouse=True)
 def _nothing_is_written(tmp_path, monkeypatch):
-    """Every test starts in an empty folder, and leaves it and the one around it empty."""
+    """Every test starts in an empty folder, and leaves it and its parent empty."""
     (tmp_path / "around" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "around" / "here")
     yield
@@ -37,7 +37,7 @@ def _nothing_is_written(tmp_path, monkeypatch):
 
 
 def tar(path: Path, files: dict[str, bytes], mode: str = "w", **attributes) -> Path:
-    """A tar of the files, with a folder entry first; `attributes` are set on each member."""
+    """Write a tar of the files after a folder entry; `attributes` are set on each member."""
     with tarfile.open(path, mode) as made:
         folder = tarfile.TarInfo("train")
         folder.type = tarfile.DIRTYPE
@@ -80,17 +80,17 @@ def refusal(path: Path) -> str:
 
 @pytest.mark.parametrize("kind", [*TARS, "zip"])
 def test_all_kinds_read_alike(kind, tmp_path):
-    """Names and contents come in the archive's order, folders left out, from all kinds."""
+    """All kinds give the names and contents in the archive's order, without folders."""
     assert read(make(kind, tmp_path, FILES)) == list(FILES.items())
 
 
 def test_the_kind_is_in_the_content_not_in_the_name(tmp_path):
-    """A zip under the name of a tar is read as the zip that it is."""
+    """A zip with the name of a tar is read as a zip."""
     assert dict(read(zipped(tmp_path / "a.tar.gz", FILES))) == FILES
 
 
 def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
-    """The end of a stored zip makes the whole file look like one; its members are not read."""
+    """A stored zip at its end makes a tar look like a zip; the members of the tar are read."""
     inner = zipped(tmp_path / "inner.zip", {"c/1.png": b"c"}).read_bytes()
     path = tar(tmp_path / "a.tar", {"a/1.png": b"a", "z.zip": inner})
     assert zipfile.is_zipfile(path)
@@ -99,7 +99,7 @@ def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
 
 @pytest.mark.parametrize("kind", [kind for kind in TARS if kind != "tar"])
 def test_a_compressed_tar_is_unpacked_once(kind, tmp_path, monkeypatch):
-    """However often and in whatever order its members are read, it is opened one time."""
+    """It is opened once, however often and in whatever order its members are read."""
     opened = []
 
     def counting(opener):
@@ -116,7 +116,7 @@ def test_a_compressed_tar_is_unpacked_once(kind, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["./train/cat/1.png", "train//cat/1.png", "train/./cat/1.png"])
 def test_names_are_made_plain(name, tmp_path):
-    """Detours that stay inside are removed from a name."""
+    """`.` and empty parts are removed from a name."""
     assert read(tar(tmp_path / "a.tar", {name: b"x"})) == [("train/cat/1.png", b"x")]
 
 
@@ -127,7 +127,7 @@ def test_names_are_made_plain(name, tmp_path):
      "a/../../evil", "a/..", "..\\evil", "C:/evil"],
 )  # fmt: skip
 def test_names_that_point_outside_are_refused(name, kind, tmp_path):
-    """`..` and a drive end the reading, with the name."""
+    """A name with `..` or a drive is refused, and the message contains it."""
     message = refusal(make(kind, tmp_path, {"good": b"x", name: b"x"}))
     assert "points outside the archive" in message
     assert f"'{escaped(name)}'" in message
@@ -136,7 +136,7 @@ def test_names_that_point_outside_are_refused(name, kind, tmp_path):
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 @pytest.mark.parametrize("name", [pytest.param("/tmp/evil", marks=HOSTILE), "\\evil"])
 def test_an_absolute_name_is_refused_without_alarm(name, kind, tmp_path):
-    """`tar -P` writes such names: the message says what to do, and nothing of trust."""
+    """`tar -P` writes such names: the message says what to do and does not mention trust."""
     message = refusal(make(kind, tmp_path, {"good": b"x", name: b"x"}))
     assert f"'{escaped(name)}' has an absolute name" in message
     assert "trust" not in message
@@ -145,7 +145,7 @@ def test_an_absolute_name_is_refused_without_alarm(name, kind, tmp_path):
 @pytest.mark.hostile
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_a_letter_and_a_colon_may_begin_a_name(kind, tmp_path):
-    """`A: good` is a class on a Mac or Linux, and no drive."""
+    """`A: good` is a class on a Mac or Linux, not a drive."""
     files = {"A: good/1.png": b"x", "B: bad/1.png": b"y"}
     assert read(make(kind, tmp_path, files)) == list(files.items())
 
@@ -157,26 +157,26 @@ TYPES = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "character devic
 @HOSTILE
 @pytest.mark.parametrize("type_", TYPES.values(), ids=TYPES.keys())
 def test_what_is_no_plain_file_is_refused_in_a_tar(type_, tmp_path):
-    """Links, devices, pipes and unknown types are refused, also if they point inside."""
+    """Links, devices, pipes and unknown types are refused, even if they point inside."""
     path = tar(tmp_path / "a.tar", {"link": b""}, type=type_, linkname="train/cat/1.png")
-    assert "'link' is a link, device or the like" in refusal(path)
+    assert "'link' is a link, device or other special file" in refusal(path)
 
 
 @pytest.mark.parametrize(
     "mode", [pytest.param(0o120777, marks=HOSTILE, id="link"), 0o010644, 0o020644]
 )
 def test_what_is_no_plain_file_is_refused_in_a_zip(mode, tmp_path):
-    """A zip tells links and devices by their mode bits; they end the reading."""
+    """Links and devices in a zip are recognised by their mode bits, and refused."""
     info = zipfile.ZipInfo("link")
     info.external_attr = mode << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
         made.writestr(info, "/etc/passwd")
-    assert "'link' is a link, device or the like" in refusal(tmp_path / "a.zip")
+    assert "'link' is a link, device or other special file" in refusal(tmp_path / "a.zip")
 
 
 @pytest.mark.hostile
 def test_sparse_members_are_refused(tmp_path):
-    """A sparse file says that it is far larger than what is stored of it: it is refused."""
+    """A sparse file, far larger than its stored content, is refused."""
     sparse = {
         "GNU.sparse.major": "1",
         "GNU.sparse.minor": "0",
@@ -184,7 +184,7 @@ def test_sparse_members_are_refused(tmp_path):
         "GNU.sparse.realsize": "9999",
     }
     path = tar(tmp_path / "a.tar", {"x": b"1\n0\n512\n".ljust(1024, b"\0")}, pax_headers=sparse)
-    assert "link, device or the like" in refusal(path)
+    assert "link, device or other special file" in refusal(path)
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
@@ -194,7 +194,7 @@ def test_sparse_members_are_refused(tmp_path):
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_members_of_one_name_are_refused(again, kind, tmp_path):
-    """Two members of one name are refused, in other spellings too: nobody knows which is meant."""
+    """Two members of the same name are refused, also if it is spelled differently."""
     path = tmp_path / "a"
     if kind == "tar":
         with tarfile.open(path, "w") as made:
@@ -210,7 +210,7 @@ def test_two_members_of_one_name_are_refused(again, kind, tmp_path):
 @pytest.mark.hostile
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "zip"])
 def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path, monkeypatch):
-    """Members far larger than the archive are refused, in one piece or in many."""
+    """Content far larger than the archive is refused, in one member or in many."""
     monkeypatch.setenv("MAX_UNPACKED_GB", "0.001")
     zeros = bytes(1_500_000)
     assert "unpacks to more than" in refusal(make(kind, tmp_path, {"bomb": zeros}))
@@ -222,15 +222,15 @@ def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path, monkeypatch):
 @pytest.mark.hostile
 @pytest.mark.parametrize("text", ["much", "", "nan", "-1", "-inf", "4 GB"])
 def test_a_limit_that_is_no_number_is_one_line(text, tmp_path, monkeypatch):
-    """The message names the variable, and no limit is taken for another."""
+    """The message names the variable, and no other limit is used instead."""
     path = make("zip", tmp_path, FILES)
     monkeypatch.setenv("MAX_UNPACKED_GB", text)
-    with pytest.raises(UserError, match=r"^not a number: '.*' \(MAX_UNPACKED_GB\): set it to gig"):
+    with pytest.raises(UserError, match=r"^not a number: '.*' \(MAX_UNPACKED_GB\): set it to a n"):
         read(path)
 
 
 def test_what_packs_well_is_no_bomb(tmp_path):
-    """A small archive of monotonous pictures is read."""
+    """A small archive of uniform pictures is read."""
     content = b"\xff" * 5_000_000
     for kind in ("tar.xz", "zip"):
         path = make(kind, tmp_path, {"white.bmp": content})
@@ -240,18 +240,18 @@ def test_what_packs_well_is_no_bomb(tmp_path):
 
 @pytest.mark.hostile
 def test_a_member_of_gigabytes_is_refused(tmp_path):
-    """Nothing in an archive is read that would fill the memory, however large the archive."""
+    """A member that would fill the memory is refused, however large the archive."""
     path = tmp_path / "a.tar"
     header = tarfile.TarInfo("x")
     header.size = 2 << 30
     path.write_bytes(header.tobuf())
-    os.truncate(path, 3 << 30)  # takes no space: the rest is a hole
+    os.truncate(path, 3 << 30)  # uses no disk space: the rest is a hole
     assert "a member of more than 1073741824 bytes" in refusal(path)
 
 
 @pytest.mark.hostile
 def test_a_size_that_lies_is_refused(tmp_path):
-    """A tar header that announces more than there is ends the reading."""
+    """A tar whose header announces more bytes than follow is refused."""
     path, header = tmp_path / "a.tar", tarfile.TarInfo("x")
     for size in (2 << 20, 4096):
         header.size = size
@@ -261,7 +261,7 @@ def test_a_size_that_lies_is_refused(tmp_path):
 
 @pytest.mark.hostile
 def test_an_encrypted_zip_is_refused(tmp_path):
-    """A member that needs a password is told as such."""
+    """The message says that the archive is encrypted."""
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as made:
         made.writestr("x", "x")
@@ -274,7 +274,7 @@ def test_an_encrypted_zip_is_refused(tmp_path):
 
 @pytest.mark.hostile
 def test_an_unknown_method_of_compression_is_named(tmp_path):
-    """A zip of Deflate64, as Windows writes large ones, is refused for that, and not as damaged."""
+    """A zip with Deflate64, as Windows writes large ones, is refused for that, not as damaged."""
     path = zipped(tmp_path / "a.zip", {"x": b"x"})
     content = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
@@ -289,10 +289,10 @@ def test_an_unknown_method_of_compression_is_named(tmp_path):
     ["tar.bz2", "tar.xz", *(pytest.param(k, marks=HOSTILE) for k in ("tar", "tar.gz", "zip"))],
 )
 def test_every_cut_is_noticed(kind, tmp_path):
-    """An archive that ends early is refused wherever it was cut, between two members too."""
+    """A truncated archive is refused wherever it ends, also between two members."""
     path = make(kind, tmp_path, FILES)
     whole = path.read_bytes()
-    # A tar ends with a block of zeros; what follows is padding, which some programs leave out.
+    # A tar ends with a block of zeros, then padding, which some programs leave out.
     needed = len(whole.rstrip(b"\0")) + 512 if kind == "tar" else len(whole)
     for length in [*range(0, needed, 128 if kind == "tar" else 7), needed - 1]:
         path.write_bytes(whole[:length])
@@ -303,7 +303,7 @@ def test_every_cut_is_noticed(kind, tmp_path):
     "kind", ["tar.bz2", "tar.xz", *(pytest.param(k, marks=HOSTILE) for k in ("tar.gz", "zip"))]
 )
 def test_damage_is_noticed(kind, tmp_path):
-    """A changed byte in the packed data is refused, thanks to the format's checksum."""
+    """A changed byte in the compressed data is detected by the checksum of the format."""
     path = make(kind, tmp_path, {"a": random.Random(0).randbytes(300_000).hex().encode()})
     content = bytearray(path.read_bytes())
     for place in range(10_000, 290_000, 40_000):
@@ -315,12 +315,12 @@ def test_damage_is_noticed(kind, tmp_path):
 
 @pytest.mark.hostile
 def test_a_damaged_tar_header_is_noticed(tmp_path):
-    """A header with a wrong checksum is damage, not the end of the archive."""
+    """A header with a wrong checksum is treated as damage, not as the end of the archive."""
     path = tar(tmp_path / "a.tar", FILES)
     content = bytearray(path.read_bytes())
     content[content.index(b"test/cat/2.png")] ^= 1
     path.write_bytes(content)
-    assert "damaged or cut" in refusal(path)
+    assert "damaged or truncated" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_damaged_tar_header_is_noticed(tmp_path):
     ],
 )
 def test_what_is_no_archive_is_reported(content, tmp_path):
-    """Nothing, a few bytes, a web page, and the first bytes of an archive are no archive."""
+    """An empty file, a few bytes, a web page and the start of an archive are not archives."""
     (tmp_path / "a.tar.gz").write_bytes(content)
     assert "not a readable tar or zip archive" in refusal(tmp_path / "a.tar.gz")
 
@@ -371,50 +371,50 @@ OTHERS = {
     b"MSCF\0\0\0\0": "a cabinet (.cab) archive",
     bytes(32768) + b"\x01CD001\x01": "a disk image (ISO 9660)",
     b"MZ\x90\0\x03": "a Windows program",
-    b"\0\0\0\x20ftypisom": "a film",
+    b"\0\0\0\x20ftypisom": "a video",
     b"\0\0\0\x20ftypheic": "a single picture",
     b"ARROW1\0\0": "an Arrow (Feather) file",
     b"MATLAB 5.0 MAT-file".ljust(116): "a MATLAB file",
-    b"\0\0\x08\x03\0\0\xea\x60": "an IDX file, as MNIST's",
-    b"PK\x07\x08PK\x03\x04": "a zip archive that is cut, damaged, split",
-    b"\x0b\x16\x21": "of no known format",
-    b"": "without content, nothing but zeros",
+    b"\0\0\x08\x03\0\0\xea\x60": "an IDX file, the format of MNIST",
+    b"PK\x07\x08PK\x03\x04": "a zip archive, but cut off, damaged, split",
+    b"\x0b\x16\x21": "in an unknown format",
+    b"": "nothing but zeros",
 }
 
 
 @pytest.mark.parametrize(("start", "what"), OTHERS.items(), ids=OTHERS.values())
 def test_what_is_no_archive_is_named(start, what, tmp_path):
-    """The message says what the file is, by its first bytes, and what is read instead."""
+    """The message says what the file is, by its first bytes, and what is supported."""
     path = tmp_path / "a.tar.zst"
     path.write_bytes(start + bytes(2000))
     message = refusal(path)
-    assert f"it is {what} (" in message or f"it is {what} or compressed again (" in message
-    assert "unpack it and name the folder; read are zip, and tar," in message
+    assert f"it is {what} (" in message or f"it is {what} or compressed twice (" in message
+    assert "unpack it and use the folder; zip and tar (plain," in message
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_a_single_picture_is_named(form, tmp_path):
-    """A picture in place of a data set is called one, whatever its format."""
+    """A picture instead of a data set is recognised in any format."""
     (tmp_path / "a").write_bytes(picture(form))
     assert "it is a single picture (" in refusal(tmp_path / "a")
 
 
 @pytest.mark.parametrize("content", TEXTS.values(), ids=TEXTS)
 def test_a_text_is_named(content, tmp_path):
-    """A table, a record or a drawing is a text file, in any encoding."""
+    """A table, a record or a vector drawing is a text file, in any encoding."""
     (tmp_path / "a").write_bytes(content)
     assert "it is a text file (" in refusal(tmp_path / "a")
 
 
 @pytest.mark.parametrize("content", PAGES.values(), ids=PAGES)
 def test_the_error_of_a_server_is_named(content, tmp_path):
-    """What a server sent in place of the archive is no data set of a wrong format."""
+    """A page that a server sent instead of the archive is recognised."""
     (tmp_path / "a").write_bytes(content)
     assert "it is a web page or a server's error message (" in refusal(tmp_path / "a")
 
 
 def test_data_of_other_programs_are_named(tmp_path):
-    """A database, a pickle and weights are called what they are."""
+    """A database, a pickle and weights are recognised."""
     weights = safetensors.numpy.save({"a": np.zeros(2)})
     for what, content in (
         ("an SQLite database", database(tmp_path)),
@@ -426,10 +426,10 @@ def test_data_of_other_programs_are_named(tmp_path):
 
 
 def test_a_compressed_file_that_is_no_tar_is_named(tmp_path):
-    """The first bytes inside count: MNIST's files, a table, an array, and what is packed twice."""
+    """The content is recognised: MNIST's files, a table, an array, and data compressed twice."""
     twice = gzip.compress(make("tar.gz", tmp_path, FILES).read_bytes())
     for content, what in (
-        (gzip.compress(b"\0\0\x08\x03" + bytes(1000)), "an IDX file, as MNIST's"),
+        (gzip.compress(b"\0\0\x08\x03" + bytes(1000)), "an IDX file, the format of MNIST"),
         (bz2.compress(TEXTS["CSV"]), "a text file"),
         (lzma.compress(TEXTS["CSV"], lzma.FORMAT_ALONE), "a text file"),
         (lzma.compress(b"\x93NUMPY\x01\0v\0" + bytes(99)), "a NumPy array"),
@@ -442,7 +442,7 @@ def test_a_compressed_file_that_is_no_tar_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["[Content_Types].xml", "META-INF/MANIFEST.MF"])
 def test_a_zip_of_another_program_is_named(name, tmp_path):
-    """A document or a program is a zip archive as well, and is not read as a data set."""
+    """A document or program that is a zip archive is not read as a data set."""
     files = {"word/media/1.png": b"x", "b/1.png": b"x", name: b"x"}
     message = refusal(make("zip", tmp_path, files))
     assert "it is an Office document (" in message or "it is a Java or Android pack" in message
@@ -450,19 +450,19 @@ def test_a_zip_of_another_program_is_named(name, tmp_path):
 
 @pytest.mark.parametrize("kind", [*TARS, "zip"])
 def test_an_archive_without_files_is_refused(kind, tmp_path):
-    """An archive of nothing, or of folders alone, says so."""
-    assert "there are no files in it (" in refusal(make(kind, tmp_path, {}))
+    """The message says that an archive contains no files, only folders or nothing."""
+    assert "it contains no files (" in refusal(make(kind, tmp_path, {}))
 
 
 def test_a_part_of_a_zip_is_called_one(tmp_path):
-    """The last of several parts begins anywhere, and only its end is that of a zip archive."""
+    """The last of several parts is recognised: only its end is that of a zip archive."""
     path = make("zip", tmp_path, FILES)
     path.write_bytes(path.read_bytes()[60:])
-    assert "damaged, cut or one part of several" in refusal(path)
+    assert "damaged, truncated or one part of several" in refusal(path)
 
 
 def test_a_zip_behind_a_program_is_read(tmp_path):
-    """An archive that unpacks itself is a program with a zip at its end."""
+    """A self-extracting archive, a program with a zip at its end, is read."""
     path = make("zip", tmp_path, FILES)
     path.write_bytes(b"MZ\x90\0" + bytes(500) + path.read_bytes())
     assert read(path) == list(FILES.items())
@@ -470,14 +470,14 @@ def test_a_zip_behind_a_program_is_read(tmp_path):
 
 @pytest.mark.hostile
 def test_names_in_an_unknown_encoding_are_reported(tmp_path):
-    """A zip that calls a name UTF-8 and does not keep to it is refused in one line."""
+    """A zip whose name is marked as UTF-8, but is not, is refused in one line."""
     path = zipped(tmp_path / "a.zip", {"ä": b"x"})
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xfe"))
     assert "not a readable tar or zip archive" in refusal(path)
 
 
 def test_a_missing_file_is_the_systems_error(tmp_path):
-    """What the system refuses stays its own error, which names the file."""
+    """An error of the operating system passes unchanged; it names the file."""
     with pytest.raises(FileNotFoundError, match=r"a\.tar"):
         read(tmp_path / "a.tar")
     with pytest.raises(IsADirectoryError):

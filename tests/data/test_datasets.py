@@ -1,4 +1,4 @@
-"""The table of data sets, and the layout of a copy."""
+"""The table of data sets, and recognising the layout of a copy."""
 
 import re
 
@@ -14,7 +14,7 @@ def files(kind):
 
 @pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASETS)
 def test_the_layout_of_a_copy_is_a_type(dataset):
-    """Whatever their folder, the files of either layout are found, and say which one it is."""
+    """The files of either layout are found in any folder, and determine the layout."""
     for kind, type_ in ((dataset.binary, Binary), (dataset.python, Pickled)):
         layout, paths = locate(dataset, [f"some/folder/{name}" for name in files(kind)], "here")
         assert layout is kind and isinstance(layout, type_)
@@ -24,11 +24,14 @@ def test_the_layout_of_a_copy_is_a_type(dataset):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (["photo.jpg"], "no file data_batch_1.bin (here): this is not CIFAR"),
-        ([*files(CIFAR10.binary)[:-2], "batches.meta.txt"], "no file test_batch.bin (here): it is"),
+        (["photo.jpg"], "file data_batch_1.bin not found (here): this is not CIFAR"),
+        (
+            [*files(CIFAR10.binary)[:-2], "batches.meta.txt"],
+            "file test_batch.bin not found (here): get a complete copy",
+        ),
         pytest.param(
             files(CIFAR10.python)[:-1],
-            "no file batches.meta (here): it is",
+            "file batches.meta not found (here): get a",
             marks=pytest.mark.hostile,
             id="python batches without their classes",
         ),
@@ -36,13 +39,13 @@ def test_the_layout_of_a_copy_is_a_type(dataset):
     ],
 )
 def test_a_copy_that_is_not_whole_is_one_line(paths, message):
-    """A missing file, a file that is there twice, and other data are told apart."""
+    """A missing file, a file that exists twice, and other data have different messages."""
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         locate(CIFAR10, paths, "here")
 
 
 def test_every_archive_has_a_checksum_of_its_own():
-    """Four archives, four sha256 sums, all with their sizes."""
+    """The four archives have different sha256 sums, and plausible sizes."""
     archives = [
         kind for dataset in (CIFAR10, CIFAR100) for kind in (dataset.binary, dataset.python)
     ]

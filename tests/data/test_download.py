@@ -1,4 +1,4 @@
-"""A download is right or not there at all, whatever the server does."""
+"""A download is correct, or it leaves no file, whatever the server does."""
 
 import hashlib
 import socket
@@ -26,7 +26,7 @@ def reply(
     length: int | None = None,
     **headers: str,
 ):
-    """A status, headers, and a body; `length` is the one announced, -1 for none."""
+    """Send a status, headers and a body; `length` is the announced length, -1 for none."""
     server.send_response(status)
     if length != -1:
         server.send_header("Content-Length", str(len(body) if length is None else length))
@@ -37,7 +37,7 @@ def reply(
 
 
 class Mirror:
-    """A server on loopback that gives the listed answers, one per request, the last for ever."""
+    """A local server that gives the listed answers, one per request, then repeats the last."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers, self.requests, self.done = list(answers), [], Event()
@@ -81,7 +81,7 @@ def serve() -> Iterator[Callable[..., Mirror]]:
 
 
 def names(folder: Path) -> list[str]:
-    """What is in the folder, hidden files too."""
+    """The names of everything in the folder, including hidden files."""
     return [path.name for path in folder.iterdir()]
 
 
@@ -100,7 +100,7 @@ def fetch(
 
 
 def failure(folder: Path, *urls: str, **options) -> str:
-    """The message when the download fails; then the folder is empty."""
+    """The message of a download that fails and leaves the folder empty."""
     with pytest.raises(UserError) as caught:
         fetch(folder, *urls, **options)
     assert names(folder) == []
@@ -110,7 +110,7 @@ def failure(folder: Path, *urls: str, **options) -> str:
 
 
 def test_a_good_file_arrives(serve, tmp_path):
-    """The content of the address is at the target, alone in its folder."""
+    """The content of the address arrives at the target, and nothing else in its folder."""
     mirror = serve(reply)
     assert fetch(tmp_path / "new", mirror.url, size=len(BODY)) == SHA
     assert (tmp_path / "new" / "archive").read_bytes() == BODY
@@ -119,7 +119,7 @@ def test_a_good_file_arrives(serve, tmp_path):
 
 
 def test_without_a_checksum_any_content_is_taken(serve, tmp_path):
-    """Without a checksum any content is taken, and its own is returned to decide on."""
+    """Without a checksum, any content is accepted, and its checksum is returned."""
     assert fetch(tmp_path, serve(partial(reply, length=-1)).url, sha256=None) == SHA
     assert (tmp_path / "archive").read_bytes() == BODY
 
@@ -133,7 +133,7 @@ def test_a_packed_file_stays_packed(serve, tmp_path):
 
 PAGE = b"<html>Please log in</html>"
 FAULTS = {
-    "cut": (partial(reply, body=BODY[:-1], length=len(BODY)), {}, "connection cut", 3),
+    "cut": (partial(reply, body=BODY[:-1], length=len(BODY)), {}, "connection lost", 3),
     "cut, no length": (
         partial(reply, body=BODY[:-1], length=-1),
         {},
@@ -143,7 +143,7 @@ FAULTS = {
     "cut, known size": (
         partial(reply, body=BODY[:-1], length=-1),
         {"size": len(BODY)},
-        "cut after 5119 of 5120",
+        "closed after 5119 of 5120",
         3,
     ),
     "wrong content": (partial(reply, body=BODY[::-1]), {}, "wrong content, sha256", 3),
@@ -170,11 +170,11 @@ FAULTS = {
     "forbidden": (partial(reply, status=403), {}, "HTTP 403", 1),
     "too many requests": (partial(reply, status=429), {}, "HTTP 429", 3),
     "broken": (partial(reply, status=500), {}, "HTTP 500", 3),
-    "circle": (redirect, {}, "redirects without end", 31),
+    "circle": (redirect, {}, "too many redirects", 31),
     "redirect to nowhere": (partial(redirect, to="http://[x"), {}, "not a web address", 1),
     "redirect to a file": (partial(redirect, to="file:///etc/passwd"), {}, "not a web address", 1),
-    "no HTTP": (lambda server: server.wfile.write(b"hello\r\n\r\n"), {}, "connection cut", 3),
-    "silence": (lambda server: None, {}, "connection cut", 3),
+    "no HTTP": (lambda server: server.wfile.write(b"hello\r\n\r\n"), {}, "connection lost", 3),
+    "silence": (lambda server: None, {}, "connection lost", 3),
 }
 
 
@@ -186,14 +186,14 @@ VARIANTS = ("cut, known size", "a page, known size", "more than wanted", "redire
     [pytest.param(name, marks=() if name in VARIANTS else pytest.mark.fault) for name in FAULTS],
 )
 def test_a_fault_leaves_nothing_behind(fault, serve, tmp_path):
-    """No file is left, the message says what the address did, and what may pass is tried again."""
+    """No file is left, the message says what went wrong, and temporary failures are retried."""
     answer, options, problem, requests = FAULTS[fault]
     mirror = serve(answer)
     assert f"{mirror.url}: " in (message := failure(tmp_path, mirror.url, **options))
     assert problem in message
     assert len(mirror.requests) == requests
     assert fetch(tmp_path, mirror.url, serve(reply).url) == SHA, (
-        "with a good mirror behind it, the file arrives"
+        "with a good mirror after it, the file arrives"
     )
 
 
@@ -201,7 +201,7 @@ def test_a_fault_leaves_nothing_behind(fault, serve, tmp_path):
 @pytest.mark.fault
 @pytest.mark.parametrize("when", ["in the middle", "from the start"])
 def test_a_server_that_stalls_is_given_up(when, serve, tmp_path):
-    """A server that falls silent is left after the timeout, and the next mirror is asked."""
+    """A server that falls silent is given up after the timeout, and the next mirror is tried."""
     silent = serve(
         lambda server: silent.stall(server) if when == "in the middle" else silent.done.wait(600)
     )
@@ -212,7 +212,7 @@ def test_a_server_that_stalls_is_given_up(when, serve, tmp_path):
 @pytest.mark.fault
 @pytest.mark.parametrize("what", ["a port where nobody listens", "a name that nobody has"])
 def test_no_network(what, serve, tmp_path):
-    """Without a server there is no connection, which is one line, and the next mirror is asked."""
+    """A server that cannot be reached is reported in one line, and the next mirror is tried."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         host = (
@@ -225,13 +225,13 @@ def test_no_network(what, serve, tmp_path):
 
 
 def test_what_is_no_web_address_is_reported(tmp_path):
-    """Another scheme than HTTP, and none, are told as such."""
+    """An address with another scheme than HTTP, or with none, is reported."""
     assert failure(tmp_path, "ftp://127.0.0.1/a", "archive.tar.gz").count("not a web address") == 2
 
 
 @pytest.mark.fault
 def test_the_next_mirror_takes_over(serve, tmp_path):
-    """The file of the first good mirror is taken, and those after it are not asked."""
+    """The file comes from the first good mirror, and those after it are not tried."""
     bad = [
         serve(partial(reply, status=404)),
         serve(partial(reply, status=500)),
@@ -246,7 +246,7 @@ def test_the_next_mirror_takes_over(serve, tmp_path):
 @pytest.mark.fault
 @pytest.mark.parametrize("kind", ["503 twice", "cut, then wrong"])
 def test_a_short_outage_is_outlasted(kind, serve, tmp_path):
-    """Two failures that may pass, and the third attempt succeeds."""
+    """After two temporary failures, the third attempt succeeds."""
     outage = partial(reply, status=503)
     first = (
         (outage, outage) if kind == "503 twice" else (FAULTS["cut"][0], FAULTS["wrong content"][0])
@@ -255,7 +255,7 @@ def test_a_short_outage_is_outlasted(kind, serve, tmp_path):
 
 
 def test_the_pauses_double(serve, tmp_path, monkeypatch):
-    """Between the attempts on one mirror the pause doubles; after the last one there is none."""
+    """The pause between attempts on one mirror doubles; there is none after the last attempt."""
     pauses: list[float] = []
     monkeypatch.setattr("time.sleep", pauses.append)
     with pytest.raises(UserError):
@@ -264,7 +264,7 @@ def test_the_pauses_double(serve, tmp_path, monkeypatch):
 
 
 def test_a_failed_download_keeps_the_file_that_was_there(serve, tmp_path):
-    """An older file at the target stays until a right one takes its place."""
+    """An older file at the target stays until a correct one replaces it."""
     (tmp_path / "archive").write_bytes(b"old")
     with pytest.raises(UserError):
         fetch(tmp_path, serve(partial(reply, status=404)).url)

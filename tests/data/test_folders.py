@@ -1,4 +1,4 @@
-"""A folder of pictures on a disk: links, circles, empty folders, what is no file."""
+"""A folder of pictures on a disk: links, cycles, empty folders, special files."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def fill(folder: Path, *names: str) -> Path:
 
 
 def test_a_folder_is_read_sorted_and_without_leftovers(tmp_path):
-    """Names come sorted, links are followed, and what systems leave behind is not entered."""
+    """Names are sorted, links are followed, and leftovers of operating systems are skipped."""
     fill(tmp_path / "a", "cat/2.png", "cat/10.png", ".git/refs/origin/HEAD", "cat/.DS_Store")
     fill(tmp_path / "b", "dog/1.png", "1.png")
     (tmp_path / "a" / "dog").symlink_to(tmp_path / "b" / "dog")
@@ -30,7 +30,7 @@ def test_a_folder_is_read_sorted_and_without_leftovers(tmp_path):
 
 @pytest.mark.parametrize("folder", [".", "cat", pytest.param("train/cat", marks=HOSTILE)])
 def test_a_circle_of_links_ends(folder, tmp_path):
-    """A link to a folder that it is in multiplies no pictures: it is an error that names it."""
+    """A link to a folder around it does not multiply pictures: it is an error that names it."""
     fill(tmp_path, "train/cat/1", "cat/1")
     (tmp_path / folder / "again").symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(UserError, match=r"folders nested without end .*again"):
@@ -38,7 +38,7 @@ def test_a_circle_of_links_ends(folder, tmp_path):
 
 
 def test_two_links_to_one_folder_are_no_circle(tmp_path):
-    """A class folder may be linked to from two places."""
+    """Two links may point to one class folder."""
     fill(tmp_path / "all", "cat/1", "dog/1")
     for part in ("train", "test"):
         (tmp_path / "set" / part).mkdir(parents=True)
@@ -50,7 +50,7 @@ def test_two_links_to_one_folder_are_no_circle(tmp_path):
 @HOSTILE
 @pytest.mark.parametrize("kind", ["pipe", "dangling", "itself"])
 def test_what_is_no_file_is_refused(kind, tmp_path):
-    """A pipe, which would wait for ever, a link to nothing and a link to itself are named."""
+    """A pipe, which would block for ever, and links to nothing or to themselves are named."""
     path = fill(tmp_path, "cat/1", "dog/1") / "cat" / "strange"
     if kind == "pipe":
         os.mkfifo(path)
@@ -62,14 +62,14 @@ def test_what_is_no_file_is_refused(kind, tmp_path):
 
 @HOSTILE
 def test_an_empty_class_folder_is_refused(tmp_path):
-    """A class folder without a picture, or with leftovers only: nobody means a class of nothing."""
+    """A class folder without pictures, or with leftovers only, is refused."""
     fill(tmp_path, "train/cat/1", "train/dog/1", "train/cow/.DS_Store")
-    with pytest.raises(UserError, match=r"^empty folder \(.*train/cow\): put pictures into it"):
+    with pytest.raises(UserError, match=r"^empty folder \(.*train/cow\): add pictures to it"):
         folders.walk(tmp_path)
 
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):
-    """A file name in another encoding is refused, since no output file could hold it."""
+    """A file name in another encoding is refused, because no output file could contain it."""
     try:
         fill(tmp_path, "cat/\udce4.png", "dog/1.png")
     except OSError:

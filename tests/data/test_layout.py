@@ -1,4 +1,4 @@
-"""Which part and class a picture belongs to, in the layouts that data sets are published in."""
+"""The part and class of each picture, in the layouts of published data sets."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def places(*files: str) -> set[str]:
     return set(layout.recognize(files, "x").sources)
 
 
-PUBLISHED = {  # data set: its files, what of them is used, what is left out
+PUBLISHED = {  # data set: (its files, those that are used, those that are left out)
     "flower_photos": (
         [*tree("flower_photos/daisy,rose"), "flower_photos/LICENSE.txt"],
         tree("train/daisy,rose"),
@@ -171,7 +171,7 @@ PUBLISHED = {  # data set: its files, what of them is used, what is left out
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_layouts_are_read(name):
-    """Pictures of published data sets are in the part and class that their makers meant."""
+    """Pictures of published data sets get the part and class that their authors intended."""
     files, used, left_out = PUBLISHED[name]
     found = layout.recognize(files, "x")
     assert sorted(found.sources) == sorted(used)
@@ -196,7 +196,7 @@ def test_published_layouts_are_read(name):
     ],
 )
 def test_the_layouts_that_are_read(files, expected):
-    """Parts with classes, and classes alone, each in other folders or not, in any script."""
+    """Parts with classes and classes alone are read, inside other folders or not, in any script."""
     assert places(*files) == set(expected)
 
 
@@ -210,7 +210,7 @@ def test_the_layouts_that_are_read(files, expected):
     ],
 )
 def test_names_of_parts(name):
-    """The folders of a part are recognized under the names that people give them."""
+    """The folder of a part is recognised under its usual names."""
     expected = {"t": "train", "v": "val", "d": "val", "e": "test"}
     if "test" in name.lower():
         assert layout.part_of(name) == "test"
@@ -220,7 +220,7 @@ def test_names_of_parts(name):
 
 @pytest.mark.parametrize("name", ["trains", "tested", "cat", "trainer", "test1", "valley", ""])
 def test_other_names_are_no_parts(name):
-    """A class that begins like the name of a part is a class."""
+    """A class whose name begins like that of a part is a class."""
     assert layout.part_of(name) is None
 
 
@@ -235,7 +235,7 @@ def test_other_names_are_no_parts(name):
     ],
 )
 def test_what_systems_leave_behind_is_skipped(leftover):
-    """What systems leave in folders and archives is no picture and no class, and not mentioned."""
+    """Leftovers of operating systems are neither pictures nor classes, and are not mentioned."""
     found = layout.recognize([*tree("cat,dog"), leftover], "x")
     assert set(found.sources.values()) == set(tree("cat,dog"))
     assert found.left_out == []
@@ -244,7 +244,7 @@ def test_what_systems_leave_behind_is_skipped(leftover):
 @HOSTILE
 @pytest.mark.parametrize("ending", ["mkv", "MPG", "opus", "lnk", "url", "crdownload", "part"])
 def test_what_is_no_picture_is_left_out_and_named(ending):
-    """Films, sound, shortcuts and unfinished downloads beside pictures are none, in any case."""
+    """Videos, sound, shortcuts and unfinished downloads are left out, in upper or lower case."""
     found = layout.recognize([*tree("cat,dog"), f"cat/1.jpg.{ending}"], "x")
     assert set(found.sources.values()) == set(tree("cat,dog"))
     assert found.left_out == [f"cat/1.jpg.{ending}"]
@@ -252,7 +252,7 @@ def test_what_is_no_picture_is_left_out_and_named(ending):
 
 @HOSTILE
 def test_one_class_under_two_spellings_is_one():
-    """Composed or not, with blanks around it or in capitals: test/ has the classes of train/."""
+    """Unicode form, surrounding spaces and case do not matter: test/ has the classes of train/."""
     files = tree("train/caf\u00e9,Dog", "test/cafe\u0301,dog ", "val/CAF\u00c9,DOG")
     found = layout.recognize(files, "x")
     assert found.classes == ["Dog", "caf\u00e9"]
@@ -262,7 +262,7 @@ def test_one_class_under_two_spellings_is_one():
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        pytest.param([], "no pictures (my/pictures)", marks=HOSTILE, id="nothing"),
+        pytest.param([], "no pictures found (my/pictures)", marks=HOSTILE, id="nothing"),
         ([".hidden/cat/1"], "no pictures"),
         pytest.param(["1", "2"], "'1' is not in a class folder", marks=HOSTILE, id="a flat folder"),
         (["jpg/1.jpg", "jpg/2.jpg"], "'jpg/1.jpg' is not in a class folder"),
@@ -273,13 +273,13 @@ def test_one_class_under_two_spellings_is_one():
         (tree("train/dog/old,new", "train/cat"), "'train/dog/new/1.jpg' is not in a class folder"),
         pytest.param(
             tree("car,bus", "train/steam,electric"),
-            "pictures in the folder 'bus' beside 'train'",
+            "folder 'bus' beside 'train' contains pictures",
             marks=HOSTILE,
             id="a class called train",
         ),
         pytest.param(
             [*tree("cats/tabby,siamese"), *tree("dogs,cows", files=("1.jpg", "2.jpg"))],
-            "'cats/siamese/1.jpg' is in a folder inside a class (my/pictures): move the pictures",
+            "'cats/siamese/1.jpg' is in a folder inside a class folder (my/pictures): move the",
             marks=HOSTILE,
             id="a class in a class",
         ),
@@ -295,17 +295,17 @@ def test_one_class_under_two_spellings_is_one():
             marks=HOSTILE,
             id="train lies deeper",
         ),
-        (tree("test/cat,dog"), "a folder 'test' but no folder 'train' beside it"),
-        (tree("cat,dog", "test/cat,dog"), "a folder 'test' but no folder 'train' beside it"),
+        (tree("test/cat,dog"), "folder 'test' has no folder 'train' beside it"),
+        (tree("cat,dog", "test/cat,dog"), "folder 'test' has no folder 'train' beside it"),
         pytest.param(
             tree("color,grayscale/a,b"),
-            "several folders of class folders, 'color', 'grayscale'",
+            "several folders contain class folders, 'color', 'grayscale'",
             marks=HOSTILE,
             id="variants",
         ),
         (
             tree("PlantVillage/a,b", "plantvillage/PlantVillage/a,b"),
-            "several folders of class folders, 'PlantVillage', 'plantvillage'",
+            "several folders contain class folders, 'PlantVillage', 'plantvillage'",
         ),
         pytest.param(
             [*tree("train,valid/images"), "train/labels/1.txt", "data.yaml"],
@@ -334,13 +334,13 @@ def test_one_class_under_two_spellings_is_one():
         ),
         pytest.param(
             tree("Annotation,Images/n01-a,n02-b"),
-            "several folders of class folders, 'Annotation', 'Images'",
+            "several folders contain class folders, 'Annotation', 'Images'",
             marks=HOSTILE,
             id="Stanford dogs with annotations",
         ),
         (
             tree("SUN397/a/abbey,alley", "SUN397/b/bakery"),
-            "several folders of class folders, 'a', 'b'",
+            "several folders contain class folders, 'a', 'b'",
         ),
         (
             ["images/1.jpg", "images/2.jpg", "masks/1.png", "masks/2.png"],
@@ -348,7 +348,7 @@ def test_one_class_under_two_spellings_is_one():
         ),
         pytest.param(
             ["train.zip", "test1.zip", "sampleSubmission.csv"],
-            "unpack the archive in it, 'test1.zip'",
+            "unpack the archive 'test1.zip' in it",
             marks=HOSTILE,
             id="archives in an archive",
         ),
@@ -367,14 +367,14 @@ def test_one_class_under_two_spellings_is_one():
         (tree("train,val,valid/cat,dog"), "two folders of the val part, 'val' and 'valid'"),
         pytest.param(
             tree("cat,dog,Cat"),
-            "classes 'Cat' and 'cat' have the same name to a reader",
+            "classes 'Cat' and 'cat' have the same name, apart from case",
             marks=HOSTILE,
             id="cat and Cat",
         ),
         (tree("straße,dog,STRASSE"), "classes 'STRASSE' and 'straße' have the same name"),
         pytest.param(
             tree("caf\u00e9,cafe\u0301,dog"),
-            r"classes 'cafe\u0301' and 'café' have the same name to a reader",
+            r"classes 'cafe\u0301' and 'café' have the same name, apart from",
             marks=HOSTILE,
             id="composed and not",
         ),
@@ -386,7 +386,7 @@ def test_one_class_under_two_spellings_is_one():
         ),
         (
             ["cat/\u00e9", "cat/e\u0301", "dog/1"],
-            r"'cat/e\u0301' and 'cat/\xe9' have the same name to a reader",
+            r"'cat/e\u0301' and 'cat/\xe9' have the same name, apart from",
         ),
         pytest.param(
             ["cat/\udcff1", "dog/1"],
@@ -410,11 +410,11 @@ def test_one_class_under_two_spellings_is_one():
         ),
         (["cat/1", "\ufeffdog/1"], r"invalid class name '\ufeffdog'"),
         (["cat/1", " /1"], "invalid class name ' '"),
-        (["/".join("a" * 17), "b/1"], "folders nested too deep"),
+        (["/".join("a" * 17), "b/1"], "folders nested too deeply"),
     ],
 )
 def test_the_layouts_that_are_refused(files, message):
-    """No picture, pictures outside class folders, ambiguous classes, names that are no text."""
+    """No pictures, none in class folders, ambiguous classes and unprintable names are refused."""
     with pytest.raises(UserError) as caught:
         layout.recognize(files, "my/pictures")
     assert message in str(caught.value)
@@ -425,7 +425,7 @@ def test_the_layouts_that_are_refused(files, message):
 
 @pytest.mark.hostile
 def test_class_folders_beside_the_parts_are_in_no_part():
-    """A part under a name that is not known is told apart from files outside class folders."""
+    """Class folders in a folder that is not a part are listed apart from other files."""
     extra = tree("holdout/cat,dog", files=("7.jpg",))
     found = layout.recognize(
         [*tree("train,eval,dev/cat,dog"), *extra, "holdout/1.jpg", "val/x/1.csv"], "x"
@@ -435,7 +435,7 @@ def test_class_folders_beside_the_parts_are_in_no_part():
 
 
 def test_the_order_of_the_files_does_not_matter():
-    """An archive in any order gives the same places, notes and refusals."""
+    """Files in any order give the same parts, classes and list of files left out."""
     for name, (files, _, _) in PUBLISHED.items():
         forwards, backwards = (layout.recognize(files[::step], name) for step in (1, -1))
         assert forwards == backwards

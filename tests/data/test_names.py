@@ -20,14 +20,14 @@ HOSTILE = pytest.mark.hostile
     ],
 )
 def test_names_are_escaped_for_a_terminal(name, expected):
-    """What a terminal would act on, or could not show, is escaped; letters are not."""
+    """What a terminal would interpret or could not show is escaped; letters are not."""
     assert names.escaped(name) == expected
     names.escaped(name).encode()
 
 
 @pytest.mark.parametrize("name", ["cat", "$5_$10", "<b>", "a/b", "می\u200cخواهم", "x" * 300])
 def test_class_names_that_are_allowed(name):
-    """Any name that can be seen is a class name, whatever a chart or a page makes of it."""
+    """Any visible name is a class name, also with characters that are special in charts or HTML."""
     names.check_class(name, "x")
 
 
@@ -40,7 +40,7 @@ def test_class_names_that_are_allowed(name):
     ],
 )
 def test_class_names_that_are_refused(name):
-    """A name with a part that nobody sees is refused in one printable line."""
+    """An empty name, or one with invisible characters, is refused in one printable line."""
     with pytest.raises(UserError, match="invalid class name") as caught:
         names.check_class(name, "here")
     assert str(caught.value).isprintable()
@@ -48,7 +48,7 @@ def test_class_names_that_are_refused(name):
 
 
 def test_classes_need_training_images():
-    """Every class is trained on, under one spelling, and there are two at least."""
+    """Every class needs training images, in any spelling, and there must be at least two."""
     names.check_classes(["cat", "dog"], ["DOG", "cat "], "x")
     with pytest.raises(UserError, match="class 'cow' has no training images"):
         names.check_classes(["cat", "dog"], ["cow"], "x")

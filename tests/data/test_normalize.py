@@ -1,4 +1,4 @@
-"""The numbers that images are normalised with, against NumPy's own."""
+"""The constants of the normalisation, compared with NumPy's results."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_statistics_are_numpys():
 
 
 def test_statistics_by_hand():
-    """Half black and half white has mean 1/2 and standard deviation 1/2, exactly."""
+    """A channel half black and half white has mean 1/2 and standard deviation 1/2, exactly."""
     images = np.array([[[[0, 51, 255], [255, 153, 255]]]], np.uint8)
     assert statistics(images) == ([0.5, 0.4, 1.0], [0.5, 0.2, 0.0])
 
@@ -34,7 +34,7 @@ def test_statistics_by_hand():
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("count", "side"), [(0, 4), (1, 1), (200, 32), (3, 300)])
 def test_the_histogram_is_numpys(channels, count, side):
-    """It counts every pixel once, whether a picture is small or fills several caches."""
+    """Every pixel is counted once, whether an image is small or larger than the cache."""
     shape = (count, side, side, channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     counted = [np.bincount(images[..., i].ravel(), minlength=256) for i in range(channels)]
@@ -42,7 +42,7 @@ def test_the_histogram_is_numpys(channels, count, side):
 
 
 def test_the_order_of_the_images_does_not_show():
-    """The sums are exact: not a bit depends on the order of the images, or on their batches."""
+    """The sums are exact: not a bit depends on the order of the images or on the batches."""
     assert statistics(IMAGES) == statistics(IMAGES[::-1])
     batches = [normalize.histogram(IMAGES[start : start + 7]) for start in range(0, 150, 7)]
     assert normalize.statistics(sum(batches)) == statistics(IMAGES)
@@ -66,7 +66,7 @@ def test_the_four_kinds(kind):
 
 
 def test_a_channel_of_one_value_becomes_zero():
-    """A channel of one value is not divided by 0: it becomes exactly 0, whatever its value."""
+    """A constant channel is not divided by 0: it becomes exactly 0, whatever its value."""
     for value in range(256):
         images = IMAGES.copy()
         images[..., 1] = value

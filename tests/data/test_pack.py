@@ -1,4 +1,4 @@
-"""The shards of a user's pictures: their bytes, and nothing of who packed them when."""
+"""The shards of a user's pictures: their bytes, without owners and times."""
 
 import tarfile
 
@@ -18,11 +18,11 @@ FILES = {
 
 def write(folder, files=FILES):
     with pack.written(files, files.__getitem__, folder):
-        assert not list(folder.glob("[!.]*")), "no file has its name before the block ends"
+        assert not list(folder.glob("[!.]*")), "no file gets its final name before the block ends"
 
 
 def content(folder):
-    """Name and content of each picture, by the index."""
+    """The name and content of each picture, read through the index."""
     return [
         (name.decode(), (folder / pack.shard_name(shard)).read_bytes()[start : start + size])
         for name, shard, start, size in pack.read_index(folder).tolist()
@@ -35,7 +35,7 @@ def shards(folder):
 
 @pytest.mark.parametrize("size", [10**9, 30_720, 20_480, 10_240])
 def test_the_index_finds_what_was_written(size, tmp_path, monkeypatch):
-    """Each content lies where its row says, sorted by name; no shard is larger than it may be."""
+    """Each row points to its content, sorted by name; no shard is larger than allowed."""
     monkeypatch.setattr(pack, "SHARD_BYTES", size)
     write(tmp_path)
     assert content(tmp_path) == sorted(FILES.items())
@@ -45,7 +45,7 @@ def test_the_index_finds_what_was_written(size, tmp_path, monkeypatch):
 
 
 def test_a_large_picture_stands_alone(tmp_path, monkeypatch):
-    """What is larger than a shard has one of its own, and those beside it are not affected."""
+    """A picture larger than a shard gets its own shard; its neighbours are not affected."""
     monkeypatch.setattr(pack, "SHARD_BYTES", 10_240)
     files = {"train/a/1": b"1", "train/a/2": b"2" * 50_000, "train/b/1": b"3", "train/b/2": b"4"}
     write(tmp_path, files)
@@ -54,7 +54,7 @@ def test_a_large_picture_stands_alone(tmp_path, monkeypatch):
 
 
 def test_shards_are_tars_without_times_and_owners(tmp_path, monkeypatch):
-    """Any reader of tars has the files in order; the same pictures are the same bytes."""
+    """Python's tarfile reads the files in order; the same pictures give the same bytes."""
     monkeypatch.setattr(pack, "SHARD_BYTES", 20_480)
     for name, files in (("a", FILES), ("b", dict(reversed(FILES.items())))):
         (tmp_path / name).mkdir()
@@ -72,7 +72,7 @@ def test_shards_are_tars_without_times_and_owners(tmp_path, monkeypatch):
 
 
 def test_one_shard_has_the_bytes_of_pythons_tarfile(tmp_path):
-    """Headers, padding and end are those of the standard library."""
+    """Headers, padding and end are the same as the standard library's."""
     write(tmp_path)
     with tarfile.open(tmp_path / "expected.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         for name, body in sorted(FILES.items()):
@@ -85,7 +85,7 @@ def test_one_shard_has_the_bytes_of_pythons_tarfile(tmp_path):
 
 
 def edited(key, value):
-    """A damage: one field of the second row has another value."""
+    """A function that damages the index: it changes one field of the second row."""
 
     def edit(folder):
         rows = np.load(folder / pack.INDEX)
@@ -133,7 +133,7 @@ DAMAGES = {
 @pytest.mark.fault
 @pytest.mark.parametrize("what", DAMAGES)
 def test_a_damaged_index_is_refused(what, tmp_path, monkeypatch):
-    """Rows that cannot be true are one line with the file and the command that makes it again."""
+    """Impossible rows are reported in one line with the file and the command to make it again."""
     monkeypatch.setattr(pack, "SHARD_BYTES", 20_480)
     write(tmp_path)
     damage, file = DAMAGES[what]

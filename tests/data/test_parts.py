@@ -1,4 +1,4 @@
-"""What stage fetch left, in batches; and the splits that are written of it."""
+"""Reading the fetched data set in batches, and writing the splits."""
 
 import io
 
@@ -19,7 +19,7 @@ def picture(value: int) -> bytes:
 
 
 def fetched(folder) -> None:
-    """Twelve training, two validation and four test pictures, the red of each its number."""
+    """Twelve training, two validation and four test pictures; their red value is their number."""
     write(
         folder,
         {f"train/{CLASSES[i % 2]}/{i:02}.png": picture(i) for i in range(12)}
@@ -66,7 +66,7 @@ def test_arrays_of_another_kind_are_refused(change, tmp_path):
 
 @pytest.mark.parametrize("size", [10**9, 10_240])
 def test_the_parts_of_pictures(size, tmp_path, monkeypatch):
-    """Each part has its own pictures in the order of their names, in one shard or in several."""
+    """Each part has its pictures in the order of their names, in one shard or in several."""
     monkeypatch.setattr(pack, "SHARD_BYTES", size)
     monkeypatch.setattr(parts, "NAMES", 5)
     fetched(tmp_path)
@@ -84,11 +84,11 @@ def test_the_parts_of_pictures(size, tmp_path, monkeypatch):
 
 @pytest.mark.hostile
 def test_a_cameras_raw_file_is_a_bad_picture(tmp_path):
-    """Some are TIFF files inside, of which only a small preview would be read."""
+    """Some raw files are TIFF inside, and only a small preview would be read."""
     write(tmp_path, {"train/cat/1.NEF": picture(1), "train/dog/1.png": picture(1)})
     found = parts.read_pictures(tmp_path, CLASSES, first_frame=False)
     (batch,) = found["train"].batches(4)
-    assert batch[1] == {0: "a camera's raw file: export it as JPEG"}
+    assert batch[1] == {0: "camera raw file: export it as JPEG"}
 
 
 @pytest.mark.hostile
@@ -100,7 +100,7 @@ def test_a_cameras_raw_file_is_a_bad_picture(tmp_path):
     ],
 )
 def test_an_index_of_other_names_is_refused(name, tmp_path):
-    """A name without a known part and class, or without a file, is one line."""
+    """A name without a known part and class, or without a file, is reported in one line."""
     write(tmp_path, {name: picture(1), "train/dog/1.png": picture(2)})
     with pytest.raises(UserError, match=r"index\.npy\): `dvc repro --force fetch`"):
         parts.read_pictures(tmp_path, CLASSES, first_frame=False)
@@ -108,7 +108,7 @@ def test_an_index_of_other_names_is_refused(name, tmp_path):
 
 @pytest.mark.hostile
 def test_an_index_that_is_not_utf8_is_refused(tmp_path):
-    """Bytes that are no text are one line with the file."""
+    """Bytes that are not UTF-8 are reported in one line with the file."""
     write(tmp_path, {"train/cat/1.png": picture(1), "train/dog/1.png": picture(2)})
     rows = np.load(tmp_path / pack.INDEX)
     rows["name"][0] = b"train/cat/\xff"
@@ -118,7 +118,7 @@ def test_an_index_that_is_not_utf8_is_refused(tmp_path):
 
 
 def test_names_are_written_as_text_of_one_width(tmp_path, monkeypatch):
-    """Names of any script have the bytes that np.save writes of all names of the source."""
+    """Names in any script are written as np.save does, as wide as the longest of the source."""
     monkeypatch.setattr(splits, "NAMES", 2)
     named = {f"train/{name}/{i}\u00e4\u72ac.png": b"" for i in range(3) for name in CLASSES}
     write(tmp_path, named | {"test/cat/a-longer-name.png": b""})
@@ -131,7 +131,7 @@ def test_names_are_written_as_text_of_one_width(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [4, 3])
 def test_batches_of_any_length_hold_the_same(size, tmp_path, monkeypatch):
-    """Images come in order and unchanged, however many are in memory at a time."""
+    """Images come in order and unchanged, whatever the length of a batch."""
     fetched(tmp_path)
     made = arrays(tmp_path)
     sources = [
@@ -152,12 +152,12 @@ def test_batches_of_any_length_hold_the_same(size, tmp_path, monkeypatch):
 
 
 def test_a_batch_has_a_limit_in_bytes_and_one_in_images():
-    """Of small images, too, only so many are in memory at a time."""
+    """The number of images in memory is limited, also for small images."""
     assert [parts.batch_length(side) for side in (1, 8, 224, 10_000)] == [4096, 4096, 222, 1]
 
 
 def test_splits_are_written_as_they_pass(tmp_path, monkeypatch):
-    """Each split has its images in the bytes of np.save."""
+    """Each split has its images, in the same bytes as np.save."""
     made = arrays(tmp_path)
     monkeypatch.setattr(parts, "BATCH_BYTES", 3 * 4 * 4 * 3)
     source = parts.read_arrays(tmp_path, 2)
@@ -179,7 +179,7 @@ def test_splits_are_written_as_they_pass(tmp_path, monkeypatch):
 
 @pytest.mark.fault
 def test_nothing_is_written_where_the_block_fails(tmp_path):
-    """An error, and so a picture that cannot be read, leaves no file of any split."""
+    """An error in the block, such as for an unreadable picture, leaves no file of any split."""
     arrays(tmp_path)
     source = parts.read_arrays(tmp_path, 2)
     chosen = {"train": splits.Split(source["train"], np.arange(3))}

@@ -1,4 +1,4 @@
-"""The user's own pictures: which layouts are read, and what becomes of each kind of picture."""
+"""Decoding the user's pictures: the formats, and the reasons for refusing a picture."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ def encoded(
 
 
 def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
-    """A PNG that Pillow does not write; kind 0 is grey, 2 RGB, 4 grey with alpha, 6 RGBA."""
+    """A PNG of a kind that Pillow cannot write: 0 is grey, 2 RGB, 4 grey with alpha, 6 RGBA."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return (
@@ -54,7 +54,7 @@ SQUARE = [[RED, GREEN], [BLUE, [1, 2, 3]]]
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "GIF", "JPEG2000", "TIFF", "PPM", "WEBP"])
 def test_a_picture_of_the_size_keeps_its_pixels(form):
-    """Where nothing is to be scaled, the exact pixels arrive, in red, green, blue."""
+    """If nothing has to be scaled, the exact pixels arrive, in the order red, green, blue."""
     pixels = pictures.decode(
         encoded(SQUARE, form, **({"lossless": True} if form == "WEBP" else {})), 2
     )
@@ -63,7 +63,7 @@ def test_a_picture_of_the_size_keeps_its_pixels(form):
 
 
 def test_a_jpeg_is_read():
-    """A JPEG arrives up to its compression."""
+    """A JPEG is read exactly, apart from its compression."""
     pixels = pictures.decode(encoded(np.full((8, 8, 3), [200, 50, 100]), "JPEG", quality=100), 8)
     assert np.abs(pixels.astype(int) - [200, 50, 100]).max() <= 2
 
@@ -71,7 +71,7 @@ def test_a_jpeg_is_read():
 @pytest.mark.parametrize("shape", [(640, 800), (801, 643)])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}])
 def test_a_large_jpeg_is_decoded_at_a_smaller_size(shape, options, monkeypatch):
-    """The pixels are nearly those of the whole, up to a fiftieth of the range."""
+    """The values differ by at most a fiftieth of the range from those of the full size."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     content = encoded(coarse.resize(shape, Image.Resampling.BICUBIC), "JPEG", **options)
@@ -88,7 +88,7 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_size(shape, options, monkeypatch):
 
 @pytest.mark.hostile
 def test_grey_becomes_three_equal_channels():
-    """A greyscale picture has its value in all channels, a black and white one 0 and 255."""
+    """A grey value goes into all channels; black and white become 0 and 255."""
     assert pictures.decode(encoded([[0, 7], [100, 255]]), 2).tolist() == [
         [[0] * 3, [7] * 3],
         [[100] * 3, [255] * 3],
@@ -101,7 +101,7 @@ def test_grey_becomes_three_equal_channels():
 
 @pytest.mark.hostile
 def test_transparency_is_laid_over_white():
-    """Opaque stays, clear becomes white, half is halfway; for RGBA, grey and palettes."""
+    """Opaque stays, transparent becomes white, half is mixed; for RGBA, grey and palettes."""
     rgba = [[[255, 0, 0, 255], [255, 0, 0, 0]], [[0, 0, 0, 51], [100, 200, 0, 102]]]
     assert pictures.decode(encoded(rgba), 2).tolist() == [
         [RED, WHITE],
@@ -123,7 +123,7 @@ def test_transparency_is_laid_over_white():
 
 @pytest.mark.hostile
 def test_cmyk_is_turned_to_rgb():
-    """Print colours become screen colours: no ink is white, cyan takes away red."""
+    """Print colours become screen colours: no ink is white, cyan removes red."""
     inks = Image.new("CMYK", (2, 2))
     inks.putpixel((1, 0), (255, 0, 0, 0))
     inks.putpixel((0, 1), (0, 0, 0, 255))
@@ -147,7 +147,7 @@ def test_cmyk_is_turned_to_rgb():
     ],
 )
 def test_a_picture_is_turned_upright(orientation, expected):
-    """The camera's orientation, in all its eight values, is applied to the pixels."""
+    """Each of the eight EXIF orientations is applied to the pixels."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert (
@@ -158,7 +158,7 @@ def test_a_picture_is_turned_upright(orientation, expected):
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "JPEG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_picture_keeps_its_centre_square(form, orientation):
-    """The middle of a wide picture is taken, however the camera was held."""
+    """The centre of a wide picture is used, however the camera was held."""
     wide = np.zeros((16, 48, 3), np.uint8)
     wide[:, 16:32] = GREEN
     exif = Image.Exif()
@@ -175,7 +175,7 @@ def test_scaling_averages():
 
 
 def test_another_shape_gives_its_centre_square():
-    """Of a picture that is no square the middle is taken, not the whole squeezed."""
+    """If a picture is not square, its centre is used; it is not squeezed."""
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, 4:8] = GREEN
     assert (pictures.decode(encoded(wide), 4) == GREEN).all()
@@ -200,7 +200,7 @@ BAD = {
     "animated GIF": (animation("GIF"), "animated"),
     "animated PNG": (animation("PNG"), "animated"),
     "animated WEBP": (animation("WEBP"), "animated"),
-    "pages": (animation("TIFF"), "several pages"),
+    "pages": (animation("TIFF"), "multi-page"),
     "16-bit grey": (png(1, 1, 16, 0, b"\0\x12\x34"), "not 8 bits per channel (mode I;16"),
     "16-bit RGB": (
         png(1, 1, 16, 2, b"\0" + b"\x12\x34" * 3),
@@ -224,7 +224,7 @@ BAD = {
 
 
 def with_chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
-    """A PNG of SQUARE with one more chunk, behind its header."""
+    """A PNG of SQUARE with one more chunk, after its header."""
     whole = encoded(SQUARE)
     checksum = zlib.crc32(kind + content) if checksum is None else checksum
     chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
@@ -254,13 +254,13 @@ LARGE = zlib.compress(np.random.default_rng(0).bytes(1_500_000))
     ],
 )
 def test_odd_chunks_do_not_matter(content):
-    """A PNG that every viewer shows is read, whatever stands in the chunks beside its pixels."""
+    """A PNG that every viewer shows is read, whatever its chunks other than pixels contain."""
     assert pictures.decode(content, 2).tolist() == SQUARE
 
 
 @HOSTILE
 def test_a_damaged_pixel_chunk_does_matter():
-    """Without the odd chunk a PNG is still read as strictly as before."""
+    """A PNG with an odd chunk and damaged pixels is refused."""
     content = bytearray(with_chunk(b"iCCP", b"icc\0\0" + LARGE))
     content[-20] ^= 1
     with pytest.raises(ValueError, match=r"."):
@@ -269,8 +269,8 @@ def test_a_damaged_pixel_chunk_does_matter():
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_the_first_frame_of_an_animation(form):
-    """With on_animated: first an animation, or a document of pages, is its first frame."""
-    with pytest.raises(ValueError, match=r"animated, or of several pages \(2; preprocess.on_anim"):
+    """With `on_animated: first`, the first frame or page is used; otherwise it is refused."""
+    with pytest.raises(ValueError, match=r"animated or multi-page \(2 frames, see preprocess"):
         pictures.decode(animation(form), 1)
     pixels = pictures.decode(animation(form), 1, first_frame=True)
     assert (np.abs(pixels.astype(int) - RED) <= 2).all()
@@ -278,7 +278,7 @@ def test_the_first_frame_of_an_animation(form):
 
 @HOSTILE
 def test_the_limit_of_pixels_can_be_moved(monkeypatch):
-    """The number of pixels that is refused is MAX_PIXELS, and no warning of Pillow shows."""
+    """Pictures of more than MAX_PIXELS pixels are refused, without a warning of Pillow."""
     content = encoded(np.zeros((10, 20, 3)))
     monkeypatch.setenv("MAX_PIXELS", "199")
     with pytest.raises(ValueError, match="20 x 10 = 200 pixels, more than MAX_PIXELS=199"):
@@ -290,7 +290,7 @@ def test_the_limit_of_pixels_can_be_moved(monkeypatch):
 @HOSTILE
 @pytest.mark.parametrize("text", ["many", "", "-1", "1_0", " 10", "1e9", "²", "٣", "9" * 5000])
 def test_a_limit_that_is_no_number_is_one_line(text, monkeypatch):
-    """Python's own ideas of a number, and one that it does not read, are not taken."""
+    """Only digits are accepted, not all that Python reads as a number, and not too many."""
     monkeypatch.setenv("MAX_PIXELS", text)
     with pytest.raises(UserError, match=r"^not a number of up to 18 digits: .* \(MAX_PIXELS\): "):
         pictures.max_pixels()
@@ -298,21 +298,21 @@ def test_a_limit_that_is_no_number_is_one_line(text, monkeypatch):
 
 @pytest.mark.filterwarnings("error")
 def test_a_large_picture_is_read_without_a_warning():
-    """Pillow's limit of 89 million pixels plays no part: this one is refused because it is cut."""
+    """Pillow's limit of 89 million pixels is not used: the reason here is the truncation."""
     with pytest.raises(ValueError, match="truncated"):
         pictures.decode(png(9_500, 9_500, 1, 0, b""), 2)
 
 
 @pytest.mark.skipif("AVIF" not in pictures.FORMATS, reason="this Pillow has no AVIF")
 def test_avif_is_read():
-    """AVIF, which telephones and the web use, is a picture like any other."""
+    """AVIF, used by phones and the web, is read like any other format."""
     pixels = pictures.decode(encoded(np.full((64, 64, 3), [200, 50, 100]), "AVIF", quality=95), 8)
     assert np.abs(pixels.astype(int) - [200, 50, 100]).max() <= 4
 
 
 @HOSTILE
 def test_heic_is_read_where_its_reader_is_installed():
-    """Upright and in colour, the first of several only if asked for; one cut short is damaged."""
+    """HEIC is read upright and in colour, the first of several if requested; damage is reported."""
     heif = pytest.importorskip("pillow_heif")
     pixels = np.zeros((64, 96, 3), np.uint8)
     pixels[:32] = [200, 50, 100]
@@ -329,7 +329,7 @@ def test_heic_is_read_where_its_reader_is_installed():
     two.add_from_pillow(Image.fromarray(255 - pixels))
     buffer = io.BytesIO()
     two.save(buffer, quality=-1)
-    with pytest.raises(ValueError, match=r"of several pages \(2; preprocess.on_animated\)"):
+    with pytest.raises(ValueError, match=r"multi-page \(2 frames, see preprocess.on_animated\)"):
         pictures.decode(buffer.getvalue(), 64)
     found = pictures.decode(buffer.getvalue(), 64, first_frame=True).astype(int)
     assert np.abs(found[:24] - [200, 50, 100]).max() <= 4
@@ -337,7 +337,7 @@ def test_heic_is_read_where_its_reader_is_installed():
 
 @HOSTILE
 def test_heic_without_its_reader_says_what_to_install(monkeypatch):
-    """A telephone's HEIC is read with pillow-heif, and named where that is missing."""
+    """Without pillow-heif, the reason for refusing a HEIC says that it is needed."""
     monkeypatch.setattr(pictures, "pillow_heif", None)
     content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
     with pytest.raises(ValueError, match="HEIC, which needs `pip install pillow-heif`"):
@@ -351,7 +351,7 @@ VARIANTS = ("icon", "cut BMP", "16-bit grey, alpha", "16-bit RGBA")
     "name", [pytest.param(name, marks=() if name in VARIANTS else HOSTILE) for name in BAD]
 )
 def test_a_bad_picture_is_reported(name):
-    """What has no 8-bit pixels that a picture could be made of is refused, with a short reason."""
+    """A file without usable 8-bit pixels is refused with a short reason."""
     content, message = BAD[name]
     with pytest.raises(ValueError) as caught:
         pictures.decode(content, 2)
@@ -363,7 +363,7 @@ def test_a_bad_picture_is_reported(name):
 @pytest.mark.hostile
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damage_of_any_kind_is_a_reason():
-    """Whatever byte of a picture is damaged, the outcome is pixels or a reason."""
+    """Whichever byte of a picture is damaged, the result is pixels or a reason."""
     for form in ("PNG", "JPEG", "TIFF", "GIF", "WEBP"):
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -380,14 +380,14 @@ def test_damage_of_any_kind_is_a_reason():
 
 @pytest.mark.hostile
 def test_a_telephones_jpeg_is_its_first_picture():
-    """A JPEG with further views behind the picture, as telephones write them, is no animation."""
+    """A JPEG with further views after the picture, as phones write it, is not an animation."""
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
     pixels = pictures.decode(encoded(red, "MPO", save_all=True, append_images=[blue]), 8)
     assert (np.abs(pixels.astype(int) - RED) <= 2).all()
 
 
 def test_all_bad_pictures_are_listed_and_the_good_ones_are_there():
-    """Every picture is tried; bad ones are known by their index, the others are in place."""
+    """Bad pictures are reported by their position; the others are at theirs."""
     images, problems = pictures.decode_all([b"", encoded([[RED]]), b"x", encoded([[BLUE]])], 1)
     assert problems == {0: "empty file", 2: "not a picture in a known format"}
     assert images.shape == (4, 1, 1, 3)
@@ -396,7 +396,7 @@ def test_all_bad_pictures_are_listed_and_the_good_ones_are_there():
 
 @pytest.mark.parametrize("cores", [1, 64])
 def test_the_number_of_threads_leaves_no_trace(cores, monkeypatch):
-    """On any number of cores the same pixels come in the same order; the same are bad."""
+    """Any number of cores gives the same pixels in the same order, and the same bad pictures."""
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     contents = [b"" if i % 7 == 3 else encoded(np.full((9, 5, 3), i)) for i in range(200)]
     images, problems = pictures.decode_all(contents, 4)
@@ -410,7 +410,7 @@ def test_the_number_of_threads_leaves_no_trace(cores, monkeypatch):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [1, 2, 6])
 def test_arrays_are_resized_as_pictures_are(size, channels):
-    """An array of images goes through the same filter as picture files, for colour and for grey."""
+    """An array of images is scaled by the same filter as picture files, in colour and grey."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 4, 4, channels), dtype=np.uint8)
     resized = pictures.resize(images, size)
@@ -421,7 +421,7 @@ def test_arrays_are_resized_as_pictures_are(size, channels):
 
 
 def test_arrays_of_the_size_are_not_touched():
-    """Where the size fits, the very same array comes back."""
+    """If the size is right, the same array is returned."""
     images = np.zeros((2, 4, 4, 3), np.uint8)
     assert pictures.resize(images, 4) is images
 

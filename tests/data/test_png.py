@@ -1,4 +1,4 @@
-"""The chunks of a PNG: what the pixels need stays, everything else goes."""
+"""The chunks of a PNG: those that the pixels need are kept, all others are removed."""
 
 import io
 import struct
@@ -31,7 +31,7 @@ def with_chunk(extra: bytes) -> bytes:
 
 
 def test_the_pixels_stay_and_the_text_goes():
-    """A comment is left out; what is left is the PNG without it, to the byte."""
+    """A comment is removed; the result equals the PNG written without it, to the byte."""
     info = PngImagePlugin.PngInfo()
     info.add_text("comment", "taken yesterday")
     assert b"yesterday" in png(pnginfo=info)
@@ -41,11 +41,11 @@ def test_the_pixels_stay_and_the_text_goes():
 
 @pytest.mark.parametrize(("checksum", "stays"), [(None, True), (0, False)])
 def test_a_damaged_chunk_beside_the_pixels_goes(checksum, stays):
-    """Transparency counts only if its checksum is right: Pillow would fail on it."""
+    """Transparency is kept only if its checksum is right: Pillow would fail on it otherwise."""
     extra = chunk(b"tRNS", bytes(6), checksum)
     assert essential_png(with_chunk(extra)) == (with_chunk(extra) if stays else png())
 
 
 def test_anything_else_is_nothing():
-    """Without the signature of a PNG there are no chunks."""
+    """Content without the signature of a PNG gives no bytes."""
     assert essential_png(b"\xff\xd8\xff") == b""

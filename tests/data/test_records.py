@@ -1,4 +1,4 @@
-"""CIFAR's two layouts, read from bytes made by hand."""
+"""CIFAR's two layouts, read from bytes written by hand."""
 
 import io
 import os
@@ -22,7 +22,7 @@ EXPECTED = [
 
 
 def batch(pixels=None, labels=(7, 0), protocol=2, **other) -> bytes:
-    """A pickle as in the python layout, its keys bytes as in the official files."""
+    """A pickle in the python layout, with bytes as keys, as in the official files."""
     data = np.frombuffer(PIXELS * 2, np.uint8).reshape(2, 18) if pixels is None else pixels
     return pickle.dumps({b"data": data, b"labels": list(labels), **other}, protocol)
 
@@ -31,7 +31,7 @@ def batch(pixels=None, labels=(7, 0), protocol=2, **other) -> bytes:
     ("prefixes", "labels"), [([b"\x07", b"\x00"], [7, 0]), ([b"\x01\x63", b"\x09\x05"], [99, 5])]
 )
 def test_binary_records_are_label_and_channel_planes(prefixes, labels):
-    """A record is label bytes, of which the last counts, then red, green and blue, row by row."""
+    """A record has label bytes, of which the last one counts, then red, green and blue planes."""
     content = b"".join(prefix + PIXELS for prefix in prefixes)
     images, found = records.read_binary(content, "x.bin", len(prefixes[0]), SHAPE)
     assert images.tolist() == [EXPECTED] * 2
@@ -51,16 +51,16 @@ def test_binary_records_are_label_and_channel_planes(prefixes, labels):
     ],
 )
 def test_a_binary_file_of_another_length_is_refused(length):
-    """Bytes that are no whole number of records are refused with their number and the file."""
+    """A file that is not a whole number of records is refused with its name and length."""
     with pytest.raises(
-        UserError, match=rf"{length} bytes are no whole number of 19-byte records \(x\.bin\)"
+        UserError, match=rf"{length} bytes are not a whole number of 19-byte records \(x\.bin\)"
     ):
         records.read_binary(bytes(length), "x.bin", 1, SHAPE)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_python_batches_hold_the_same_planes(protocol):
-    """A pickled batch of any protocol gives the pixels and labels that the binary layout gives."""
+    """A pickled batch in any protocol gives the same pixels and labels as the binary layout."""
     images, labels = records.read_python(batch(protocol=protocol), "x", "labels", SHAPE)
     assert images.tolist() == [EXPECTED] * 2
     assert labels.tolist() == [7, 0]
@@ -69,7 +69,7 @@ def test_python_batches_hold_the_same_planes(protocol):
 
 @pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
 def test_batches_of_either_numpy_are_read(module):
-    """NumPy 1 and 2 call their internals by different names in a pickle; both are read."""
+    """NumPy 1 and 2 use different names for their internals in a pickle; both are read."""
     content = batch(protocol=0)
     (ours,) = {
         name for name in (b"numpy.core.multiarray", b"numpy._core.multiarray") if name in content
@@ -79,7 +79,7 @@ def test_batches_of_either_numpy_are_read(module):
 
 
 def test_a_python_2_pickle_is_read():
-    """The official files are Python 2's: byte strings everywhere, and NumPy's old names."""
+    """The official files were pickled by Python 2: byte strings, and NumPy's old names."""
     content = (
         b"\x80\x02}q\x01(U\x04data"
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
@@ -96,7 +96,7 @@ def test_a_python_2_pickle_is_read():
 
 
 class Evil:
-    """What a pickle with a command in it is made of."""
+    """An object whose pickle contains a command."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -108,7 +108,7 @@ class Evil:
 @pytest.mark.parametrize("protocol", [pytest.param(2, marks=HOSTILE), 0, 4])
 @pytest.mark.parametrize("place", ["data", "labels", "elsewhere", "alone"])
 def test_a_pickle_that_runs_code_does_not(place, protocol, tmp_path):
-    """A command in a pickle is refused by its name before it runs, wherever it stands."""
+    """A command in a pickle is refused by its name before it runs, wherever it is."""
     evil = Evil(os.system, f"touch {tmp_path}/touched")
     content = pickle.dumps(
         evil if place == "alone" else {b"data": 1, b"labels": 2, place.encode(): evil}, protocol
@@ -119,7 +119,7 @@ def test_a_pickle_that_runs_code_does_not(place, protocol, tmp_path):
         records.read_classes(content, "x", PICKLED)
     assert not (tmp_path / "touched").exists()
     pickle.loads(content)
-    assert (tmp_path / "touched").exists(), "the same pickle does run in Python's own reader"
+    assert (tmp_path / "touched").exists(), "Python's own unpickler runs the command"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_pickle_that_runs_code_does_not(place, protocol, tmp_path):
     ],
 )
 def test_names_that_look_harmless_are_refused(name):
-    """Only what an array needs is allowed: not the built-ins, and not the rest of NumPy."""
+    """Only what an array needs is allowed: no built-ins, and nothing else of NumPy."""
     module, function = name.split()
     for content in (f"c{module}\n{function}\n.".encode(), pickle_stack_global(module, function)):
         with pytest.raises(UserError, match=f"it asks for '{module}.{function}'"):
@@ -152,7 +152,7 @@ def pickle_stack_global(module: str, name: str) -> bytes:
 
 
 def test_a_refusal_is_one_line():
-    """A name with line breaks in it cannot forge lines of the message."""
+    """A name with line breaks cannot forge lines of the message."""
     with pytest.raises(UserError) as caught:
         records.unpickle(pickle_stack_global("os\nerror: all is well", "x"), "x")
     assert "\n" not in str(caught.value)
@@ -200,7 +200,7 @@ def test_a_refusal_is_one_line():
     ],
 )
 def test_a_damaged_batch_is_reported(content, message):
-    """A pickle that is cut, or not of N images and N labels, is refused in one line."""
+    """A pickle that is truncated, or not of N images and N labels, is refused in one line."""
     with pytest.raises(UserError) as caught:
         records.read_python(content, "data_batch_1", "labels", SHAPE)
     assert message in str(caught.value)
@@ -209,7 +209,7 @@ def test_a_damaged_batch_is_reported(content, message):
 
 
 def test_every_cut_of_a_batch_is_reported():
-    """A pickle that ends early, after whatever instruction, is refused and raises nothing else."""
+    """A pickle truncated after any instruction raises a UserError and nothing else."""
     content = batch()
     for _, _, position in pickletools.genops(io.BytesIO(content)):
         with pytest.raises(UserError):
@@ -217,7 +217,7 @@ def test_every_cut_of_a_batch_is_reported():
 
 
 def test_class_names_of_either_layout():
-    """Class names stand one per line, in whatever line ends, or in a pickled list or array."""
+    """Class names are read from lines, with any line ends, or from a pickled list or array."""
     lines = b"\xef\xbb\xbf airplane\r\nsea horse \n\n"
     assert records.read_classes(lines, "x.txt", BINARY) == ["airplane", "sea horse"]
     for values in ([b"cat", "dög"], np.array(["cat", "dög"])):
@@ -244,7 +244,7 @@ def test_class_names_that_are_none_are_refused(names):
     ids=["int64", "int32", "uint8", "big-endian", "scalars", "mixed"],
 )
 def test_labels_of_numpy_are_read(labels):
-    """Copies that NumPy wrote hold labels as an array, or as NumPy's own integers."""
+    """Labels may be a NumPy array or a list of NumPy integers, as in some copies."""
     for protocol in (0, 2, 4, 5):
         data = np.frombuffer(PIXELS * 2, np.uint8).reshape(2, 18)
         content = pickle.dumps({"data": data, "labels": labels}, protocol)
@@ -255,7 +255,7 @@ def test_labels_of_numpy_are_read(labels):
     "scalar", [np.float64(1), np.datetime64(1, "D"), np.str_("a"), np.array(None, object)[()]]
 )
 def test_other_scalars_of_numpy_are_refused(scalar):
-    """A number that is no integer is no label."""
+    """A NumPy scalar that is not an integer is refused as a label."""
     with pytest.raises(UserError):
         records.read_python(batch(labels=[0, scalar]), "x", "labels", SHAPE)
 
@@ -292,11 +292,11 @@ def test_other_scalars_of_numpy_are_refused(scalar):
     ],
 )
 def test_labels_and_classes_fit_together(train, test, classes, message):
-    """CIFAR's classes are checked as those of pictures are."""
+    """CIFAR's classes are checked like those of pictures."""
     with pytest.raises(UserError, match=message):
         records.check_labels(np.array(train), np.array(test), classes, "x")
 
 
 def test_the_last_class_is_a_class():
-    """The highest label that has a class is accepted."""
+    """The label of the last class is accepted."""
     records.check_labels(np.array([0, 1, 2]), np.array([2]), ["a", "b", "c"], "x")

@@ -1,4 +1,4 @@
-"""Where a data set comes from: paths, addresses and their secrets, checksums."""
+"""Finding a data set: paths, addresses and their secrets, checksums."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 @pytest.fixture
 def address(tmp_path, monkeypatch) -> Iterator[str]:
-    """The address of a server that has BODY as pets.zip, and as long/ with any name."""
+    """The address of a server that returns BODY for pets.zip, and for any name in long/."""
     monkeypatch.setenv("NO_PROXY", "*")
 
     class Handler(SimpleHTTPRequestHandler):
@@ -54,7 +54,7 @@ QUERY = "?X-Amz-Credential=AKIAEXAMPLE&X-Amz-Signature=" + "5ec2e7" * 100
 @pytest.mark.slow
 @HOSTILE
 def test_a_presigned_address_keeps_its_secret(address, tmp_path, capfd):
-    """The file is named after the path of the address; the query is in no name and no message."""
+    """The file is named after the path of the address; no name or message has the query."""
     found = source.find(f"{address}/pets.zip{QUERY}", SHA, None, tmp_path)
     assert found == tmp_path / ".downloads" / "pets.zip"
     assert found.read_bytes() == BODY
@@ -73,7 +73,7 @@ def test_a_presigned_address_keeps_its_secret(address, tmp_path, capfd):
 @HOSTILE
 @pytest.mark.parametrize("name", ["x" * 4000 + ".zip", "%2e%2e%2fevil.zip", "ä%20%0a.zip", ".zip"])
 def test_any_name_of_an_address_becomes_a_file_name(name, address, tmp_path):
-    """However long or odd the end of an address, the download is one file in .downloads."""
+    """However long or odd an address is, the download is one file in .downloads."""
     found = source.find(f"{address}/long/{name}", SHA, None, tmp_path)
     assert found.parent == tmp_path / ".downloads"
     assert found.name.endswith("zip") and len(found.name) <= 100
@@ -93,7 +93,7 @@ def test_any_name_of_an_address_becomes_a_file_name(name, address, tmp_path):
     ],
 )
 def test_an_address_without_its_secrets(url, expected):
-    """User, password, query and fragment are left out, of what is no address too."""
+    """User, password, query and fragment are removed, also from an invalid address."""
     assert without_secrets(url) == expected
 
 
@@ -101,20 +101,20 @@ def test_an_address_without_its_secrets(url, expected):
 @pytest.mark.parametrize(
     ("url", "way"),
     [
-        ("s3://bucket/pets.zip", "copy it first, with `aws s3 cp`"),
+        ("s3://bucket/pets.zip", "copy the file first, with `aws s3 cp`"),
         ("gs://bucket/pets.zip", "`gcloud storage cp`"),
         ("ftp://example.org/pets.zip", "`wget`"),
-        ("hdfs://example.org/pets.zip", "copy it first and name the copy"),
+        ("hdfs://example.org/pets.zip", "copy the file first and set fetch.source to the copy"),
         ("://pets.zip", "not a web address"),
     ],
 )
 def test_other_addresses_say_how_to_copy(url, way, tmp_path):
-    """A bucket, or another scheme, is refused with the command that copies a file from there."""
+    """A bucket or another scheme is refused; the message has the command to copy the file."""
     assert way in refusal(url, SHA, None, tmp_path)
 
 
 def test_a_local_file_and_its_checksum(tmp_path):
-    """Pictures need no checksum; a given one must be right; CIFAR needs a known or given one."""
+    """Pictures need no checksum, but a given one must match; CIFAR needs a known or given one."""
     (tmp_path / "pets.zip").write_bytes(BODY)
     find = partial(source.find, "pets.zip", root=tmp_path)
     assert find(sha256=None, dataset=None) == find(sha256=SHA, dataset=None)
@@ -122,11 +122,11 @@ def test_a_local_file_and_its_checksum(tmp_path):
     for sha256, dataset in (("0" * 64, None), (None, datasets.CIFAR10)):
         message = refusal("pets.zip", sha256, dataset, tmp_path)
         assert "is not the expected file (params.yaml, fetch.sha256)" in message
-        assert f"if you trust it, set it to {SHA}" in message
+        assert f"if you trust this file, set fetch.sha256 to {SHA}" in message
 
 
 def test_a_folder_has_no_checksum(tmp_path):
-    """A folder is taken as it is, and a checksum for it is refused: none could be verified."""
+    """A folder is accepted as it is, and a checksum for it is refused."""
     (tmp_path / "pets").mkdir()
     for dataset in (None, datasets.CIFAR10):
         assert source.find("pets", None, dataset, tmp_path) == tmp_path / "pets"
@@ -135,12 +135,12 @@ def test_a_folder_has_no_checksum(tmp_path):
 
 @pytest.mark.parametrize("name", ["nowhere", "~nobody-of-this-name/x", "a\0b"])
 def test_no_such_file(name, tmp_path):
-    """A path that leads nowhere is refused in one line."""
+    """A path that does not exist is refused in one line."""
     assert "no such file or folder" in refusal(name, None, None, tmp_path)
 
 
 def test_a_path_begins_at_the_root(tmp_path, monkeypatch):
-    """Relative paths begin at the repository, absolute ones and ~ do not."""
+    """Relative paths start from the repository; absolute paths and ~ work as usual."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "pets").mkdir()
     for name in ("pets", "~/pets", str(tmp_path / "pets")):
@@ -148,7 +148,7 @@ def test_a_path_begins_at_the_root(tmp_path, monkeypatch):
 
 
 def test_a_download_is_used_again(address, tmp_path):
-    """A file with the right checksum is not downloaded again, wherever it came from."""
+    """A file with the right checksum is not downloaded again, even from another address."""
     path = Path(tmp_path / ".downloads" / "pets.zip")
     source.find(f"{address}/pets.zip", SHA, None, tmp_path)
     before = path.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Which images are held out: a share of each class, chosen by the seed alone."""
+"""Which images are held out: a fraction of each class, determined by the seed alone."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def counts(index: np.ndarray) -> list[int]:
     [(0.25, [5, 10, 1]), (0.5, [10, 20, 2]), (0.001, [1, 1, 1]), (0.8, [16, 32, 4])],
 )
 def test_each_class_gives_its_share_and_at_least_one(fraction, held):
-    """The rounded fraction of each class is held out, one image at least; none is in both."""
+    """The fraction of each class is held out, rounded, at least one image; none is in both."""
     kept, held_out = split.hold_out(LABELS, fraction, 0, "key", "abc")
     assert counts(held_out) == held
     assert sorted([*kept, *held_out]) == list(range(65))
@@ -35,12 +35,12 @@ def test_a_split_is_sorted_and_seeded():
 
 
 def test_the_choice_is_pinned():
-    """These very images are held out for this seed: another choice would change every result."""
+    """The images for a seed must never change: another choice would change every result."""
     assert split.hold_out(np.array([0, 1] * 5), 0.4, 0, "key", "abc")[1].tolist() == [3, 4, 6, 7]
 
 
 def test_the_choice_is_random():
-    """Over many seeds every image is held out about as often as any other."""
+    """Over many seeds, every image is held out about equally often."""
     held = np.concatenate(
         [split.hold_out(LABELS, 0.25, seed, "key", "abc")[1] for seed in range(400)]
     )
@@ -59,17 +59,17 @@ def test_the_choice_is_random():
     ],
 )
 def test_too_few_images_are_reported(labels, fraction, first):
-    """The first class too small for both is named; a smaller fraction helps no single image."""
+    """The first class that is too small is named; the fraction is advised only if it can help."""
     with pytest.raises(
-        UserError, match=rf"a class has {first[-1]} and {fraction:g} .*preprocess\.val_fraction"
+        UserError, match=rf"class {first}, of which the fraction {fraction:g} .*\.val_fraction"
     ) as caught:
         split.hold_out(np.array(labels), fraction, 0, "preprocess.val_fraction", "abc")
-    assert f"add images or remove the class {first[:3]}" in str(caught.value)
+    assert "add images or remove the class" in str(caught.value)
     assert ("change the fraction" in str(caught.value)) == (first[-1] != "1")
 
 
 def test_the_folds_hold_out_every_image_once():
-    """The folds are disjoint and complete, and each has its share of each class up to one image."""
+    """The folds are disjoint and complete, and each class is spread evenly, up to one image."""
     folds = [split.fold(LABELS, 4, number, 0, "key", "abc") for number in range(4)]
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(65))
     for kept, held in folds:
@@ -82,16 +82,16 @@ def test_the_folds_hold_out_every_image_once():
 
 
 def test_more_folds_than_images_are_reported():
-    """A class with fewer images than folds is refused with its name and the parameter's."""
+    """A class with fewer images than folds is refused with its name and the parameter."""
     assert counts(split.fold(LABELS, 5, 0, 0, "key", "abc")[1]) == [4, 8, 1]
     with pytest.raises(
-        UserError, match=r"a class has 5 for 6 folds \(params\.yaml, preprocess\.folds\): .* 'c'"
+        UserError, match=r"class 'c' has 5 for 6 folds \(params\.yaml, preprocess\.folds\): add"
     ):
         split.fold(LABELS, 6, 0, 0, "preprocess.folds", "abc")
 
 
 def test_some_images_of_each_class():
-    """At most so many of each class remain, sorted, by the seed; 0 keeps all."""
+    """At most `per_class` images of each class are kept, sorted, by the seed; 0 keeps all."""
     assert counts(split.per_class(LABELS, 10, 0)) == [10, 10, 5]
     assert (np.diff(split.per_class(LABELS, 10, 0)) > 0).all()
     assert split.per_class(LABELS, 10, 0).tolist() != split.per_class(LABELS, 10, 1).tolist()
@@ -99,7 +99,7 @@ def test_some_images_of_each_class():
 
 
 def test_duplicates_are_found():
-    """Test images whose very pixels are among the known ones are named by position, twins too."""
+    """The positions of test images with the pixels of a known image are returned, twins too."""
     images = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), dtype=np.uint8)
     almost = images[0].copy()
     almost[1, 1, 2] ^= 1

@@ -1,4 +1,4 @@
-"""The names of a zip's members, as their makers meant them."""
+"""The names of a zip's members, decoded as their authors intended."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ NFD = unicodedata.normalize("NFD", "café")
 
 
 def zip_with(name: bytes, extra: bytes = b"") -> zipfile.ZipInfo:
-    """The member of a zip whose name has these very bytes, without the UTF-8 flag."""
+    """A zip member whose name has exactly these bytes, without the UTF-8 flag."""
     info = zipfile.ZipInfo("q" * len(name))
     info.extra = extra
     buffer = io.BytesIO()
@@ -48,7 +48,7 @@ def unicode_path(name: str, plain: bytes) -> bytes:
     ids=["plain", "macOS", "Info-ZIP", "after another field", "renamed since"],
 )
 def test_names_without_the_utf8_flag(member, expected):
-    """Info-ZIP's own field counts, then UTF-8 as macOS writes it."""
+    """Info-ZIP's extra field has precedence, then UTF-8, as macOS writes it."""
     assert zip_name(member, PATH) == expected
 
 
@@ -64,7 +64,7 @@ def test_names_without_the_utf8_flag(member, expected):
     ],
 )
 def test_names_in_another_encoding_are_read_only_as_the_user_says(encoding, name, monkeypatch):
-    """A zip does not say its encoding: the first name is shown, and ZIP_ENCODING decides."""
+    """Another encoding is refused, with the name, until ZIP_ENCODING is set to it."""
     raw = name.encode(encoding)
     message = r"^the name '.*\\x.*' is not utf-8 \(pets\.zip\): .* ZIP_ENCODING"
     with pytest.raises(UserError, match=message):
@@ -75,14 +75,14 @@ def test_names_in_another_encoding_are_read_only_as_the_user_says(encoding, name
 
 @pytest.mark.parametrize("encoding", ["klingon", "rot13", "ascii"])
 def test_an_encoding_that_does_not_fit_is_refused(encoding, monkeypatch):
-    """A name that Python does not know, one that is no text, and one of other bytes."""
+    """An unknown encoding, one that is not for text, and one that does not fit are refused."""
     monkeypatch.setenv("ZIP_ENCODING", encoding)
     with pytest.raises(UserError, match=f"{encoding}.*ZIP_ENCODING"):
         zip_name(zip_with(b"caf\x82/1.jpg"), PATH)
 
 
 def test_names_with_the_utf8_flag():
-    """A name that is marked as UTF-8 is taken as it is."""
+    """A name that is marked as UTF-8 is used as it is."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as made:
         made.writestr("犬/ä.png", b"x")

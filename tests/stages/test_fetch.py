@@ -1,4 +1,4 @@
-"""Stage fetch: every source gives the same arrays, verified, or one line and nothing."""
+"""Stage fetch: every source gives the same verified arrays, or one line and no file."""
 
 import hashlib
 import io
@@ -25,13 +25,13 @@ CLASSES = {
 
 
 def arrays(member: int, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images of one member of an archive, its labels in turn."""
+    """Random images of one member of an archive, with labels in turn."""
     images = np.random.default_rng(member).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     return images, (member * count + np.arange(count)) % classes
 
 
 def cifar(path: Path, name: str, kind: str, top: str = "top/") -> dict[str, np.ndarray]:
-    """Make an archive in an official layout, every class in it, and return what it holds."""
+    """Write an archive of all classes in an official layout, and return its arrays."""
     layout = getattr(datasets.DATASETS[name], kind)
     members, expected = {}, {}
     for split, names in (("train", layout.train), ("test", layout.test)):
@@ -68,7 +68,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
 
 
 def packed(folder: Path) -> list[tuple[str, bytes]]:
-    """Name and content of each picture in the shards of stage fetch."""
+    """The name and content of each picture in the shards of stage fetch."""
     return [
         (name.decode(), (folder / pack.shard_name(shard)).read_bytes()[start : start + size])
         for name, shard, start, size in pack.read_index(folder).tolist()
@@ -104,7 +104,7 @@ def error(run) -> str:
 
 @pytest.fixture
 def web(tmp_path):
-    """A folder and the address of a server of its files; `web.asked` lists the requests."""
+    """A server for the files in `web.folder` at `web.url`; `web.asked` lists the requests."""
     folder = tmp_path / "web"
     folder.mkdir()
 
@@ -158,7 +158,7 @@ def test_digits_are_built_in(tmp_path):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("kind", ["binary", "python"])
 def test_a_copy_in_either_layout_is_read(name, kind, tmp_path):
-    """A local archive becomes the arrays and class names it was made of, and replaces others."""
+    """A local archive gives the arrays and class names it was made from, and replaces others."""
     (tmp_path / "data" / "fetched").mkdir(parents=True)
     for old in (
         *("pictures.tar", "pictures-00000.tar", "pictures-00012.tar", "index.npy"),
@@ -173,7 +173,7 @@ def test_a_copy_in_either_layout_is_read(name, kind, tmp_path):
 
 
 def test_a_copy_needs_its_checksum(tmp_path):
-    """A copy without an official or given checksum is refused with its real one."""
+    """A copy without an official or given checksum is refused; the message has its checksum."""
     cifar(tmp_path / "copy.tar.gz", "cifar10", "python")
     real = sha256(tmp_path / "copy.tar.gz")
     message = error(run_stage(tmp_path, "fetch", fetch={"source": "copy.tar.gz"}))
@@ -188,7 +188,7 @@ def test_a_copy_needs_its_checksum(tmp_path):
 
 
 def test_an_address_is_downloaded_once_and_verified(web, tmp_path):
-    """A download stays in .downloads for the next time, and is replaced once damaged."""
+    """A download is kept in .downloads and used again, unless it is damaged."""
     expected = cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
     source = {"source": f"{web.url}/copy.tar.gz", "sha256": sha256(web.folder / "copy.tar.gz")}
     assert run_stage(tmp_path, "fetch", fetch=source).returncode == 0
@@ -206,19 +206,17 @@ def test_an_address_is_downloaded_once_and_verified(web, tmp_path):
 
 @pytest.mark.parametrize("dataset", ["cifar10", "images"])
 def test_an_address_needs_a_checksum(dataset, web, tmp_path):
-    """What comes from the web without a checksum is refused with its real one, pictures too."""
+    """A download without `sha256` is refused with its checksum, also if it has pictures."""
     cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
     message = error(
         run_stage(tmp_path, "fetch", fetch={"dataset": dataset, "source": f"{web.url}/copy.tar.gz"})
     )
-    assert (
-        f"fetch.sha256): if you trust it, set it to {sha256(web.folder / 'copy.tar.gz')}" in message
-    )
+    assert f"trust this file, set fetch.sha256 to {sha256(web.folder / 'copy.tar.gz')}" in message
     assert not (tmp_path / "data").exists()
 
 
 def test_a_wrong_download_is_refused(web, tmp_path):
-    """A download with another checksum than the given one is refused, and not kept."""
+    """A download with another checksum than the given one is refused and deleted."""
     (web.folder / "copy.tar.gz").write_bytes(b"<html>Please log in</html>")
     message = error(
         run_stage(tmp_path, "fetch", fetch={"source": f"{web.url}/copy.tar.gz", "sha256": "0" * 64})
@@ -229,7 +227,7 @@ def test_a_wrong_download_is_refused(web, tmp_path):
 
 
 def test_mirrors_are_tried_in_turn(web, tmp_path):
-    """The official archive comes from the first of CIFAR_MIRRORS that has the right one."""
+    """The official archive comes from the first of CIFAR_MIRRORS that has the right file."""
     (web.folder / "a").mkdir()
     (web.folder / "a" / "cifar-100-binary.tar.gz").write_bytes(b"<html>Please log in</html>")
     (web.folder / "b").mkdir()
@@ -245,7 +243,7 @@ def test_mirrors_are_tried_in_turn(web, tmp_path):
 
 @pytest.mark.fault
 def test_without_a_mirror_two_ways_on_are_named(web, tmp_path):
-    """When no mirror has the archive, the message says what each did, and what else to try."""
+    """If no mirror has the archive, the message says what went wrong and what else to try."""
     run = run_stage(
         tmp_path,
         "fetch",
@@ -269,7 +267,7 @@ FILES = {
 
 
 def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
-    """Folder, tar.gz and zip of the same pictures give the same bytes; paths begin at the root."""
+    """Folder, tar.gz and zip of the same pictures give the same bytes; paths start at the root."""
     for name, body in FILES.items():
         (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "pets" / name).write_bytes(body)
@@ -309,7 +307,7 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
         ),
         (
             {"dataset": "cifar10", "source": "pets"},
-            "no file data_batch_1.bin (pets): this is not CIFAR in an official layout; for",
+            "file data_batch_1.bin not found (pets): this is not CIFAR in an official layout; for",
         ),
         ({"dataset": "images", "source": "evil.tar"}, "member 'train/cat/link' is a link"),
         (
@@ -318,12 +316,12 @@ def test_pictures_are_the_same_from_a_folder_and_from_archives(tmp_path):
         ),
         (
             {"dataset": "cifar100", "source": "cifar10.tar.gz", "sha256": True},
-            "no file train.bin (cifar10.tar.gz): this is not CIFAR",
+            "file train.bin not found (cifar10.tar.gz): this is not CIFAR",
         ),
     ],
 )
 def test_a_source_that_cannot_serve_is_reported(source, message, tmp_path):
-    """No file, a hostile archive and that of another data set are refused; nothing is written."""
+    """A missing file, a hostile archive and another data set are refused; nothing is written."""
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
         info = tarfile.TarInfo("train/cat/link")
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -338,7 +336,7 @@ def test_a_source_that_cannot_serve_is_reported(source, message, tmp_path):
 
 
 def unpacked(folder: Path, name: str, kind: str) -> dict[str, np.ndarray]:
-    """The files of an archive in a folder, as a user unpacks it, and what they hold."""
+    """Unpack an archive into a folder, as a user does, and return its arrays."""
     folder.mkdir(parents=True)
     archive = folder.parent / "archive.tar.gz"
     expected = cifar(archive, name, kind, top="")
@@ -352,7 +350,7 @@ def unpacked(folder: Path, name: str, kind: str) -> dict[str, np.ndarray]:
 @pytest.mark.hostile
 @pytest.mark.parametrize("kind", ["binary", "python"])
 def test_an_unpacked_cifar_is_read(kind, tmp_path):
-    """The official folder is read as its archive is, also with other files and folders around."""
+    """The official folder is read like its archive, also with other files and folders around."""
     expected = unpacked(tmp_path / "torch" / "cifar-10-batches", "cifar10", kind)
     (tmp_path / "torch" / "cifar-10-python.tar.gz").write_bytes(b"the archive beside it")
     for source in ("torch/cifar-10-batches", "torch"):
@@ -364,7 +362,7 @@ def test_an_unpacked_cifar_is_read(kind, tmp_path):
 
 @pytest.mark.hostile
 def test_a_cifar_archive_without_its_folder_is_read(tmp_path):
-    """An archive that somebody packed inside the official folder has the same files."""
+    """An archive that was packed from inside the official folder is read as well."""
     expected = cifar(tmp_path / "copy.tar.gz", "cifar10", "python", top="")
     source = {"source": "copy.tar.gz", "sha256": sha256(tmp_path / "copy.tar.gz")}
     assert run_stage(tmp_path, "fetch", fetch=source).returncode == 0
@@ -372,7 +370,7 @@ def test_a_cifar_archive_without_its_folder_is_read(tmp_path):
 
 
 def small_pictures(folder: Path, *names: str) -> dict[str, bytes]:
-    """Files that a folder of pictures has; the stage does not look into them."""
+    """Write files in place of pictures; the stage does not look into them."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode())
@@ -392,7 +390,7 @@ def small_pictures(folder: Path, *names: str) -> dict[str, bytes]:
     ],
 )
 def test_the_users_files_are_never_deleted(place, source, tmp_path):
-    """A source in a folder of outputs, or around one, is refused, and every file is still there."""
+    """A source inside or around a folder of outputs is refused, and no file is lost."""
     before = small_pictures(tmp_path / place, "cat/1.png", "dog/1.png")
     (tmp_path / "link").symlink_to(place)
     run = run_stage(tmp_path, "fetch", fetch={"dataset": "images", "source": source})
@@ -403,7 +401,7 @@ def test_the_users_files_are_never_deleted(place, source, tmp_path):
 
 @pytest.mark.fault
 def test_a_foreign_file_among_the_outputs_is_refused(tmp_path):
-    """DVC deletes the stage's folder: a file of the user's in it is named, and stays."""
+    """A user's file in the folder of the outputs, which DVC deletes, is named and stays."""
     small_pictures(tmp_path / "data" / "fetched", "notes.txt", ".DS_Store")
     run = run_stage(tmp_path, "fetch", fetch={"dataset": "digits"})
     assert "not an output of this stage (data/fetched/notes.txt): move it out" in error(run)
@@ -415,7 +413,7 @@ def test_a_foreign_file_among_the_outputs_is_refused(tmp_path):
 
 @pytest.mark.fault
 def test_a_refused_source_leaves_the_outputs_before_it(tmp_path):
-    """Run by hand, the stage removes its earlier outputs only when it has others to write."""
+    """When run by hand, the stage removes its earlier outputs only if it can write new ones."""
     assert run_stage(tmp_path, "fetch", fetch={"dataset": "digits"}).returncode == 0
     before = content(tmp_path / "data")
     unpacked(tmp_path / "cifar", "cifar10", "python")
@@ -428,7 +426,7 @@ def test_a_refused_source_leaves_the_outputs_before_it(tmp_path):
 
 @pytest.mark.hostile
 def test_what_is_left_out_is_said(tmp_path):
-    """Documents and files outside class folders are named, escaped, and not packed."""
+    """Documents and files outside class folders are not packed, and a note names them, escaped."""
     small_pictures(
         tmp_path / "pets", "README.md", "train/cat/1", "train/dog/1", "val/dog/1",
         "val/cat/labels.csv", "test/cat/1", "e\033[2J", "train/9", "train/cat/Thumbs.db",
@@ -445,7 +443,7 @@ def test_what_is_left_out_is_said(tmp_path):
 
 @pytest.mark.hostile
 def test_an_address_from_the_environment(web, tmp_path):
-    """FETCH_SOURCE takes the place of fetch.source, and its secret is written nowhere."""
+    """FETCH_SOURCE overrides fetch.source, and its secret is never printed or stored."""
     cifar(web.folder / "copy.tar.gz", "cifar10", "binary")
     checksum = sha256(web.folder / "copy.tar.gz")
     env = {"FETCH_SOURCE": f"{web.url}/copy.tar.gz?Signature=5ec2e7"}
@@ -458,7 +456,7 @@ def test_an_address_from_the_environment(web, tmp_path):
 
 
 def test_a_mistake_in_the_last_section_stops_the_first_stage(tmp_path):
-    """All of params.yaml is checked first: a wrong plot.dpi costs no hour of training."""
+    """All of params.yaml is checked first: a wrong plot.dpi does not waste an hour of training."""
     message = error(run_stage(tmp_path, "fetch", fetch={"dataset": "digits"}, plot={"dpi": 1}))
     assert "plot.dpi = 1" in message
     assert list(content(tmp_path)) == ["params.yaml"]
@@ -466,7 +464,7 @@ def test_a_mistake_in_the_last_section_stops_the_first_stage(tmp_path):
 
 @pytest.mark.parametrize("trouble", ["disk is full", "folder is a file"])
 def test_trouble_with_the_disk_leaves_nothing(trouble, tmp_path):
-    """When writing fails, the stage ends with one line that names the file, and leaves nothing."""
+    """If writing fails, the stage ends with one line that names the file, and leaves no file."""
     expected = cifar(tmp_path / "copy.tar.gz", "cifar10", "binary")
     assert expected["train_images"].size > 20_000
     if trouble == "folder is a file":

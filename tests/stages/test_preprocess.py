@@ -1,4 +1,4 @@
-"""Stage preprocess: three splits that share nothing, and the same bytes each time."""
+"""Stage preprocess: three disjoint splits, and the same bytes each time."""
 
 import io
 import json
@@ -19,7 +19,7 @@ SPLITS = ("train", "val", "test")
 
 
 def raw_arrays(folder: Path, channels: int = 3, test: int = 20) -> dict[str, np.ndarray]:
-    """What stage fetch leaves: 60 training images of 3 classes, 4 x 4 pixels, and test images."""
+    """Write what stage fetch would: 60 training images of 3 classes, 4 x 4 pixels, and a test."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name, count in (("train", 60), ("test", test)):
@@ -52,7 +52,7 @@ def picture(value: int) -> bytes:
 
 
 def pets(**more: bytes) -> dict[str, bytes]:
-    """Ten training pictures of each of two classes and two test pictures, told by their red."""
+    """Ten training pictures and one test picture of each of two classes, all different in red."""
     cats = {f"train/cat/{i}.png": picture(i) for i in range(10)}
     dogs = {f"train/dog/{i}.png": picture(100 + i) for i in range(10)}
     return cats | dogs | {"test/cat/0.png": picture(50), "test/dog/0.png": picture(150)} | more
@@ -61,7 +61,7 @@ def pets(**more: bytes) -> dict[str, bytes]:
 def preprocess(
     folder: Path, env: dict[str, str] | None = None, **values
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """Run the stage with changed parameters; all facts, and the arrays by name."""
+    """Run the stage with changed parameters; return all metadata, and the arrays by name."""
     run = run_stage(
         folder, "preprocess", env=env, preprocess={"image_size": 4, "val_fraction": 0.25} | values
     )
@@ -78,7 +78,7 @@ def preprocess(
 
 
 def error(run) -> str:
-    """The last line of what a failing stage says."""
+    """The last line that a failing stage prints."""
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     last = run.stderr.splitlines()[-1]
@@ -88,7 +88,7 @@ def error(run) -> str:
 
 def test_three_splits_of_the_arrays(tmp_path):
     """Validation is a fraction of each class, every image is in one split with its label, and the
-    statistics are those of the training images."""
+    mean and standard deviation are those of the training images."""
     raw = raw_arrays(tmp_path)
     facts, out = preprocess(tmp_path)
     assert sorted([*out["train/names"], *out["val/names"]]) == sorted(
@@ -139,7 +139,7 @@ def test_the_same_bytes_elsewhere_and_later(tmp_path):
 
 
 def test_a_test_part_is_held_out_where_there_is_none(tmp_path):
-    """Without a test part a fraction of each class becomes it; images are scaled, grey stays."""
+    """Without a test part, a fraction of each class is held out; images are scaled, grey stays."""
     raw_arrays(tmp_path, channels=1, test=0)
     facts, out = preprocess(tmp_path, test_fraction=0.2, image_size=6)
     assert facts["counts"] == {"train": [12] * 3, "val": [4] * 3, "test": [4] * 3}
@@ -151,7 +151,7 @@ def test_a_test_part_is_held_out_where_there_is_none(tmp_path):
 
 
 def test_folds_take_turns(tmp_path):
-    """Each fold validates on other images, and all are tested on the same ones."""
+    """Each fold has other validation images, and all have the same test images."""
     raw_arrays(tmp_path, test=0)
     _, whole = preprocess(tmp_path)
     folds = [preprocess(tmp_path, folds=2, fold=fold)[1] for fold in (0, 1)]
@@ -162,7 +162,7 @@ def test_folds_take_turns(tmp_path):
 
 
 def test_few_images_for_quick_looks(tmp_path):
-    """With per_class, training and validation share so many images of a class; as many test."""
+    """With per_class, training and validation have that many images of a class; test as many."""
     raw_arrays(tmp_path)
     assert preprocess(tmp_path, per_class=4)[0]["counts"] == {
         "train": [3] * 3,
@@ -171,7 +171,7 @@ def test_few_images_for_quick_looks(tmp_path):
     }
     run = run_stage(tmp_path, "preprocess", preprocess={"per_class": 1})
     assert (
-        "a class has 1 and 0.1 of them are to be held out (params.yaml, preprocess.val_fraction)"
+        "class 'a' has 1, of which the fraction 0.1 is held out (params.yaml, preprocess.val_frac"
         in error(run)
     )
 
@@ -196,7 +196,7 @@ def test_pictures_become_arrays(tmp_path):
 
 
 def test_a_val_folder_is_the_validation_part(tmp_path):
-    """Its pictures validate, all of train/ trains, val_fraction is unused, folds are refused."""
+    """val/ is the validation split and train/ is not divided; folds are refused."""
     val = {f"val/{name}/{i}.png": picture(60 + i) for name in ("cat", "dog") for i in range(3)}
     raw_pictures(tmp_path, pets(**val))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
@@ -219,7 +219,7 @@ def test_a_val_folder_is_the_validation_part(tmp_path):
 
 @pytest.mark.hostile
 def test_unequal_classes_are_noted(tmp_path):
-    """A class with ten times the training images of another is named; with nine times it is not."""
+    """A class with ten times the training images of another is named, with nine times it is not."""
     more = {f"train/cat/more{i}.png": picture(i) for i in range(100)}
     raw_pictures(tmp_path, pets(**more))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
@@ -231,14 +231,14 @@ def test_unequal_classes_are_noted(tmp_path):
 
 @pytest.mark.hostile
 def test_an_animation_is_bad_or_its_first_frame(tmp_path):
-    """on_animated decides: a bad picture like others, or its first frame."""
+    """An animation is a bad picture, or its first frame is used, depending on on_animated."""
     buffer = io.BytesIO()
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     raw_pictures(tmp_path, pets(**{"train/cat/moving.gif": buffer.getvalue()}))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4})
     assert "1 of 23 pictures cannot be used" in error(run)
-    assert "train/cat/moving.gif: animated, or of several pages (2; preprocess.on_a" in run.stderr
+    assert "train/cat/moving.gif: animated or multi-page (2 frames, see prepro" in run.stderr
     facts, out = preprocess(tmp_path, on_animated="first")
     names, images = (
         np.concatenate([out[f"{split}/{kind}"] for split in SPLITS]) for kind in ("names", "images")
@@ -263,7 +263,7 @@ def test_pictures_too_large_for_the_memory_are_not_skipped(tmp_path, capsys):
 
 @pytest.mark.hostile
 def test_bad_pictures_are_listed_or_skipped(tmp_path):
-    """All bad pictures are named with their reasons; the stage ends, or skips and records them."""
+    """All bad pictures are named with reasons; the stage fails, or skips and records them."""
     bad = {
         "train/cat/empty.png": b"",
         "train/dog/text.png": b"hello",
@@ -294,7 +294,7 @@ def test_bad_pictures_are_listed_or_skipped(tmp_path):
     ],
 )
 def test_skipping_must_leave_something(lost, message, tmp_path):
-    """A class without a usable training picture is refused, and a part without any."""
+    """A class without a usable training picture is refused, and so is an empty part."""
     raw_pictures(
         tmp_path, {name: b"" if name.startswith(lost) else body for name, body in pets().items()}
     )
@@ -318,7 +318,7 @@ def test_test_images_that_are_also_trained_on_are_counted(tmp_path):
 
 @pytest.mark.hostile
 def test_test_images_that_are_also_trained_on_can_be_an_error(tmp_path):
-    """With on_duplicate: error all such test images are named, and nothing is written."""
+    """With `on_duplicate: error`, all such test images are named, and nothing is written."""
     again = {"test/cat/again.png": picture(3), "test/dog/again.png": picture(103)}
     raw_pictures(tmp_path, pets(**again))
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4, "on_duplicate": "error"})
@@ -334,12 +334,12 @@ def test_test_images_that_are_also_trained_on_can_be_an_error(tmp_path):
     ("values", "message"),
     [
         ({"val_fraction": 0.95}, "preprocess.val_fraction"),
-        ({"folds": 11}, "a class has 10 for 11 folds"),
+        ({"folds": 11}, "class 'cat' has 10 for 11 folds"),
     ],
     ids=["for the share", "for the folds"],
 )
 def test_too_few_images_are_reported(values, message, tmp_path):
-    """A class too small for the split is refused with the parameter; nothing is written."""
+    """A class too small for the split is refused, with the parameter; nothing is written."""
     raw_pictures(tmp_path, pets())
     run = run_stage(tmp_path, "preprocess", preprocess={"image_size": 4} | values)
     assert message in error(run) and run.stderr.count("\n") == 1
@@ -350,7 +350,7 @@ def test_too_few_images_are_reported(values, message, tmp_path):
     "trouble", ["disk is full", "folder is a file", "nothing fetched", "damaged array"]
 )
 def test_trouble_with_the_disk_is_one_line(trouble, tmp_path):
-    """When reading or writing fails, one line names the file, and no part of a file is left."""
+    """If reading or writing fails, one line names the file, and no incomplete file is left."""
     raw_arrays(tmp_path)
     raw = tmp_path / "data" / "fetched"
     if trouble == "folder is a file":
