@@ -22,7 +22,7 @@ from cifar import UserError
 from cifar.data import archive, decompress
 from cifar.data.names import escaped
 
-HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+HOSTILE = pytest.mark.hostile  # one marked case per input; unmarked cases are variants
 FILES = {"train/cat/1.png": b"cat" * 100, "train/dog/ä.png": b"dog" * 100, "test/cat/2.png": b""}
 TARS = {"tar": "w", "tar.gz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}
 

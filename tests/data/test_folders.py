@@ -8,7 +8,7 @@ import pytest
 from cifar import UserError
 from cifar.data import folders, layout
 
-HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+HOSTILE = pytest.mark.hostile  # one marked case per input; unmarked cases are variants
 
 
 def fill(folder: Path, *names: str) -> Path:

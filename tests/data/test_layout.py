@@ -5,7 +5,7 @@ import pytest
 from cifar import UserError
 from cifar.data import layout
 
-HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+HOSTILE = pytest.mark.hostile  # one marked case per input; unmarked cases are variants
 
 
 def tree(*folders: str, files: tuple[str, ...] = ("1.jpg",)) -> list[str]:

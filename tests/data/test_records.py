@@ -11,7 +11,7 @@ import pytest
 from cifar import UserError
 from cifar.data import datasets, records
 
-HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+HOSTILE = pytest.mark.hostile  # one marked case per input; unmarked cases are variants
 BINARY, PICKLED = datasets.CIFAR10.binary, datasets.CIFAR10.python
 SHAPE = (2, 3, 3)  # height 2, width 3, three channels: 18 bytes per image, and no two sides alike
 PIXELS = bytes(range(200, 218))  # red 200 to 205 row by row, green 206 to 211, blue 212 to 217

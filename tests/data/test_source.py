@@ -13,7 +13,7 @@ from cifar import UserError
 from cifar.data import datasets, source
 from cifar.data.download import without_secrets
 
-HOSTILE = pytest.mark.hostile  # one case of these is one input; other cases are variants of it
+HOSTILE = pytest.mark.hostile  # one marked case per input; unmarked cases are variants
 BODY = b"pictures"
 SHA = hashlib.sha256(BODY).hexdigest()
 

@@ -19,7 +19,7 @@ SPLITS = ("train", "val", "test")
 
 
 def raw_arrays(folder: Path, channels: int = 3, test: int = 20) -> dict[str, np.ndarray]:
-    """Write what stage fetch would: 60 training images of 3 classes, 4 x 4 pixels, and a test."""
+    """Write as stage fetch does: 60 training images of 3 classes, 4 x 4 pixels, and a test part."""
     rng = np.random.default_rng(0)
     arrays = {}
     for name, count in (("train", 60), ("test", test)):
@@ -162,7 +162,7 @@ def test_folds_take_turns(tmp_path):
 
 
 def test_few_images_for_quick_looks(tmp_path):
-    """With per_class, training and validation have that many images of a class; test as many."""
+    """per_class limits the images of a class in training plus validation, and in the test."""
     raw_arrays(tmp_path)
     assert preprocess(tmp_path, per_class=4)[0]["counts"] == {
         "train": [3] * 3,
