@@ -1,4 +1,4 @@
-"""Output files appear whole or not at all, and the same content is the same bytes."""
+"""Output files appear whole or not at all, and the same content gives the same bytes."""
 
 import errno
 import hashlib
@@ -20,13 +20,12 @@ ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
 
 
 def names(folder: Path) -> list[str]:
-    """What is in the folder, hidden files too."""
+    """The names of all files in the folder, including hidden ones."""
     return [path.name for path in folder.iterdir()]
 
 
 def test_a_file_appears_when_its_block_ends(tmp_path):
-    """Before the end of its block there is no file of the name; afterwards it is there whole, and
-    nothing else is."""
+    """The file does not exist before its block ends; then it is complete, and the only file."""
     path = tmp_path / "folder" / "file"
     with files.atomic(path) as handle:
         handle.write(b"new")
@@ -37,8 +36,7 @@ def test_a_file_appears_when_its_block_ends(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_failing_block_changes_nothing(error, tmp_path):
-    """When the block fails, on a signal too, the old file is untouched and no temporary one is
-    left."""
+    """If the block fails, also on a signal, the old file stays and no temporary file is left."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(error), files.atomic(path) as handle:
@@ -48,9 +46,8 @@ def test_a_failing_block_changes_nothing(error, tmp_path):
     assert names(tmp_path) == ["file"]
 
 
-def test_a_full_disk_is_told_with_the_file(tmp_path):
-    """An error for which the system names no file carries the path; one that names a file keeps
-    it."""
+def test_a_full_disk_is_reported_with_the_file(tmp_path):
+    """An error without a file name gets the path; one with a file name keeps it."""
     with pytest.raises(OSError, match="No space left") as caught, files.atomic(tmp_path / "file"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.filename == str(tmp_path / "file")
@@ -61,8 +58,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
 
 
 def test_a_folder_in_the_way_is_reported(tmp_path):
-    """Where a folder has the name of the file, the error is an OSError with a path, and nothing is
-    left behind."""
+    """If a folder has the file's name, an OSError names the path, and nothing is left behind."""
     (tmp_path / "name" / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match="name"):
         files.write_bytes(tmp_path / "name", b"x")
@@ -70,7 +66,7 @@ def test_a_folder_in_the_way_is_reported(tmp_path):
 
 
 def test_json_is_the_same_bytes_for_the_same_content(tmp_path):
-    """Keys are sorted, text stays text, and the last line ends."""
+    """Keys are sorted, text is not escaped, and the last line ends with a newline."""
     files.write_json(tmp_path / "a", {"b": 1.5, "a": ["ä", None]})
     assert (
         tmp_path / "a"
@@ -80,7 +76,7 @@ def test_json_is_the_same_bytes_for_the_same_content(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_json_has_no_nan(value, tmp_path):
-    """What is not JSON is refused before a byte is written."""
+    """NaN and infinity, which are not JSON, are refused before a byte is written."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "a", {"loss": value})
     assert names(tmp_path) == []
@@ -88,15 +84,15 @@ def test_json_has_no_nan(value, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b'{"a": "\xff"}'])
 def test_damaged_json_is_reported(content, tmp_path):
-    """Empty, cut or badly encoded JSON is an error that names the file."""
+    """Empty, truncated or badly encoded JSON is an error that names the file."""
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"damaged JSON \(.*a\.json\)"):
         files.read_json(tmp_path / "a.json")
 
 
 def test_csv_has_fixed_line_ends_and_digits(tmp_path):
-    """Lines end with a single newline, floats have six significant digits, whole numbers and text
-    stay."""
+    """Lines end with one newline; floats have six significant digits; integers and text are
+    unchanged."""
     rows = [
         (1, 1 / 3, "a,b"),
         (2, 2e-7 / 3, 'say "x"'),
@@ -112,8 +108,7 @@ def test_csv_has_fixed_line_ends_and_digits(tmp_path):
 
 
 def test_arrays_come_back_mapped_and_read_only(tmp_path):
-    """An array is read without loading it, with its values, type and shape, and cannot be changed
-    by accident."""
+    """An array is mapped instead of loaded, with its values, type and shape, and is read-only."""
     files.write_array(tmp_path / "a.npy", ARRAY)
     array = files.read_array(tmp_path / "a.npy")
     assert isinstance(array, np.memmap)
@@ -123,8 +118,7 @@ def test_arrays_come_back_mapped_and_read_only(tmp_path):
 
 
 def test_an_array_is_the_same_bytes_however_it_lies_in_memory(tmp_path):
-    """The order of an array in memory does not show in its file, and the bytes are those that NumPy
-    writes."""
+    """An array's memory layout does not change its file, which has the bytes that NumPy writes."""
     for array in (ARRAY, np.arange(3), np.array(["ä", "bc"]), np.zeros((0, 2)), np.array(True)):
         files.write_array(tmp_path / "a.npy", array)
         files.write_array(tmp_path / "b.npy", np.asfortranarray(array))
@@ -134,8 +128,8 @@ def test_an_array_is_the_same_bytes_however_it_lies_in_memory(tmp_path):
 
 @pytest.mark.parametrize("size", [100, 5000, 1_000_000])
 def test_a_disk_that_fills_up_is_noticed(size, tmp_path):
-    """A write that ends a few bytes early is an error with the path, for any size of the array, and
-    leaves nothing."""
+    """A write that ends a few bytes early is an error with the path, for any size, and leaves no
+    file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (128 + size - 10, limits[1]))
     try:
@@ -148,7 +142,7 @@ def test_a_disk_that_fills_up_is_noticed(size, tmp_path):
 
 
 def test_object_arrays_are_refused(tmp_path):
-    """Python objects are neither written nor read: reading them would run code."""
+    """Python objects are neither written nor read, because reading them would run code."""
     with pytest.raises(ValueError, match="Python objects"):
         files.write_array(tmp_path / "a.npy", np.array([{}], dtype=object))
     assert names(tmp_path) == []
@@ -158,7 +152,7 @@ def test_object_arrays_are_refused(tmp_path):
 
 
 def test_every_cut_of_an_array_is_noticed(tmp_path):
-    """An array file that ends early, at whatever byte, is an error that names it."""
+    """An array file that is truncated at any byte is an error that names it."""
     files.write_array(tmp_path / "a.npy", ARRAY)
     whole = (tmp_path / "a.npy").read_bytes()
     for length in range(len(whole)):
@@ -171,8 +165,8 @@ def test_every_cut_of_an_array_is_noticed(tmp_path):
     ("old", "new"), [(b"NUMPY", b"NUMPI"), (b"(2, 2", b"(9, 2"), (b"}", b"{"), (b"|u1", b"zzz")]
 )
 def test_a_damaged_array_header_is_reported(old, new, tmp_path):
-    """A header that is none, or that promises more than is there, is an error that names the
-    file."""
+    """A header that is invalid, or that promises more data than the file has, is an error with the
+    file's name."""
     files.write_array(tmp_path / "a.npy", ARRAY)
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes().replace(old, new, 1))
     with pytest.raises(UserError, match=r"damaged array \(.*a\.npy\)"):
@@ -191,25 +185,25 @@ def test_an_impossible_shape_is_reported(shape, tmp_path):
 
 
 def test_an_archive_of_arrays_is_no_array(tmp_path):
-    """A .npz under the name of a .npy is refused, as the code would take it for an array."""
+    """A .npz archive where an array is expected is refused."""
     np.savez(tmp_path / "a.npz", ARRAY)
     with pytest.raises(UserError, match="damaged array"):
         files.read_array(tmp_path / "a.npz")
 
 
 def test_sha256_is_that_of_the_content(tmp_path):
-    """The checksum of a file is hashlib's of its bytes."""
+    """The checksum of a file equals hashlib's of its bytes."""
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
 def test_short_sums_are_the_start_of_the_long_ones():
-    """Metrics name a model by the first twelve digits of its sum."""
+    """The short checksum, which identifies a model, is the first twelve digits of the full one."""
     assert files.short_sha256(b"abc") == hashlib.sha256(b"abc").hexdigest()[:12]
 
 
 def test_a_content_is_named_as_git_names_it(tmp_path):
-    """The names of files are those that `git log --find-object` takes."""
+    """A file's hash is the one that `git log --find-object` accepts."""
     for content in (b"", b"what is up, doc?", bytes(range(256)) * 500):
         (tmp_path / "file").write_bytes(content)
         command = ["git", "hash-object", tmp_path / "file"]
@@ -230,7 +224,7 @@ class Point:
 
 @pytest.mark.parametrize("point", [Point(1, (0.1, 1e-300)), Point(-2, (), "ä")])
 def test_a_record_comes_back(point, tmp_path):
-    """A dataclass is read as it was written, floats to the last bit, tuples as tuples."""
+    """A dataclass is read back as it was written: floats to the last bit, tuples as tuples."""
     files.write_record(tmp_path / "p.json", point)
     assert files.read_record(tmp_path / "p.json", Point) == point
 
@@ -252,7 +246,7 @@ def test_a_record_comes_back(point, tmp_path):
     ],
 )
 def test_a_record_is_checked_when_it_is_read(text, problem, tmp_path):
-    """Wrong types, missing and unknown keys, NaN and damage are one line with key and file."""
+    """Wrong types, missing or unknown keys, NaN and damage give one line with key and file."""
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(UserError) as caught:
         files.read_record(tmp_path / "p.json", Point)
@@ -262,7 +256,7 @@ def test_a_record_is_checked_when_it_is_read(text, problem, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path):
-    """One line says how much is needed, how much is free and where; what is free is enough."""
+    """The error says how much space is needed, how much is free, and where."""
     free = shutil.disk_usage(tmp_path).free
     files.check_space(tmp_path, needed=free // 2)
     needed = 2 * free
@@ -273,7 +267,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path):
 
 @pytest.mark.fault
 def test_a_pipe_is_written_and_not_replaced(tmp_path):
-    """A name such as /dev/stdout stands for a stream, and a folder is an error with its name."""
+    """A path such as /dev/stdout is written to, not replaced; for a folder the error names it."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: seen.append(pipe.read_bytes()))

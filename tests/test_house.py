@@ -1,4 +1,4 @@
-"""The rules of the house, read from the source files; and what the stages open when they run."""
+"""The house rules of docs/design.md, checked in the source files and in what the stages open."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ SOURCES = {
 }
 NETWORKS = [file for file in SOURCES if file.startswith("cifar/models/")]
 LIBRARY = [file for file in SOURCES if file.startswith("cifar/")]
-# They read a stage's inputs only to tell whether one has changed.
+# These modules read a stage's inputs only to detect changes.
 GUARDS = ("cifar/stage.py", "cifar/training/provenance.py")
 PUBLIC = "cifar/use.py"  # what `cifar.load_model` returns
 VAGUE = frozenset(
@@ -50,7 +50,7 @@ def calls(file):
 
 
 def imported(file):
-    """Every module that the file imports, wherever in it; `a.b` for `from a import b` too."""
+    """Every module that the file imports, anywhere in it; also `a.b` for `from a import b`."""
     names = {alias.name for node in nodes(file, ast.Import) for alias in node.names}
     for node in nodes(file, ast.ImportFrom):
         assert node.level == 0, f"{file}:{node.lineno}: a relative import"
@@ -59,7 +59,7 @@ def imported(file):
 
 
 def project_files(file):
-    """The files of the library that importing `file` loads, itself included."""
+    """The project's files that importing `file` loads, including itself."""
     found, left = set(), {file}
     while left:
         file = left.pop()
@@ -81,7 +81,7 @@ def direct_imports(file):
 
 
 def wing(file):
-    """The folder of cifar/ that a file is in, or nothing for a module that all wings may use."""
+    """The folder of cifar/ that contains the file; empty for a module that all wings may use."""
     parts = file.split("/")
     return parts[1] if len(parts) > 2 and parts[1] != "params" else ""
 
@@ -101,7 +101,7 @@ def within(path, folders):
 
 
 def writer(path):
-    """The stage that writes a path, or nothing for a file of the repository."""
+    """The stage that writes a path; None for a file of the repository."""
     return next((s for s in STAGES if within(path, paths(s, "outs", "metrics", "plots"))), None)
 
 
@@ -122,7 +122,7 @@ def offences(bad):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dependencies_are_the_imports(stage):
-    """A stage's Python dependencies are what its script imports, and the network that it builds."""
+    """A stage's Python dependencies are the files that its script imports, and its network."""
     needed = project_files(script(stage))
     if "cifar/networks.py" in needed:
         needed = (needed | set().union(*map(project_files, NETWORKS))) - set(NETWORKS) | {MODEL}
@@ -133,7 +133,7 @@ def test_dependencies_are_the_imports(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_parameters_are_the_sections_read(stage):
-    """A stage's params are the section that it loads, and the seed where it keeps it."""
+    """A stage's params are the section that it loads, and the seed if it uses it."""
     read = set()
     for node in nodes(script(stage), ast.Assign):
         if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "params.load":
@@ -145,10 +145,10 @@ def test_parameters_are_the_sections_read(stage):
 
 
 def test_imports_run_downwards():
-    """The library imports neither programs nor other wings' modules, and no circle can be written.
+    """The library imports neither programs nor modules of other wings, and imports form no cycle.
 
-    A wing may use the modules beside the wings; those use no wing. The public call stands above
-    them all: it may use any wing, and no file of the library imports it.
+    A wing may use the modules beside the wings, which use no wing. The module of the public call
+    may use any wing, and no file of the library imports it.
     """
     for file in LIBRARY:
         for other in direct_imports(file):
@@ -159,9 +159,9 @@ def test_imports_run_downwards():
 
 
 def test_nobody_imports_a_program():
-    """Programs are run, never imported but by their own folder; three modules import by name.
+    """No file imports a program of another folder; three modules import by name.
 
-    These find networks, the sections of params.yaml, and the public call.
+    These three import the networks, the sections of params.yaml, and the public call.
     """
     for file in SOURCES:
         programs = {"stages", "recipes", "tools"} - {file.split("/")[0]}
@@ -174,7 +174,7 @@ def test_nobody_imports_a_program():
 
 
 def test_training_cannot_see_the_test_images():
-    """Nothing that train depends on holds test images or raw images, or comes from them."""
+    """No dependency of train contains, or depends on, test images, raw images or test results."""
     hidden = ["data/fetched", "data/processed/test", "metrics/test.json"]
     for path in paths("train", "deps"):
         assert not within(path, hidden) and not within("data/processed/test", [path]), path
@@ -183,7 +183,7 @@ def test_training_cannot_see_the_test_images():
 
 
 def reads_of_parameters(file):
-    """(key, keyword, function, line) for each `p.KEY`; no keyword where it is no whole argument."""
+    """(key, keyword, function, line) for each `p.KEY`; keyword is None if it is not an argument."""
     words = {}
     for call in nodes(file, ast.Call):
         name = ast.unparse(call.func)
@@ -198,8 +198,8 @@ def reads_of_parameters(file):
 
 FITTING = [f"cifar/training/{name}.py" for name in ("fit", "inspection", "splits")]
 READERS = [*map(script, STAGES), *FITTING]
-# `train.model` names a network, a Model is a trained one; two fractions are held out alike; the
-# record of a data set has its name.
+# `train.model` is the name of a network, whereas a Model is a trained one; one function holds out
+# either fraction; `dataset` is the name in the record of a data set.
 RENAMED = {
     ("model", "network"),
     ("dataset", "name"),
@@ -221,7 +221,7 @@ BUILT_IN = {
 
 
 def test_every_parameter_is_read_by_its_name():
-    """Each key of params.yaml is read as `p.KEY` by its stage, and there is no other."""
+    """Each stage reads exactly the keys of its section of params.yaml, as `p.KEY`."""
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     for section in STAGES:
         files = [script(section), *(FITTING if section == "train" else [])]
@@ -231,7 +231,7 @@ def test_every_parameter_is_read_by_its_name():
 
 @pytest.mark.parametrize("file", READERS)
 def test_a_parameter_is_handed_on_under_its_name(file):
-    """Where `p.KEY` is an argument of a function of ours, it is the keyword KEY."""
+    """`p.KEY` as an argument of one of our functions is passed as the keyword KEY."""
     for key, keyword, function, line in reads_of_parameters(file):
         if keyword is not None and function not in BUILT_IN:
             right = keyword == key or (key, keyword) in RENAMED
@@ -239,7 +239,7 @@ def test_a_parameter_is_handed_on_under_its_name(file):
 
 
 def test_names_say_what_they_hold():
-    """No variable, argument, function or class has a name that fits anything."""
+    """No variable, argument, function or class has a name so vague that it fits anything."""
     for file in SOURCES:
         names = [(node.arg, node.lineno) for node in nodes(file, ast.arg)]
         names += [(node.name, node.lineno) for node in nodes(file, ast.FunctionDef | ast.ClassDef)]
@@ -249,7 +249,7 @@ def test_names_say_what_they_hold():
 
 
 def test_nothing_travels_unseen():
-    """No reflection over signatures, no `**` from parameters, no class swapped on an object."""
+    """No code inspects signatures, unpacks parameters with `**`, or replaces an object's class."""
     for file in [*LIBRARY, *map(script, STAGES)]:
         text = (ROOT / file).read_text()
         assert "inspect.signature" not in text and "__class__ =" not in text, file
@@ -260,7 +260,7 @@ def test_nothing_travels_unseen():
 
 
 def test_a_word_finds_the_life_of_a_parameter():
-    """`git grep -w dropout` shows where it is set, read, kept and used."""
+    """`git grep -w dropout` shows where the parameter is set, checked, recorded and used."""
     command = [
         "git",
         "grep",
@@ -278,9 +278,9 @@ def test_a_word_finds_the_life_of_a_parameter():
 
 
 def test_every_module_has_a_test():
-    """Each module of the library is imported by a test, each program has one of its name.
+    """Each module of the library is imported by a test, and each program has a test of its name.
 
-    Networks are found by name, and tests/test_models.py has all of them.
+    Networks are imported by name; tests/test_models.py tests all of them.
     """
     tests = {path: ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("test_*.py")}
     names = {path.stem.removeprefix("test_") for path in tests}
@@ -299,23 +299,23 @@ def test_every_module_has_a_test():
 
 
 def test_every_program_explains_itself():
-    """Every program gives its docstring to `--help`, and so does not start on it."""
+    """Every program passes on its docstring, which `--help` prints without starting the program."""
     programs = [f for f in SOURCES if f.startswith(("stages/", "tools/", "recipes/__main__"))]
     assert len(programs) > 15
     for file in programs:
-        if file != "tools/install.py":  # make calls it, before there is an environment
+        if file != "tools/install.py":  # make calls it before the environment exists
             assert "__doc__" in {node.id for node in nodes(file, ast.Name)}, file
 
 
 def walk(heading):
-    """The lines of the code block below a heading of docs/design.md, each as its columns."""
+    """The lines of the code block below a heading of docs/design.md, each split into columns."""
     page = (ROOT / "docs/design.md").read_text()
     block = page.partition(f"\n## {heading}\n")[2].split("```\n")[1]
     return [re.split("  +", line) for line in block.splitlines() if not line.startswith(" ")]
 
 
 def test_the_walk_of_a_parameter_is_true():
-    """Every stop is in the file that docs/design.md names, `…` standing for what is left out."""
+    """The code of every step is in the file that docs/design.md names; `…` stands for any text."""
     stops = walk("The life of a parameter")
     assert len(stops) > 7
     for path, code, *_ in stops:
@@ -323,11 +323,9 @@ def test_the_walk_of_a_parameter_is_true():
         assert all(part.strip() in text for part in code.split("…")), (path, code)
 
 
-@pytest.mark.parametrize(
-    "heading", ["The life of an image", "A whole training, from top to bottom"]
-)
+@pytest.mark.parametrize("heading", ["The life of an image", "A training, from top to bottom"])
 def test_the_walks_name_files_that_exist(heading):
-    """Every stop of the other walks is a file of the repository."""
+    """Every step of the other walks names a file of the repository."""
     files = [path for path, *_ in walk(heading)]
     assert len(files) > 1 and not [path for path in files if not (ROOT / path).is_file()]
 
@@ -345,14 +343,14 @@ PROGRAMS = [file for file, tree in SOURCES.items() if runs_a_stage(tree)]
 
 @pytest.mark.parametrize("file", PROGRAMS)
 def test_a_program_first_imports_what_reports_errors(file):
-    """Its first import is cifar.stage, before any library."""
+    """Every program imports cifar.stage first, before any library."""
     tree = SOURCES[file]
     first = next(node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
     assert ast.unparse(first) == "from cifar import stage"
 
 
 def test_nothing_dangerous_is_called():
-    """No code from data: no eval, shell, extraction to disk, or pickled arrays and weights."""
+    """No call can run code from data: no eval, shell, extraction to disk, or unpickling."""
     assert not offences(lambda name, _: name in ("eval", "exec", "compile"))
     assert not offences(
         lambda name, _: name.split(".")[-1] in ("extractall", "extract", "unpack_archive")
@@ -376,8 +374,7 @@ def test_nothing_dangerous_is_called():
 
 
 def test_yaml_is_read_in_one_place():
-    """Only cifar/yaml12.py loads YAML, with its own safe loader; ruamel only writes, for
-    recipes."""
+    """Only cifar/yaml12.py loads YAML, with a safe loader; only recipes/edit.py uses ruamel."""
     users = {
         package: [f for f in SOURCES if package in {name.split(".")[0] for name in imported(f)}]
         for package in ("yaml", "ruamel")
@@ -392,7 +389,7 @@ def test_yaml_is_read_in_one_place():
 
 
 def test_torchvision_waits_until_a_network_needs_it():
-    """torchvision, two seconds to import, stands at the top of no file but those of networks."""
+    """Only networks import torchvision, which takes two seconds, at the top of their file."""
     for file, tree in SOURCES.items():
         tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         text = " ".join(ast.unparse(node) for node in tops)
@@ -400,12 +397,12 @@ def test_torchvision_waits_until_a_network_needs_it():
 
 
 def test_no_parameter_enters_a_command():
-    """No command of the pipeline interpolates a value, which a shell would run."""
+    """No command of the pipeline contains `${...}`, whose value a shell would interpret."""
     assert STAGES and not [name for name, stage in STAGES.items() if "${" in stage["cmd"]]
 
 
 def test_results_are_in_git_or_in_the_cache():
-    """A metric or plot is cached by DVC, or in Git and not cached; outputs are all cached."""
+    """A metric or plot is either cached by DVC or tracked by Git; all other outputs are cached."""
     for stage in STAGES:
         for kind in ("outs", "metrics", "plots"):
             for entry, path in zip(STAGES[stage].get(kind, []), paths(stage, kind), strict=True):
@@ -419,7 +416,7 @@ def test_results_are_in_git_or_in_the_cache():
 
 
 def locked(lock):
-    """Version by name of each requirement that a lock file pins with hashes."""
+    """The version of each requirement in a lock file, all of which are pinned with hashes."""
     text = (ROOT / lock).read_text()
     pins = re.findall(
         r"^(\S+?)(?:\[.*?\])?==(\S+)(?: ;.*?)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+$",
@@ -432,20 +429,20 @@ def locked(lock):
 
 
 def names(requirements):
-    """The names of the requirements, without extras and versions; groups are no requirements."""
+    """The names of the requirements, without extras and versions; included groups are skipped."""
     lines = [line for line in requirements if isinstance(line, str)]
     return {re.split(r"[^\w.-]", line)[0].lower().replace(".", "-") for line in lines}
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
 def test_a_lock_file_names_no_address(lock):
-    """A lock file holds neither an index nor a URL, so that it serves with any mirror."""
+    """A lock file contains neither an index nor a URL, so that it works with any mirror."""
     text = (ROOT / lock).read_text()
     assert "://" not in text and "--index" not in text and "--find-links" not in text
 
 
 def test_the_lock_files_pin_every_requirement():
-    """requirements.lock has what a user runs, requirements-dev.lock the same and all groups."""
+    """requirements.lock pins all dependencies; requirements-dev.lock also pins all groups."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     user, developer = locked("requirements.lock"), locked("requirements-dev.lock")
     assert "torch" in user and names(settings["project"]["dependencies"]) <= user.keys()
@@ -456,9 +453,9 @@ def test_the_lock_files_pin_every_requirement():
 
 
 def test_stages_open_what_they_declare(first_run):
-    """A stage reads all of its declared dependencies, writes its declared outputs, nothing else.
+    """A stage reads exactly its declared dependencies and writes only its declared outputs.
 
-    Sections of params are read by all, because each stage checks the whole file.
+    All stages read all sections of params.yaml, because each stage checks the whole file.
     """
     lock = YAML(typ="safe").load((first_run.project.path / "dvc.lock").read_text())
     empty = {f for f, tree in SOURCES.items() if f.endswith("__init__.py") and len(tree.body) <= 1}
@@ -481,7 +478,7 @@ def test_stages_open_what_they_declare(first_run):
 
 
 def test_data_stages_do_without_torch(first_run):
-    """fetch, preprocess and plot never import torch, which takes longer than their work."""
+    """fetch, preprocess and plot never import torch, because that takes longer than their work."""
     importing = {
         stage for stage, what, name, _ in first_run.notes if (what, name) == ("import", "torch")
     }

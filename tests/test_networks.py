@@ -1,4 +1,4 @@
-"""Networks by name: built, tried before a training, and listed by layer."""
+"""Networks by name: they are built, checked, and summarised by layer."""
 
 import json
 import random
@@ -39,7 +39,7 @@ class Recorder:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_names_the_options_that_it_uses(name):
-    """USES is exactly what build reads of the options."""
+    """USES lists exactly the options that build reads."""
     options = Recorder(backbone="resnet18" if name == "pretrained" else None)
     networks.build(name, COLOUR, options, seed=0)
     assert options.read == set(networks.load_file(name).USES)
@@ -48,7 +48,7 @@ def test_a_network_names_the_options_that_it_uses(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_option_without_effect_is_refused(name):
-    """An option that is set but not used is one line that names it and its off-value."""
+    """An option that is set but not used is refused in one line that gives its off-value."""
     values = NetworkOptions(2, 16, 0.2, 0.1, True, "resnet18", True)
     used = networks.load_file(name).USES
     for field in fields(NetworkOptions):
@@ -67,7 +67,7 @@ def test_an_option_without_effect_is_refused(name):
 
 
 def test_muon_is_for_networks_made_for_it():
-    """A network says in its own file whether Muon suits it; others are refused with values."""
+    """A network's file says whether Muon suits it; for others the error gives values that work."""
     suited = [name for name in NAMES if getattr(networks.load_file(name), "MUON", False)]
     assert suited == ["fast"]
     networks.check_muon("fast")
@@ -121,7 +121,7 @@ def test_memory_that_runs_out_is_no_fault_of_the_network(add_network):
 @pytest.mark.hostile
 @pytest.mark.parametrize("code", ["prepare = 3\n", "def prepare(net, images):\n    1 / 0\n"])
 def test_a_prepare_that_fails_is_one_line(code, add_network):
-    """What a network does with the first images fails in one line with its file."""
+    """An error in a network's `prepare` is one line that names its file."""
     add_network(code)
     with pytest.raises(UserError, match=r"^prepare: [^\n]*mine\.py\): fix prepare"):
         networks.prepare("mine", nn.Flatten(), torch.zeros(2, 3, 8, 8), seed=0)
@@ -129,7 +129,7 @@ def test_a_prepare_that_fails_is_one_line(code, add_network):
 
 @pytest.mark.fault
 def test_layers_that_share_a_tensor_come_back(add_network, tmp_path):
-    """Tied weights are saved and loaded like others."""
+    """Tied weights are still tied after saving and loading."""
     add_network(
         network_code(
             "tied = [nn.Linear(64, 64), nn.Linear(64, 64)]\n"
@@ -149,13 +149,13 @@ def test_layers_that_share_a_tensor_come_back(add_network, tmp_path):
 
 @pytest.mark.hostile
 def test_a_file_name_that_python_cannot_import_is_one_line():
-    """A name such as resnet.v2 is refused with the advice to rename the file."""
+    """A name such as resnet.v2 is refused, and the error advises to rename the file."""
     with pytest.raises(UserError, match=r"^resnet\.v2 is no name .*resnet\.v2\.py\): rename"):
         networks.load_file("resnet.v2")
 
 
 def test_the_summary_names_every_layer():
-    """Each layer has a row with its shape and parameters; the network is left as it was."""
+    """Each layer has a row with its shape and parameters; the network itself is unchanged."""
     (net,) = make(0)
     layers = networks.summarize(net.train(), DATASET.shape)
     first = layers[0]
@@ -176,7 +176,7 @@ class Scaled(nn.Sequential):
 
 
 def test_each_tensor_counts_once():
-    """A shared layer and a shared tensor count once; what belongs to no layer comes last."""
+    """Shared layers and tensors count once; parameters outside of layers come last."""
     layers = networks.summarize(Scaled(), Shape(4, 1, 2, (0.5,), (0.5,)))
     counts = [(layer.kind, layer.parameters) for layer in layers]
     linear = "Linear"
@@ -188,7 +188,7 @@ def test_each_tensor_counts_once():
 
 
 def test_every_dropout_of_a_network_is_the_fast_one():
-    """No network has a dropout layer of torch's own, and each keeps its probability."""
+    """Networks use our dropout layer instead of torch's, with the probability of the options."""
     for name in NAMES:
         if "dropout" in networks.load_file(name).USES:
             net = networks.build(name, COLOUR, replace(OFF, dropout=0.2), seed=0)

@@ -1,4 +1,4 @@
-"""The same bytes from `dvc repro`, wherever and whenever it runs, whatever happens to it."""
+"""`dvc repro` gives the same bytes, wherever and whenever it runs, and whatever interrupts it."""
 
 import contextlib
 import datetime
@@ -14,7 +14,7 @@ from conftest import RESULTS, Project
 from cifar import files
 
 STAGES = ["fetch", "preprocess", "train", "evaluate", "plot"]
-# Loaded by Python at its start: in every stage it is ten years later, on another machine.
+# Python loads this at its start: each stage then sees a date ten years later and another host.
 ELSEWHERE = """
 import os, socket, time
 if "DVC_STAGE" in os.environ:
@@ -28,12 +28,12 @@ if "DVC_STAGE" in os.environ:
     socket.gethostname = lambda: host
     os.uname = lambda: type(uname)((uname[0], host, *uname[2:]))
 """
-# Loaded by Python at its start: nothing finds DVC.
+# Python loads this at its start: DVC can then not be imported.
 WITHOUT_DVC = """
 import sys
 sys.modules["dvc"] = None
 """
-# A training that stands still when its first checkpoint is to get its name.
+# Python loads this at its start: a training then stops before it renames its first checkpoint.
 AT_CHECKPOINT = """
 import os, signal, sys
 if os.environ.get("DVC_STAGE") == "train":
@@ -47,14 +47,14 @@ if os.environ.get("DVC_STAGE") == "train":
 
 
 def python_with(folder, code):
-    """The variable that makes every Python run this code first."""
+    """The environment variable that makes every Python process run this code first."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder)}
 
 
 def outputs(project):
-    """The sha256 sum of each file that the stages write, by its path."""
+    """Maps the path of each file that the stages write to its sha256 sum."""
     paths = [path for folder in RESULTS for path in (project.path / folder).rglob("*")]
     return {
         path.relative_to(project.path).as_posix(): files.sha256(path)
@@ -64,14 +64,14 @@ def outputs(project):
 
 
 def clean(project):
-    """Whether every output that Git or dvc.lock knows is the one of the last commit."""
+    """Whether all outputs, tracked by Git or recorded in dvc.lock, are those of the last commit."""
     return project.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_the_same_inputs_give_the_same_bytes(first_run, tmp_path):
-    """Run again elsewhere and later, every stage gives the bytes that dvc.lock knows.
+    """Run again in another environment, every stage gives the bytes that dvc.lock records.
 
-    The folder, hash seed, time zone, language, date and host name are others.
+    The folder, hash seed, time zone, language, date and host name are different.
     """
     project = first_run.project.copy(tmp_path / "an other place")
     there = python_with(tmp_path / "later", ELSEWHERE)
@@ -89,7 +89,7 @@ def test_the_same_inputs_give_the_same_bytes(first_run, tmp_path):
 
 @pytest.mark.long
 def test_the_stages_do_without_dvc(first_run, tmp_path):
-    """Run one after the other where DVC cannot be imported, they give the bytes of `dvc repro`."""
+    """The stages give the bytes of `dvc repro` even if DVC cannot be imported."""
     project = Project(tmp_path / "project")
     first_run.project.run("git", "clone", "--quiet", ".", str(project.path))
     for path in outputs(project):  # metrics and tables, which Git keeps
@@ -104,7 +104,7 @@ def test_the_stages_do_without_dvc(first_run, tmp_path):
 
 
 def test_no_output_holds_a_time_a_path_or_a_host(first_run):
-    """Nothing that differs between two equal runs stands in what the stages write."""
+    """The outputs contain no value that differs between two equal runs."""
     project = first_run.project
     today = datetime.datetime.now()
     words = [
@@ -128,7 +128,7 @@ def test_no_output_holds_a_time_a_path_or_a_host(first_run):
 
 @pytest.fixture
 def halted(reproduced, tmp_path):
-    """`dvc repro` of a training that stands still after an epoch: both processes."""
+    """The processes of a `dvc repro` and of its training, which is stopped after an epoch."""
     environment = reproduced.environment(**python_with(tmp_path / "start", AT_CHECKPOINT))
     command = ("dvc", "repro", "--force", "--single-item", "train")
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -156,7 +156,7 @@ def ended(process):
 
 
 def wait(condition, seconds=1200):
-    """What the condition gives, once it gives something."""
+    """Wait until the condition returns a true value, and return that value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -166,7 +166,7 @@ def wait(condition, seconds=1200):
 
 @pytest.mark.fault
 def test_two_repros_at_once(halted, reproduced):
-    """While `dvc repro` trains, a second one is refused; the first ends with the right bytes."""
+    """While `dvc repro` trains, DVC refuses a second one; the first gives the right bytes."""
     dvc, training = halted
     second = reproduced.run("dvc", "repro", "--force", "--single-item", "train", ok=False)
     assert second.returncode and not reproduced.ran(second.stdout)
@@ -178,9 +178,9 @@ def test_two_repros_at_once(halted, reproduced):
 
 @pytest.mark.fault
 def test_dvc_is_killed_and_its_training_lives_on(halted, reproduced):
-    """When `dvc` alone is killed its training lives on; the next `dvc repro` waits for it.
+    """If only `dvc` is killed, its training continues, and the next `dvc repro` waits for it.
 
-    It then trains nothing, and gives the right bytes.
+    It then uses the finished training, and gives the right bytes.
     """
     dvc, training = halted
     dvc.kill()
@@ -198,7 +198,7 @@ def test_dvc_is_killed_and_its_training_lives_on(halted, reproduced):
 
 @pytest.mark.fault
 def test_a_comment_in_the_code_ends_at_the_model(reproduced):
-    """Another comment retrains to the same weights file, so neither evaluate nor plot runs."""
+    """After a new comment, training gives the same weights, so neither evaluate nor plot runs."""
     reproduced.edit("cifar/training/progress.py", lambda text: f"{text}# A comment.\n")
     done = reproduced.run("dvc", "repro")
     assert reproduced.ran(done.stdout) == ["train"]
@@ -209,7 +209,7 @@ def test_a_comment_in_the_code_ends_at_the_model(reproduced):
 @pytest.mark.fault
 @pytest.mark.long
 def test_two_queued_experiments_share_one_training(reproduced):
-    """Of two experiments that differ in evaluate alone, one trains and both end well."""
+    """Two experiments that differ only in `evaluate` share one training, and both succeed."""
     try:
         reproduced.run(
             "dvc", "exp", "run", "--queue", "-S", "evaluate.tta=none,flip", "-S", "train.epochs=40"
@@ -230,7 +230,7 @@ def test_two_queued_experiments_share_one_training(reproduced):
 @pytest.mark.fault
 @pytest.mark.long
 def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
-    """A queued training that is killed and queued again resumes, and ends with the right lock.
+    """A queued training that is killed and queued again resumes, and gives the right dvc.lock.
 
     The checkpoint is in the user's repository, not in the folder of the queued run.
     """
@@ -251,7 +251,7 @@ def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
             200,
         )
         reproduced.run("dvc", "exp", "run", "--queue", "--name", "second", *options)
-        # The worker of the first one may be about to end, and then starts nothing: ask again.
+        # The first worker may be about to end and then starts nothing, so start it again.
         wait(
             lambda: (
                 start_queue(reproduced) or "/second\n" in reproduced.run("git", "show-ref").stdout
@@ -274,7 +274,7 @@ def test_a_queued_experiment_is_killed_and_queued_again(reproduced):
 
 
 def start_queue(project, *options):
-    """Its worker keeps the output open until the queue is empty, so nobody listens to it."""
+    """Start the queue, and ignore its output, which the worker keeps open until the end."""
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(
         ["dvc", "queue", "start", *options],
@@ -286,7 +286,7 @@ def start_queue(project, *options):
 
 
 def training(project):
-    """The process of a training in a folder within the project."""
+    """The process of a training that runs in a folder within the project."""
     for process in psutil.process_iter(["cmdline", "cwd"]):
         inside = process.info["cwd"] and process.info["cwd"].startswith(str(project.path))
         if inside and process.info["cmdline"][1:] == ["-m", "stages.train"]:

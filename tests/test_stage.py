@@ -1,4 +1,4 @@
-"""Around each stage: one line on an error, a code that stops DVC, inputs that stay as they were."""
+"""How a stage ends: errors in one line, exit codes that stop DVC, and inputs that have changed."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ PARAMS = "seed: 0\nwork: {model: small, lr: 0.1}\nother: {dpi: 100}\n"
 
 @pytest.fixture(autouse=True)
 def signals():
-    """The handlers that a stage installs are taken away again."""
+    """Restore the signal handlers and the exception hook that a stage replaces."""
     numbers = (signal.SIGTERM, signal.SIGPIPE)
     before = [signal.getsignal(number) for number in numbers]
     hook = sys.excepthook
@@ -38,7 +38,7 @@ def signals():
 
 @pytest.fixture
 def running(tmp_path, monkeypatch):
-    """A small pipeline whose stage `work` is running under DVC."""
+    """A small pipeline, with the environment in which DVC runs its stage `work`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_STAGE", "work")
     files = {"dvc.yaml": PIPELINE, "params.yaml": PARAMS, "script.py": "", "unrelated": ""}
@@ -51,7 +51,7 @@ def running(tmp_path, monkeypatch):
 
 
 def end(main):
-    """The code with which a stage ends."""
+    """The exit code of a stage."""
     with pytest.raises(SystemExit) as caught:
         stage.run(main)
     return caught.value.code
@@ -59,7 +59,7 @@ def end(main):
 
 @pytest.mark.parametrize(("word", "code"), [("--help", 0), ("now", 2)])
 def test_a_program_without_options_starts_only_without_arguments(word, code, monkeypatch, capsys):
-    """`--help` prints the program's text and anything else is refused; neither runs the program."""
+    """`--help` prints the description, any other argument is refused; neither runs the program."""
     monkeypatch.setattr(sys, "argv", ["/somewhere/tools/clean.py", word])
     with pytest.raises(SystemExit) as caught:
         stage.run(failing(AssertionError("it started")), "Remove\n\n    everything")
@@ -77,13 +77,13 @@ def failing(error):
 
 
 def test_an_error_is_one_line_whatever_is_in_it(capsys):
-    """Line breaks in a message, as in the name of a file, cannot make a second line of it."""
+    """Line breaks in a message, for example from a file's name, do not create a second line."""
     assert end(failing(UserError("what\nerror: all is well\r\n(where): how"))) == 1
     assert capsys.readouterr().err == "error: what error: all is well (where): how\n"
 
 
 def test_a_stage_that_returns_ends_with_zero(capsys):
-    """Without an error there is no line and the code is 0."""
+    """Without an error, nothing is printed and the exit code is 0."""
     assert end(lambda: None) == 0
     assert capsys.readouterr() == ("", "")
 
@@ -104,7 +104,7 @@ def test_a_stage_that_returns_ends_with_zero(capsys):
     ],
 )  # fmt: skip
 def test_an_error_of_the_user_is_one_line(error, line, capsys):
-    """What a user can cause is one line on stderr and the code 1."""
+    """An error that a user can cause is one line on stderr, with exit code 1."""
     assert end(failing(error)) == 1
     assert capsys.readouterr() == ("", line)
 
@@ -118,7 +118,7 @@ def test_an_error_of_the_user_is_one_line(error, line, capsys):
     ],
 )
 def test_too_little_memory_is_one_line(error, capsys):
-    """Python's and torch's ways to run out of memory name the parameters that take less of it."""
+    """When Python or torch runs out of memory, the error names the parameters to lower."""
     assert end(failing(error)) == 1
     line = capsys.readouterr().err
     assert line.startswith("error: out of memory (params.yaml): lower ")
@@ -127,7 +127,7 @@ def test_too_little_memory_is_one_line(error, capsys):
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes differ")])
 def test_an_error_of_the_code_keeps_its_traceback(error):
-    """A mistake in the code itself is not hidden behind a line."""
+    """An error in the code itself keeps its traceback instead of becoming one line."""
     with pytest.raises(type(error)):
         stage.run(failing(error))
 
@@ -179,14 +179,14 @@ def test_signals_end_a_stage_with_their_code(tmp_path, number, line):
     ],
 )
 def test_an_input_that_is_edited_meanwhile_fails_the_stage(running, capsys, name, content, named):
-    """A declared file or section that changes or appears meanwhile is named; the code is 1."""
+    """The error names a declared file or section that changed or appeared; the exit code is 1."""
     assert end(lambda: Path(name).write_text(content) and None) == 1
     error = f"error: {named} changed while this stage ran (dvc.yaml): run `dvc repro` again\n"
     assert capsys.readouterr().err == error
 
 
 def test_a_stage_may_be_named_with_its_file(running, capsys, monkeypatch):
-    """Where DVC names a stage as `dvc.yaml:work`, its inputs are watched as well."""
+    """If DVC calls the stage `dvc.yaml:work`, its inputs are watched as well."""
     monkeypatch.setenv("DVC_STAGE", "dvc.yaml:work")
     assert end(lambda: Path("script.py").write_text("changed") and None) == 1
     assert capsys.readouterr().err.startswith("error: script.py changed")
@@ -194,7 +194,7 @@ def test_a_stage_may_be_named_with_its_file(running, capsys, monkeypatch):
 
 @pytest.mark.fault
 def test_an_input_that_vanishes_fails_the_stage(running, capsys):
-    """A declared file that is deleted during the run is named."""
+    """The error names a declared file that was deleted during the run."""
     assert end(lambda: Path("data/images.npy").unlink()) == 1
     assert capsys.readouterr().err.startswith("error: data/images.npy changed")
 
@@ -210,13 +210,13 @@ def test_an_input_that_vanishes_fails_the_stage(running, capsys):
     ],
 )
 def test_what_a_stage_does_not_depend_on_may_change(running, capsys, name, content):
-    """Other files, other sections, comments, and a file written again as it was do no harm."""
+    """Edits of other files, other sections or comments, and rewrites without a change, are fine."""
     assert end(lambda: Path(name).write_text(content) and None) == 0
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_large_file_is_known_by_size_and_time(running):
-    """A file above a megabyte is known by size and time; another of these is a change."""
+    """A file above a megabyte counts as changed if its size or modification time differs."""
     large = Path("data/images.npy")
     large.write_bytes(bytes(stage.SMALL + 1))
     assert end(lambda: None) == 0
@@ -225,21 +225,21 @@ def test_a_large_file_is_known_by_size_and_time(running):
 
 
 def test_without_dvc_nothing_is_watched(running, monkeypatch):
-    """A stage that was started by hand is not stopped by an edit: nothing is recorded."""
+    """An edit does not stop a stage that was started by hand, because nothing is recorded."""
     monkeypatch.delenv("DVC_STAGE")
     assert end(lambda: Path("script.py").write_text("changed") and None) == 0
 
 
 @pytest.mark.parametrize("content", ["work: [", "", "work: 1\nwork: 2", "[]", "seed: 0\nwork: 3"])
 def test_a_broken_params_file_is_left_to_the_stage(running, capsys, content):
-    """What cannot be read at the start is told by the stage itself, in its own line."""
+    """If params.yaml cannot be read at the start, only the stage's own error is printed."""
     Path("params.yaml").write_text(content)
     assert end(failing(UserError("its own line"))) == 1
     assert capsys.readouterr().err == "error: its own line\n"
 
 
 def test_the_checkpoint_goes_when_all_is_well(running):
-    """What a stage returns is called at its end, and not when an input has changed."""
+    """The function that a stage returns is called at its end, unless an input has changed."""
     called = []
 
     def edits():
@@ -253,7 +253,7 @@ def test_the_checkpoint_goes_when_all_is_well(running):
 
 
 def test_the_root_is_the_users_repository(monkeypatch):
-    """In DVC's temporary copies lasting state goes to the original folder."""
+    """In DVC's temporary copies, lasting state is stored in the original repository."""
     monkeypatch.setenv("DVC_ROOT", "/original")
     assert stage.root() == Path("/original")
     monkeypatch.delenv("DVC_ROOT")
@@ -265,7 +265,7 @@ def test_the_root_is_the_users_repository(monkeypatch):
     "name", [".DS_Store", "Thumbs.db", "desktop.ini", ".nfs0001", ".ipynb_checkpoints/x.ipynb"]
 )
 def test_files_that_systems_leave_are_no_input(running, name):
-    """What a file manager or a network drive drops into a folder of data does not end a stage."""
+    """Files that a file manager or a network drive adds to a data folder do not end a stage."""
     path = Path("data") / name
 
     def drop():
@@ -276,7 +276,7 @@ def test_files_that_systems_leave_are_no_input(running, name):
 
 
 def test_git_sees_what_dvc_edits(running):
-    """params.yaml and the metrics get a new time at a stage's start under DVC, and only there."""
+    """A stage run by DVC first touches params.yaml and the metrics, and no other file."""
     names = ["params.yaml", "metrics/test.json", "script.py"]
     Path("metrics").mkdir()
     Path("metrics/test.json").touch()
@@ -293,7 +293,7 @@ def test_git_sees_what_dvc_edits(running):
 def test_a_failed_stage_says_how_to_restore_what_dvc_removed(
     running, capsys, monkeypatch, recorded, root, named
 ):
-    """Where dvc.lock has earlier results of the stage that failed, and in the workspace alone."""
+    """It does so in the workspace only, and only if dvc.lock has earlier results of the stage."""
     monkeypatch.setenv("DVC_ROOT", root)
     if recorded:
         Path("dvc.lock").write_text(f"stages: {{{recorded}: {{cmd: run}}}}\n")
@@ -321,7 +321,7 @@ NO_STAGES = {
 @pytest.mark.hostile
 @pytest.mark.parametrize("content", NO_STAGES.values(), ids=NO_STAGES)
 def test_a_pipeline_without_stages_is_one_line(content, running, capsys):
-    """The line names dvc.yaml; a stage that runs meanwhile only leaves no note of its time."""
+    """The error names dvc.yaml; a running stage ends normally, but records no time."""
     Path("dvc.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"\(dvc.yaml.*\): "):
         stage.pipeline()
@@ -332,7 +332,7 @@ def test_a_pipeline_without_stages_is_one_line(content, running, capsys):
 
 @pytest.mark.parametrize("outputs", ["[5]", "[{}]", "null"])
 def test_a_stage_of_odd_outputs_has_no_time(outputs, running):
-    """What DVC would refuse is one line for those who ask for the time."""
+    """Asking for the time of a stage without proper outputs is one line."""
     Path("dvc.yaml").write_text(f"stages: {{work: {{deps: [], outs: {outputs}}}}}\n")
     with pytest.raises(UserError, match=r"^no outputs of work \(dvc.yaml\): "):
         stage.time_file("work")
@@ -341,13 +341,13 @@ def test_a_stage_of_odd_outputs_has_no_time(outputs, running):
 
 
 def test_a_pipeline_with_a_byte_order_mark_is_read(running):
-    """Windows' editors begin a file with one; DVC reads it, too."""
+    """Editors on Windows write a byte order mark, which DVC accepts too."""
     Path("dvc.yaml").write_bytes(b"\xef\xbb\xbf" + PIPELINE.encode())
     assert list(stage.pipeline()) == ["work"]
 
 
 def test_the_times_of_stages_are_bounded(running):
-    """Of each stage the latest notes stay; another stage's are not counted."""
+    """The latest times of each stage are kept; those of other stages do not count."""
     folder = running / "runs/times"
     folder.mkdir(parents=True)
     for number in range(stage.KEPT_TIMES + 5):
@@ -363,7 +363,7 @@ def test_the_times_of_stages_are_bounded(running):
 
 
 class CompilerError(RuntimeError):
-    """As torch.compile raises them."""
+    """An error like those of torch.compile."""
 
 
 CompilerError.__module__ = "torch._inductor.exc"
@@ -379,7 +379,7 @@ CompilerError.__module__ = "torch._inductor.exc"
     ],
 )
 def test_a_compiler_or_kernel_that_fails_is_one_line(error, capsys):
-    """Errors of torch.compile and of kernels name the parameters that avoid them."""
+    """For errors of torch.compile and of kernels, one line names the parameters to change."""
     assert end(failing(error)) == 1
     line = capsys.readouterr().err
     assert line.startswith("error: PyTorch failed, ") and line.count("\n") == 1
@@ -387,7 +387,7 @@ def test_a_compiler_or_kernel_that_fails_is_one_line(error, capsys):
 
 
 def script(code, command="{python} script.py", **environment):
-    """The outcome of a program in a shell."""
+    """Run a program in a shell; return the completed process."""
     folder = environment.pop("folder")
     (folder / "script.py").write_text(code)
     outside = ("DVC_", "PYTHONUNBUFFERED")
@@ -407,7 +407,7 @@ TALKS = "from cifar import stage\nstage.run(lambda: print(*['line'] * 100_000, s
 
 @pytest.mark.fault
 def test_a_reader_that_leaves_ends_a_program_quietly(tmp_path):
-    """`| head -1` gets its line, and there is no message about a pipe."""
+    """`| head -1` gets its line, and no error about a pipe is printed."""
     done = script(TALKS, "{python} script.py | head -1", folder=tmp_path)
     assert (done.stdout, done.stderr) == ("line\n", "")
 
@@ -463,7 +463,7 @@ def test_a_terminal_without_the_characters_gets_them_escaped(tmp_path):
 @pytest.mark.fault
 @pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_are_no_error(tmp_path, streams):
-    """A program that has nowhere to write does its work."""
+    """A program whose output streams are closed still does its work."""
     code = (
         "import sys\nfrom cifar import stage\n"
         "def main():\n print('x'); sys.stderr.write('y'); open('done', 'w').close()\n"
@@ -487,7 +487,7 @@ def test_closed_streams_are_no_error(tmp_path, streams):
     ],
 )
 def test_an_error_before_the_stage_is_one_line(tmp_path, code, line):
-    """What keeps a library from loading is one line, without a word of Ctrl-C."""
+    """An error that keeps a library from loading is one line, which does not mention Ctrl-C."""
     done = script(f"from cifar import stage\n{code}\n", folder=tmp_path)
     assert done.returncode
     assert done.stderr.startswith(f"error: {line}") and done.stderr.count("\n") == 1
@@ -530,7 +530,7 @@ def test_code_that_dvc_does_not_watch_is_refused(tmp_path, when):
 
 
 def test_an_error_of_the_code_itself_keeps_its_traceback(tmp_path):
-    """A mistake at the top of a program is shown as Python shows it."""
+    """An error at the top level of a program keeps Python's traceback."""
     done = script("from cifar import stage\n1 / 0\n", folder=tmp_path)
     assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
 
@@ -539,7 +539,7 @@ def test_an_error_of_the_code_itself_keeps_its_traceback(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS enforces no limit on memory")
 @pytest.mark.parametrize("kilobytes", [300_000, 1_800_000])
 def test_little_memory_before_a_stage_is_one_line(tmp_path, kilobytes):
-    """Where torch's libraries do not fit into memory, a stage says so in one line."""
+    """If torch's libraries do not fit into memory, the stage says so in one line."""
     command = f"ulimit -v {kilobytes}; {{python}} -m stages.train"
     done = script("", command, folder=tmp_path)
     assert done.returncode

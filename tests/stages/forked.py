@@ -1,6 +1,6 @@
-"""A stage in a fork of a process that has loaded the libraries: no seconds of start-up.
+"""Runs a stage in a fork of a process that has loaded the libraries, which saves the start-up time.
 
-Nothing of the project is loaded before the fork. A fault is a function that is called in the new
+No module of the project is loaded before the fork. A fault is a function that is called in the new
 process before the stage starts.
 """
 
@@ -30,13 +30,13 @@ Fault = Callable[[], None]
 
 
 class Ended(NamedTuple):
-    code: int  # minus the signal where one ended it
+    code: int  # the negative signal number if a signal ended the process
     printed: str
     errors: str
 
 
 def run(folder: Path, stage: str, fault: Fault | None = None, **environment: str) -> Ended:
-    """`python -m stages.<stage>` in a folder with the project's code, files and parameters."""
+    """Run `python -m stages.<stage>` in a folder with the project's code, files and parameters."""
     logs = [folder.with_name(f"{folder.name}.{stream}") for stream in ("stdout", "stderr")]
     process = FORKS.Process(target=work, args=(folder, stage, logs, fault, environment))
     process.start()
@@ -65,19 +65,19 @@ def work(
 
 
 def full_disk(size: int) -> None:
-    """No file can have more bytes: what is written beyond fails, as on a full disk."""
+    """Limit files to `size` bytes: a write beyond fails, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def killed_at(size: int) -> None:
-    """The system kills the process in the middle of a file, at so many bytes."""
+    """Let the system kill the process when a file reaches `size` bytes."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it and gets an error instead
     full_disk(size)
 
 
 def at_write(number: int, action: Fault) -> None:
-    """Call `action` when so many files are written and the last of them is to get its name."""
+    """Call `action` just before the process renames its file of this number, counted from 1."""
     count = 0
 
     def hook(event: str, _: object) -> None:
@@ -91,7 +91,7 @@ def at_write(number: int, action: Fault) -> None:
 
 
 def small_shards(fault: Fault | None = None) -> None:
-    """A shard of pictures is full at 20 kB."""
+    """Make a shard of pictures full at 20 kB."""
     from cifar.data import pack
 
     pack.SHARD_BYTES = 20_480
@@ -104,7 +104,7 @@ def die() -> None:
 
 
 def edit(name: str) -> None:
-    """As a person does while the stage runs."""
+    """Edit a file, as a user may do while the stage runs."""
     path = Path(name)
     path.write_bytes(
         path.read_bytes().replace(b"lr: 0.05", b"lr: 0.06")
@@ -113,7 +113,7 @@ def edit(name: str) -> None:
 
 
 def no_memory() -> None:
-    """The first convolution finds no room on the device."""
+    """Make the first convolution run out of memory on the device."""
     import torch
 
     def fail(*_: object, **__: object) -> None:
@@ -125,7 +125,7 @@ def no_memory() -> None:
 
 
 def no_disk() -> None:
-    """The disk has a thousand bytes left."""
+    """Pretend that the disk has 1,000 bytes left."""
     import shutil
     from types import SimpleNamespace
 
@@ -139,7 +139,7 @@ def other_version() -> None:
 
 
 def hang_up(after: int) -> None:
-    """The loss is not a number after so many steps."""
+    """Make the loss NaN after this many steps."""
     import torch
     from torch.nn import CrossEntropyLoss
 

@@ -1,6 +1,6 @@
 """Valid combinations of all options, drawn from the schema of params.yaml.
 
-An option that is new in the schema is drawn as well, at its bounds and at small values.
+A new option in the schema is drawn automatically, at its bounds and at small values.
 """
 
 import functools
@@ -23,10 +23,10 @@ from cifar.training import inspection
 
 SCHEMAS = params.sections()
 SECTIONS = ("preprocess", "train", "evaluate")
-CANDIDATES = 5  # of which the one with the most new pairs is taken
-DOWNLOADS = "pretrained"  # the network whose weights are a download; freeze is its option
-# Where small values of the schema would be large work, or another machine's. Values that make a
-# run slow are rarer than the others.
+CANDIDATES = 5  # combinations, of which the one with the most new pairs is chosen
+DOWNLOADS = "pretrained"  # the network that downloads its weights; `freeze` is its option
+# Options whose small values would take long or need another machine. Values that make a run slow
+# are rarer than the others.
 VALUES = {
     "preprocess.image_size": [8, 24],
     "preprocess.folds": [0, 2, 3],
@@ -49,7 +49,7 @@ Combination = dict[str, dict[str, Any]]
 
 
 def values(key: str, field: FieldInfo) -> list[Any]:
-    """What to draw an option from: all its words, or small values from its lower bound on."""
+    """The values to draw an option from: all its words, or small values from its lower bound up."""
     if key in VALUES:
         return VALUES[key]
     if get_origin(field.annotation) is Literal:
@@ -68,7 +68,7 @@ def values(key: str, field: FieldInfo) -> list[Any]:
 
 
 def bounds(field: FieldInfo) -> tuple[Any, Any]:
-    """The lowest and the highest value."""
+    """The lowest and the highest value of a field."""
     low = any_of(field, annotated_types.Ge) or any_of(field, annotated_types.Gt)
     high = any_of(field, annotated_types.Le) or any_of(field, annotated_types.Lt)
     lowest = getattr(low, "ge", getattr(low, "gt", None))
@@ -80,7 +80,7 @@ def any_of(field: FieldInfo, kind: type) -> Any:
 
 
 def choices() -> dict[str, list[Any]]:
-    """Every option as section.key, and its values."""
+    """Maps every option, as section.key, to its values."""
     return {
         f"{section}.{key}": values(f"{section}.{key}", field)
         for section in SECTIONS
@@ -89,7 +89,7 @@ def choices() -> dict[str, list[Any]]:
 
 
 def check(section: str, combination: Combination) -> None:
-    """Raise ValidationError or UserError as a stage would, as far as that is quick."""
+    """Raise ValidationError or UserError as a stage would, but only from its quick checks."""
     SCHEMAS[section].model_validate(combination[section])
     train = combination["train"]
     networks.check_options(train["model"], network_options(train))
@@ -102,7 +102,7 @@ def network_options(train: dict[str, Any]) -> NetworkOptions:
 
 
 def trainable(combination: Combination) -> bool:
-    """Whether the network takes the images."""
+    """Whether the network can be trained on the images."""
     train = combination["train"]
     size = combination["preprocess"]["image_size"]
     small = round(train["small_scale"] * size) if train["small_epochs"] else None
@@ -116,7 +116,7 @@ def trainable(combination: Combination) -> bool:
 
 
 def draw(chance: random.Random) -> Combination:
-    """One valid combination: each option in a random order gets a value that fits the others."""
+    """A valid combination: each option, in random order, gets a value that fits the others."""
     combination = {section: dict(params.off_values()[section]) for section in SECTIONS}
     options = list(choices().items())
     for key, allowed in options:
@@ -138,7 +138,7 @@ def draw(chance: random.Random) -> Combination:
 
 
 def pairs(combination: Combination) -> set[tuple[Any, ...]]:
-    """Every two options with their values."""
+    """All pairs of options with their values."""
     flat = [
         (f"{section}.{key}", value)
         for section, entries in sorted(combination.items())
@@ -149,7 +149,7 @@ def pairs(combination: Combination) -> set[tuple[Any, ...]]:
 
 @functools.cache
 def draw_all(count: int) -> tuple[Combination, ...]:
-    """So many combinations, from a fixed seed, that have many different pairs of values."""
+    """Draw `count` combinations, from a fixed seed, that cover many different pairs of values."""
     chance = random.Random(0)
     drawn: list[Combination] = []
     covered: set[tuple[Any, ...]] = set()

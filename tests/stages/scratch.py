@@ -1,4 +1,4 @@
-"""One stage, run in a folder of its own with altered parameters."""
+"""Runs one stage in a folder of its own with changed parameters."""
 
 import os
 import resource
@@ -19,9 +19,9 @@ def run_stage(
     disk: int | None = None,
     **overrides: dict[str, Any],
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m stages.<name>` in `folder`, with params.yaml and e.g. fetch={"dataset": "digits"}.
+    """Run a stage in `folder`, with params.yaml changed by, say, fetch={"dataset": "digits"}.
 
-    With `disk`, a file may have so many bytes at most: what then fails, fails as on a full disk.
+    `disk` is the most bytes that a file may have; a write beyond fails, as on a full disk.
     """
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
@@ -44,7 +44,7 @@ def run_stage(
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file in the folder and its bytes."""
+    """Maps the path of every file in the folder to its content."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""All options: the same bytes from a run that was killed and from one that was not."""
+"""With any options, a run that was killed gives the same bytes as one that was not."""
 
 import random
 import shutil
@@ -14,13 +14,13 @@ from scratch import content
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 30
-WRITES = {"preprocess": 9, "train": 8, "evaluate": 5}  # files that each writes at least
+WRITES = {"preprocess": 9, "train": 8, "evaluate": 5}  # the least number of files that each writes
 RESULTS = ("data/processed", "models", "metrics", "plots")
 
 
 @pytest.mark.long
 def test_the_drawn_combinations_have_every_value_of_every_option():
-    """An option that is new in the schema is drawn too, and each of its values is met."""
+    """Every value of every option is drawn, also of options that are new in the schema."""
     drawn = options.draw_all(COUNT)
     assert len(drawn) == COUNT
     for key, allowed in options.choices().items():
@@ -30,7 +30,7 @@ def test_the_drawn_combinations_have_every_value_of_every_option():
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory):
-    """The code with the raw digits."""
+    """A folder with the code and the raw digits."""
     folder = tmp_path_factory.mktemp("fetched") / "project"
     for name in ("cifar", "stages"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -55,7 +55,7 @@ def run(folder, stage):
 
 
 def kill(folder, stage, number, processes):
-    """Kill the process that writes files when it has written so many."""
+    """Kill the process that writes files when it has written `number` of them."""
     faults = folder / "faults"
     faults.mkdir(exist_ok=True)
     text = f"import forked\nforked.at_write({number}, forked.die)\n"
@@ -75,7 +75,7 @@ def results(folder):
 @pytest.mark.fault
 @pytest.mark.parametrize("number", range(COUNT))
 def test_any_combination_gives_the_same_bytes_killed_or_not(number, fetched, tmp_path):
-    """Two runs of a drawn combination have the same bytes, although each stage of one was
+    """Two runs of a drawn combination give the same bytes, although each stage of one was
     killed."""
     combination = options.draw_all(COUNT)[number]
     chance = random.Random(number)

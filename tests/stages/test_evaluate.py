@@ -1,4 +1,4 @@
-"""Stage evaluate: what it writes, and what it refuses before it writes."""
+"""Stage evaluate: its outputs, and the inputs that it refuses before it writes."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ OUTPUTS = [
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The current folder, where the stages before have run."""
+    """The current folder, in which the earlier stages have run."""
     make(tmp_path, modelfile.record(members=2, temperature=0.5))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -39,7 +39,7 @@ def written(folder):
 
 
 def test_the_outputs_fit_together(folder):
-    """Numbers, predictions and classes are those of the ensemble's calibrated probabilities."""
+    """Metrics, predictions and class table follow from the ensemble's calibrated probabilities."""
     evaluate.main()
     assert written(folder) == OUTPUTS
     result = tables.read_result(folder / "metrics/test.json")
@@ -66,7 +66,7 @@ def test_the_outputs_fit_together(folder):
 
 
 def test_mirrored_images_have_their_accuracy(folder):
-    """tta_accuracy is that of the mean probability of each image and its mirror image."""
+    """tta_accuracy uses the mean of the probabilities of each image and its mirror image."""
     set_params(folder, evaluate={"device": "cpu", "tta": "flip"})
     evaluate.main()
     nets, model = model_file.load(folder / "models/model.safetensors")
@@ -85,7 +85,7 @@ def test_mirrored_images_have_their_accuracy(folder):
 
 
 def test_test_images_are_read_batch_by_batch(folder, monkeypatch):
-    """The images go to the network in batches of the memory map, never all of them at once."""
+    """The images are read from the memory map batch by batch, never all at once."""
     sizes = []
     predict = inference.predict
 
@@ -120,7 +120,7 @@ def test_outputs_that_overflow_with_the_temperature_are_refused(folder):
 @pytest.mark.hostile
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 def test_weights_that_are_not_finite_are_refused(value, folder):
-    """With NaN, infinite or overflowing weights nothing is written."""
+    """NaN, infinite or overflowing weights are refused, and nothing is written."""
     modelfile.write_lie(
         folder / "models/model.safetensors",
         modelfile.record(members=2),
@@ -172,7 +172,8 @@ RECORD_LIES = {
 @pytest.mark.hostile
 @pytest.mark.parametrize("name", [*LIES, *RECORD_LIES])
 def test_a_record_that_lies_is_one_line(name, folder):
-    """A model file with a right checksum and a wrong record is refused by all that read it."""
+    """A model file with a valid checksum but a wrong record is refused by everything that reads
+    it."""
     evaluate.main()
     for path in OUTPUTS:
         (folder / path).unlink()
@@ -202,7 +203,7 @@ def test_a_record_that_lies_is_one_line(name, folder):
 @pytest.mark.hostile
 @pytest.mark.parametrize("shape", [(40, 16, 16, 3), (40, 12, 12, 1), (40, 12, 12)])
 def test_images_that_the_model_does_not_take_are_one_line(shape, folder):
-    """Test images of another size or number of channels are refused, with both files named."""
+    """Test images of another size or number of channels are refused."""
     np.save(folder / "data/processed/test/images.npy", np.zeros(shape, np.uint8))
     with pytest.raises(UserError, match=r"^the model is for images of 12x12 pixels, 3 channels,"):
         evaluate.main()
@@ -211,7 +212,7 @@ def test_images_that_the_model_does_not_take_are_one_line(shape, folder):
 
 @pytest.mark.hostile
 def test_any_class_name_comes_out_as_it_went_in(folder):
-    """A name that means something elsewhere is text in tables, pictures and card."""
+    """Class names with special characters are plain text in tables, charts and model card."""
     names = ("$a_b$", "a$", "<b>", "a|b", "\\", "🐈", "=1+1", "NA", "1e5")
     make(folder, modelfile.record(classes=names, members=2))
     evaluate.main()
@@ -224,7 +225,7 @@ def test_any_class_name_comes_out_as_it_went_in(folder):
 
 
 def test_metrics_are_json(folder):
-    """The metrics are sorted JSON without NaN, with a newline at the end."""
+    """The metrics are JSON with sorted keys and a newline at the end."""
     evaluate.main()
     text = (folder / "metrics/test.json").read_text()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"

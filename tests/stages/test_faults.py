@@ -1,4 +1,4 @@
-"""Faults: a stage ends in one line with nothing half-written, the next run in the right bytes."""
+"""Faults: a stage ends in one line and leaves no partial output; the next run is right."""
 
 import os
 import re
@@ -12,11 +12,11 @@ import pytest
 from ruamel.yaml import YAML
 from scratch import ROOT, content
 
-# A disk's limit in bytes below the size of an output, and how many files the stage writes.
+# For each stage, a size in bytes below that of an output, and the number of files that it writes.
 STAGES = {
     "fetch": (20_000, 3),
     "preprocess": (5_000, 11),
-    "train": (5_000, 9),  # the owners of two locks, three checkpoints and four outputs
+    "train": (5_000, 9),  # the owner files of two locks, three checkpoints and four outputs
     "evaluate": (1_000, 5),
     "plot": (5_000, 8),
 }
@@ -39,7 +39,7 @@ OUTPUTS = {
 
 
 PROMISE = "A bad input ends in one line that says what, where, and how to fix it."
-BAD_INPUTS = [  # a stage, a file that it reads, what is wrong in it, and what the line must name
+BAD_INPUTS = [  # a stage, a file that it reads, its damage, and what the error must name
     ("fetch", "params.yaml", ("dataset: digits", "dataset: cifar11"), "fetch.dataset"),
     ("preprocess", "params.yaml", ("image_size: 8", "image_size: big"), "preprocess.image_size"),
     ("preprocess", "data/fetched/dataset.json", "{}", "data/fetched/dataset.json"),
@@ -53,14 +53,14 @@ BAD_INPUTS = [  # a stage, a file that it reads, what is wrong in it, and what t
 
 
 def results(folder):
-    """Every file that stages have written there, temporary ones too."""
+    """Every file that the stages have written in the folder, including temporary ones."""
     return {
         f"{name}/{file}": body for name in RESULTS for file, body in content(folder / name).items()
     }
 
 
 def one_line(ended, message, code=1):
-    """It ended with one line that names what is wrong."""
+    """Assert that the run ended with this exit code and one error line with the message."""
     assert ended.code == code, ended
     assert re.fullmatch(r"error: [^\n]*\n", ended.errors), ended.errors
     assert message in ended.errors
@@ -68,7 +68,7 @@ def one_line(ended, message, code=1):
 
 @pytest.fixture(scope="module")
 def finished(first_run, tmp_path_factory):
-    """Code, parameters and results of a whole run, without Git and DVC."""
+    """Code, parameters and results of a complete run, without Git and DVC."""
     folder = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(
         first_run.project.path,
@@ -80,7 +80,7 @@ def finished(first_run, tmp_path_factory):
 
 @pytest.fixture
 def before(finished, tmp_path):
-    """A function that makes a copy without the outputs of one stage, as DVC leaves it."""
+    """A function that copies the project without one stage's outputs, as DVC removes them."""
 
     def make(stage):
         folder = shutil.copytree(finished, tmp_path / "project")
@@ -105,7 +105,7 @@ def test_a_network_that_imports_another_file_is_one_line(before):
 @pytest.mark.hostile
 @pytest.mark.parametrize(("stage", "name", "damage", "named"), BAD_INPUTS)
 def test_a_bad_input_is_one_line(stage, name, damage, named, before):
-    """What README promises holds for a bad value and for a damaged file of each stage."""
+    """README's promise holds for a bad value and for a damaged file of each stage."""
     assert PROMISE in (ROOT / "README.md").read_text().replace("\n", " ")
     folder = before(stage)
     text = damage
@@ -120,7 +120,7 @@ def test_a_bad_input_is_one_line(stage, name, damage, named, before):
 
 
 def check_rerun(folder, stage, finished):
-    """The next run, undisturbed, leaves the results of a whole run and nothing beside them."""
+    """Assert that the next, undisturbed run leaves exactly the results of a complete run."""
     assert forked.run(folder, stage)[::2] == (0, "")
     assert results(folder) == results(finished)
 
@@ -128,8 +128,7 @@ def check_rerun(folder, stage, finished):
 @pytest.mark.fault
 @pytest.mark.parametrize("stage", SLOW_APART)
 def test_a_full_disk(stage, before, finished):
-    """A disk that fills up is one line with the file; what is there is right, as is the next
-    run."""
+    """A full disk is one line with the file; files written before and the next run are right."""
     folder = before(stage)
     one_line(
         forked.run(folder, stage, partial(forked.full_disk, STAGES[stage][0])), "File too large ("
@@ -139,8 +138,7 @@ def test_a_full_disk(stage, before, finished):
 
 
 def kill(folder, stage, fault, finished):
-    """Kill the stage: what has a name is right, the rest are temporary files, of three splits at
-    most."""
+    """Kill the stage; assert that finished files are right, and at most three are temporary."""
     assert forked.run(folder, stage, fault).code in (-signal.SIGKILL, -signal.SIGXFSZ)
     wrong = [name for name, body in results(folder).items() if results(finished).get(name) != body]
     assert all(re.search(r"/\.[^/]+\.tmp$", name) for name in wrong) and len(wrong) <= 3
@@ -149,8 +147,8 @@ def kill(folder, stage, fault, finished):
 @pytest.mark.fault
 @pytest.mark.parametrize("stage", SLOW_APART)
 def test_a_kill(stage, before, finished):
-    """Killed within a file or before its last one has a name, a stage has written right files
-    only."""
+    """A stage that is killed while it writes a file, or before it renames its last one, leaves
+    only right files."""
     folder = before(stage)
     size, files = STAGES[stage]
     kill(folder, stage, partial(forked.killed_at, size), finished)
@@ -161,7 +159,7 @@ def test_a_kill(stage, before, finished):
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_kill_at_every_file(stage, before, finished):
-    """Killed at each of its files, a stage has written right ones; the next run is right."""
+    """A stage that is killed at any of its files leaves only right files; the next run is right."""
     folder = before(stage)
     for number in range(1, STAGES[stage][1] + 1):
         shutil.rmtree(folder)
@@ -171,7 +169,7 @@ def test_a_kill_at_every_file(stage, before, finished):
 
 @pytest.fixture
 def pictures(finished, tmp_path):
-    """A project whose data are pictures of its user's, fetched into four shards."""
+    """A project whose data are the user's own pictures, fetched into four shards."""
     folder = shutil.copytree(finished, tmp_path / "project")
     for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
         (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -192,8 +190,8 @@ SHARDS = {"pictures-00000.tar", "pictures-00001.tar", "pictures-00002.tar", "pic
     "number", [pytest.param(n, marks=[] if n in (1, 6) else pytest.mark.long) for n in range(1, 7)]
 )
 def test_a_kill_at_every_shard(number, pictures):
-    """Killed before any of its files has a name, fetch leaves nothing that preprocess takes for
-    whole, and the next run the bytes of an undisturbed one, also of fewer shards."""
+    """If fetch is killed before it renames any of its files, preprocess refuses its output; the
+    next run gives the bytes of an undisturbed one, also with fewer shards."""
     expected = content(pictures / "data/fetched")
     assert expected.keys() == {"dataset.json", "index.npy", *SHARDS}
     fault = partial(forked.small_shards, partial(forked.at_write, number, forked.die))
@@ -210,7 +208,8 @@ def test_a_kill_at_every_shard(number, pictures):
 
 @pytest.mark.fault
 def test_a_shard_that_is_lost(pictures):
-    """preprocess names the shard and the command that makes it again, and writes nothing."""
+    """If a shard is missing, preprocess names it and the command that restores it; it writes
+    nothing."""
     before = content(pictures / "data/processed")
     (pictures / "data/fetched/pictures-00001.tar").unlink()
     one_line(
@@ -222,7 +221,7 @@ def test_a_shard_that_is_lost(pictures):
 
 @pytest.mark.fault
 def test_a_stale_temporary_file(before, finished):
-    """Temporary files of an earlier crash change nothing and are gone afterwards."""
+    """Temporary files of an earlier crash change nothing and are removed."""
     folder = before("plot")
     for name in ("curves", "filters"):
         (folder / f"plots/.{name}.png.tmp").write_bytes(b"half of another picture" * 10_000)
@@ -244,7 +243,7 @@ def test_a_read_only_link_into_the_cache(kind, finished, before, tmp_path):
 
 @pytest.mark.fault
 def test_a_read_only_folder(before, finished):
-    """A folder that cannot be written to is one line with its name; what was there stays."""
+    """A read-only folder is one line with its name; its files stay."""
     folder = before("evaluate")
     freeze, thaw = ("chattr", "+i"), ("chattr", "-i")
     if os.geteuid():
@@ -263,7 +262,7 @@ def test_a_read_only_folder(before, finished):
 @pytest.mark.fault
 @pytest.mark.parametrize("stage", ["train", "evaluate"])
 def test_too_little_memory_on_the_device(stage, before, finished):
-    """CUDA's out of memory is one line that names the batch size, and leaves nothing."""
+    """CUDA's out-of-memory error is one line that names the batch size; no file is written."""
     folder = before(stage)
     there = results(folder)
     one_line(
@@ -276,7 +275,7 @@ def test_too_little_memory_on_the_device(stage, before, finished):
 
 @pytest.mark.fault
 def test_a_loss_that_is_not_a_number(before, finished):
-    """Training stops and names the epoch; no result is there, and good epochs are kept."""
+    """Training stops and names the epoch; it writes no result, and resumes from the good epochs."""
     folder = before("train")
     there = results(folder)
     ended = forked.run(folder, "train", partial(forked.hang_up, 5))  # an epoch has three steps
@@ -297,7 +296,7 @@ EDITS = {
 @pytest.mark.fault
 @pytest.mark.parametrize("what", EDITS)
 def test_an_edit_while_training_runs(what, before, finished):
-    """What is edited meanwhile fails the stage, and the next run uses it."""
+    """An edit during training fails the stage, and the next run uses the edited file."""
     folder = before("train")
     change = partial(forked.at_write, 1, partial(forked.edit, EDITS[what]))
     ended = forked.run(folder, "train", change, DVC_STAGE="train", DVC_ROOT=str(folder))
@@ -339,7 +338,7 @@ def replace(name, change):
     return edit
 
 
-STRANGERS = {  # what is changed before the training goes on
+STRANGERS = {  # changes between the interruption and the next run
     "one bit of the checkpoint": lambda folder: checkpoint(folder).write_bytes(
         flip(checkpoint(folder).read_bytes())
     ),
@@ -360,7 +359,7 @@ STRANGERS = {  # what is changed before the training goes on
 @pytest.mark.fault
 @pytest.mark.parametrize("what", STRANGERS)
 def test_a_checkpoint_that_does_not_fit(what, interrupted, tmp_path):
-    """A damaged checkpoint, or one of other parameters, data, code or versions, is not used."""
+    """A damaged checkpoint, or one from other parameters, data, code or versions, is not used."""
     found, none = (shutil.copytree(interrupted, tmp_path / name) for name in ("found", "none"))
     shutil.rmtree(none / ".checkpoints")
     fault = forked.other_version if what == "versions" else None
@@ -375,7 +374,7 @@ def test_a_checkpoint_that_does_not_fit(what, interrupted, tmp_path):
 
 
 def test_a_checkpoint_that_fits(interrupted, finished, tmp_path):
-    """The same checkpoint unchanged is used, and leaves no trace in the results."""
+    """An unchanged checkpoint is used, and leaves no trace in the results."""
     folder = shutil.copytree(interrupted, tmp_path / "project")
     assert "resuming an interrupted run after epoch 1" in forked.run(folder, "train").printed
     assert results(folder) == results(finished)

@@ -1,4 +1,4 @@
-"""Stage plot: every picture from what the other stages wrote, or one line."""
+"""Stage plot: every chart is drawn from the other stages' outputs, or the error is one line."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ PICTURES = [
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The current folder, where evaluate has run."""
+    """The current folder, in which evaluate has run."""
     make(tmp_path, modelfile.record(members=2, temperature=0.5))
     monkeypatch.chdir(tmp_path)
     evaluate.main()
@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_all_pictures_are_drawn_twice_alike(folder):
-    """Every picture is a PNG, byte-identical when the stage runs again."""
+    """Every chart is a PNG, byte-identical when the stage runs again."""
     plot.main()
     paths = sorted((folder / "plots").glob("*.png"))
     assert [path.stem for path in paths] == PICTURES
@@ -52,7 +52,8 @@ def test_all_pictures_are_drawn_twice_alike(folder):
 
 
 def test_filters_are_those_of_the_first_layer(folder):
-    """The first convolution of the first member, or a dense layer that sees all pixels."""
+    """The filters are those of the first convolution of the first network, or of a dense layer
+    that sees all pixels."""
     model = modelfile.record(members=2)
     nets, _ = model_file.load(folder / "models/model.safetensors")
     weight = next(p for p in nets[0].parameters() if p.ndim == 4).detach().numpy()
@@ -79,7 +80,7 @@ def test_filters_are_those_of_the_first_layer(folder):
 )
 @pytest.mark.parametrize("content", ["", "{}", "<<<<<<< HEAD\n", "\0" * 100])
 def test_plot_refuses_damaged_results(path, stage, content, folder):
-    """A result that is no longer one ends in a line that names the file and the command."""
+    """A damaged result is one line that names the file and the command to repeat."""
     evaluate.main()
     (folder / path).write_text(content)
     with pytest.raises(UserError) as caught:
@@ -91,7 +92,7 @@ def test_plot_refuses_damaged_results(path, stage, content, folder):
 @pytest.mark.hostile
 @pytest.mark.parametrize("shape", [(45, 12, 12), (2, 8, 8), (2, 12, 12, 3), (0,)])
 def test_maps_of_other_mistakes_are_refused(shape, folder):
-    """Maps of pixels that do not fit the mistakes end in one line."""
+    """Gradients of other mistakes than those in the predictions are refused in one line."""
     files.write_array("plots/gradients.npy", np.zeros(shape, np.uint8))
     with pytest.raises(UserError, match=r"^not of these mistakes \(plots/gradients.npy\): `dvc"):
         plot.main()
@@ -99,7 +100,7 @@ def test_maps_of_other_mistakes_are_refused(shape, folder):
 
 @pytest.mark.hostile
 def test_predictions_of_other_images_are_refused(folder):
-    """A table with another number of rows than there are test images ends in one line."""
+    """Predictions whose number differs from that of the test images are refused in one line."""
     path = folder / "plots/predictions.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[:-1]) + "\n")

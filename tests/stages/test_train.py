@@ -1,4 +1,4 @@
-"""Stage train as a process: interrupted in any way, it ends with the bytes of one whole run."""
+"""Stage train as a process: interrupted in any way, it gives the bytes of an undisturbed run."""
 
 import json
 import os
@@ -34,7 +34,7 @@ OPTIONS = {
     "flip_vertical": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "mixup": 0.0,
     "cutmix": 0.0,
 }  # fmt: skip
-# Two networks, averaged weights, a rate that follows the validation, early stopping, small images.
+# Two networks, averaged weights, the schedule plateau, early stopping, epochs on small images.
 PAIR = {
     "model": "fast", "depth": 1, "width": 2, "dropout_step": 0.0, "batch_norm": False,
     "small_epochs": 3, "ensemble": 2, "ema": 0.9, "schedule": "plateau", "warmup": 0,
@@ -49,7 +49,7 @@ OUTPUTS = [
 
 
 def scratch(folder, images=200, **changes):
-    """A folder with data of three classes of grey 12x12 images, and with the parameters."""
+    """Make a folder with grey 12x12 images of three classes, and with the parameters."""
     rng = np.random.default_rng(0)
     for split, count in (("train", images), ("val", 30)):
         labels = np.arange(count) % 3
@@ -77,7 +77,7 @@ def write_parameters(folder, seed=0, **changes):
 
 
 def start(folder, memory=None, **environment):
-    """The stage as a person starts it; with at most so many bytes of `memory` of its own."""
+    """Start the stage as a user does, with at most `memory` bytes of its own if given."""
 
     def prepare():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run may ignore it
@@ -97,20 +97,20 @@ def start(folder, memory=None, **environment):
 
 
 def finish(process, timeout=1200):
-    """Its exit code and what it printed."""
+    """Wait for the process; return its exit code, output and errors."""
     printed, errors = process.communicate(timeout=timeout)
     return process.returncode, printed, errors
 
 
 def run(folder, **environment):
-    """Let it end undisturbed, and return what it printed."""
+    """Run the stage undisturbed, and return its output."""
     code, printed, errors = finish(start(folder, **environment))
     assert (code, errors) == (0, "")
     return printed
 
 
 def kill(folder, number, lines, delay=0.0):
-    """Send the signal when so many epochs have been reported; what was printed until then."""
+    """Send the signal after `lines` epochs have been reported; return the output until then."""
     process, printed = start(folder), ""
     with process:
         for line in process.stdout:
@@ -131,13 +131,13 @@ def kill(folder, number, lines, delay=0.0):
 
 
 def resumed(printed):
-    """How many epochs of each network a run has taken up, in their order."""
+    """The number of epochs of each network that a run has resumed from, in order."""
     pattern = r"resuming an interrupted run after epoch (\d+)|trained already, (\d+) epochs?"
     return [int(epoch or epochs) for epoch, epochs in re.findall(pattern, printed)]
 
 
 def interrupt(folder, plan):
-    """Kill runs as planned, then let one end: each resumes where the one before it was."""
+    """Kill runs as planned, then let one finish; each resumes where the previous one stopped."""
     done = 0
     for number, lines, delay in plan:
         printed = kill(folder, number, lines, delay)
@@ -154,19 +154,19 @@ def outputs(folder):
 
 
 def checkpoints(folder):
-    """The folders of runs."""
+    """The folders of runs that have checkpoints."""
     return [path for path in (folder / ".checkpoints").iterdir() if path.is_dir()]
 
 
 def epochs_logged(folder):
-    """(network, epoch) of each line of the run's log."""
+    """(network, epoch) for each line of the run's log."""
     lines = (folder / "runs/workspace/epochs.jsonl").read_text().splitlines()
     return [(row["network"], row["epoch"]) for row in map(json.loads, lines)]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The outputs of one run of PAIR from its start to its end."""
+    """The outputs of one uninterrupted run of PAIR."""
     folder = scratch(tmp_path_factory.mktemp("undisturbed"), **PAIR)
     run(folder)
     assert not checkpoints(folder)
@@ -174,7 +174,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_the_pair_exercises_what_it_is_for(undisturbed):
-    """The options of these tests stop a network early and drop a rate; the networks differ."""
+    """PAIR makes a network stop early and a learning rate drop, and its two networks differ."""
     rows = [line.split(",") for line in undisturbed["plots/history.csv"].decode().splitlines()[1:]]
     members = [[row[1:] for row in rows if row[0] == number] for number in "01"]
     assert 4 < min(map(len, members)) < 10
@@ -185,7 +185,7 @@ def test_the_pair_exercises_what_it_is_for(undisturbed):
 
 
 def test_the_readable_copy_of_the_record_is_the_one_in_the_model(undisturbed, tmp_path):
-    """models/model.json has the model file's record; that file alone gives both networks."""
+    """models/model.json equals the record in the model file, which alone restores both networks."""
     (tmp_path / "model").write_bytes(undisturbed["models/model.safetensors"])
     nets, model = model_file.load(tmp_path / "model")
     readable = json.loads(undisturbed["models/model.json"])
@@ -194,7 +194,7 @@ def test_the_readable_copy_of_the_record_is_the_one_in_the_model(undisturbed, tm
 
 
 def test_the_metrics_name_their_model(undisturbed):
-    """metrics/train.json holds the sum of the weights that its numbers are of."""
+    """metrics/train.json contains the checksum of the model that it describes."""
     numbers = json.loads(undisturbed["metrics/train.json"])
     assert numbers["model"] == files.short_sha256(undisturbed["models/model.safetensors"])
 
@@ -203,7 +203,7 @@ def test_the_metrics_name_their_model(undisturbed):
 def test_killed_three_times_it_ends_with_the_same_bytes(undisturbed, tmp_path):
     """SIGKILL, SIGTERM and SIGINT, in either network, leave no trace in the outputs.
 
-    The network that was finished is not trained again, and the log has all epochs.
+    The finished network is not trained again, and the log has all epochs.
     """
     folder = scratch(tmp_path, **PAIR)
     first = sum(line.startswith(b"0,") for line in undisturbed["plots/history.csv"].splitlines())
@@ -218,7 +218,7 @@ def test_killed_three_times_it_ends_with_the_same_bytes(undisturbed, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("turn", range(3))
 def test_killed_a_dozen_times_it_ends_with_the_same_bytes(tmp_path, turn):
-    """Twelve kills over four networks, at an epoch's end and within one, leave no trace."""
+    """Twelve kills across four networks, at the end of epochs and within, leave no trace."""
     whole, folder = (
         scratch(tmp_path / name, **PAIR | {"ensemble": 4}) for name in ("whole", "parts")
     )
@@ -230,7 +230,7 @@ def test_killed_a_dozen_times_it_ends_with_the_same_bytes(tmp_path, turn):
 
 @pytest.mark.long
 def test_the_environment_leaves_no_trace(undisturbed, tmp_path):
-    """Another folder, hash seed, time zone, language and root give the same bytes."""
+    """A different folder, hash seed, time zone, language and root give the same bytes."""
     folder = scratch(tmp_path / "else where", **PAIR)
     root = tmp_path / "root"
     run(folder, PYTHONHASHSEED="123", TZ="Asia/Tokyo", LC_ALL="C", DVC_ROOT=str(root))
@@ -240,7 +240,7 @@ def test_the_environment_leaves_no_trace(undisturbed, tmp_path):
 
 @pytest.mark.long
 def test_a_stranger_or_damaged_checkpoint_is_not_used(undisturbed, tmp_path):
-    """A checkpoint of other parameters is left alone, a damaged one reported; neither is used."""
+    """A checkpoint of other parameters is kept, a damaged one is reported; neither is used."""
     folder = scratch(tmp_path, **PAIR | {"lr": 0.03})
     kill(folder, signal.SIGKILL, 2)
     (stranger,) = checkpoints(folder)
@@ -259,14 +259,14 @@ def test_a_stranger_or_damaged_checkpoint_is_not_used(undisturbed, tmp_path):
 
 
 def forked_run(folder, fault=None):
-    """The stage in a fork that has loaded the libraries already."""
+    """Run the stage in a fork of a process that has already loaded the libraries."""
     for name in ("cifar", "stages"):
         (folder / name).symlink_to(ROOT / name)
     return forked.run(folder, "train", fault)
 
 
 def test_a_diverging_training_is_one_line(tmp_path):
-    """A loss that is no number ends the stage with one line and without any output."""
+    """A loss that is not finite ends the stage with one line and without any output."""
     folder = scratch(tmp_path / "run", lr=1e30)
     code, _, errors = forked_run(folder)
     assert code == 1
@@ -278,7 +278,7 @@ def test_a_diverging_training_is_one_line(tmp_path):
 
 @pytest.mark.fault
 def test_too_little_disk_is_noticed_before_the_first_epoch(tmp_path):
-    """A training whose checkpoints and model would not fit ends with one line before it starts."""
+    """If its checkpoints and model would not fit on the disk, training ends before it starts."""
     folder = scratch(tmp_path / "run")
     code, printed, errors = forked_run(folder, forked.no_disk)
     assert (code, printed) == (1, "")
@@ -287,8 +287,8 @@ def test_too_little_disk_is_noticed_before_the_first_epoch(tmp_path):
 
 
 @pytest.mark.fault
-def test_a_second_training_waits_and_takes_up_the_first(tmp_path):
-    """While a training runs, the same one started again waits, trains nothing, and ends well."""
+def test_a_second_training_waits_and_uses_the_first(tmp_path):
+    """The same training, started a second time, waits for the first and uses its result."""
     folder = scratch(tmp_path)
     with start(folder) as first:
         next(line for line in first.stdout if line.startswith("epoch 1/"))
@@ -307,7 +307,7 @@ def test_a_second_training_waits_and_takes_up_the_first(tmp_path):
 
 @pytest.mark.long
 def test_compiled_and_in_bf16_it_learns_as_well(tmp_path):
-    """The path that CUDA takes, on the CPU: other last bits, about the same loss."""
+    """Compilation and bf16 change the last bits, but give about the same loss (on the CPU)."""
     losses = []
     for name, changes in (
         ("plain", {}),
@@ -321,15 +321,15 @@ def test_compiled_and_in_bf16_it_learns_as_well(tmp_path):
     assert losses[2] != losses[0]
 
 
-# A network without batch normalisation and dropout: these see each process's part of a batch alone.
+# No batch normalisation and dropout, which see only a process's part of each batch.
 SHARED = {"batch_norm": False, "dropout": 0.0, "dropout_step": 0.0, "batch_size": 13, "epochs": 2}
 
 
 @pytest.mark.long
 def test_two_processes_train_as_one(tmp_path):
-    """Two processes that share each batch, of odd size, have the losses of one; one writes.
+    """Two processes that share batches of odd size have the losses of one; only the first writes.
 
-    Whether they keep the images or read them from disk changes no byte.
+    Whether they keep the images in memory or read them from disk changes no byte.
     """
     folders = []
     for processes, load in ((1, "memory"), (2, "memory"), (2, "disk")):
@@ -346,7 +346,7 @@ def test_two_processes_train_as_one(tmp_path):
 
 @pytest.mark.long
 def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
-    """When one of two processes is killed, both end in one line; a single one can resume."""
+    """If one of two processes is killed, the training ends in one line; one process can resume."""
     options = SHARED | {"epochs": 12}
     folder = scratch(tmp_path, images=500, processes=2, threads=1, **options)
     with start(folder) as stage:
@@ -370,8 +370,7 @@ def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("kills", [0, 3])
 def test_read_from_disk_it_has_the_same_bytes(undisturbed, tmp_path, kills):
-    """Images read for each batch give the model that images kept in memory give, also to a training
-    that is killed."""
+    """Images read from disk and images in memory give the same model, also after kills."""
     folder = scratch(tmp_path, **PAIR, load="disk")
     interrupt(folder, [(signal.SIGKILL, 3, 0.02 * i) for i in range(kills)])
     run(folder)
@@ -382,7 +381,7 @@ def test_read_from_disk_it_has_the_same_bytes(undisturbed, tmp_path, kills):
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS enforces no limit on memory")
 @pytest.mark.parametrize("load", ["auto", "disk", "memory"])
 def test_images_on_disk_need_no_memory(tmp_path, load):
-    """With 0.6 GB of images and 1.2 of memory it reads from disk, or one line says why not."""
+    """With 0.6 GB of images and 1.2 GB of memory, training reads from disk or ends in one line."""
     folder = scratch(
         tmp_path, load=load, epochs=1, warmup=0, batch_size=100, shift=0, cutout=0, width=1
     )
