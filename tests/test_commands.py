@@ -1,4 +1,4 @@
-"""The commands a user types, in scratch copies of the repository, on small digits."""
+"""The commands that a user types, in scratch copies of the repository, on small digits."""
 
 import json
 import re
@@ -30,17 +30,17 @@ def params(project):
 
 
 def same(output):
-    """The stages that a dvc command left alone."""
+    """The stages that a dvc command skipped because nothing had changed."""
     return re.findall(r"Stage '(\w+)' didn't change, skipping", output)
 
 
 def restored(output):
-    """The stages whose outputs a dvc command took from the run-cache."""
+    """The stages whose outputs a dvc command restored from the run-cache."""
     return re.findall(r"Stage '(\w+)' is cached - skipping run", output)
 
 
 def charts(project, *command):
-    """The plots that a dvc command gives, by their titles, pictures by their paths."""
+    """Maps the title of each chart of a dvc command, or an image's path, to its entries."""
     data = json.loads(project.run("dvc", "plots", *command, "--json").stdout)["data"]
     titled = {}
     for name, entries in data.items():
@@ -54,8 +54,7 @@ def rows(entries):
 
 
 def test_the_second_repro_runs_nothing(first_run, reproduced):
-    """`dvc repro` runs every stage in a fresh clone, and a second time none, without importing a
-    heavy library."""
+    """`dvc repro` in a fresh clone runs all stages; the next one none, with light imports."""
     assert first_run.project.ran(first_run.output) == STAGES
     done = reproduced.run("dvc", "repro", PYTHONPROFILEIMPORTTIME="1")
     assert same(done.stdout) == STAGES
@@ -88,10 +87,7 @@ def test_files_of_file_managers_rerun_nothing(reproduced):
 
 
 def test_a_parameter_changes_the_stage_of_its_section(reproduced):
-    """A change in a section is a reason to run again for the stage of its name alone.
-
-    The seed is one for train.
-    """
+    """A change in a section reruns only the stage of that name; the seed reruns train."""
     values = params(reproduced) | {"seed": 1}
     for section in STAGES:
         values[section] |= {list(values[section])[-1]: "other"}
@@ -107,15 +103,13 @@ def test_a_parameter_changes_the_stage_of_its_section(reproduced):
 
 
 def test_a_training_parameter_reruns_training_and_what_follows(dropout_run):
-    """`dvc exp run -S train.dropout=0.3` runs train, evaluate and plot, and neither fetch nor
-    preprocess."""
+    """`dvc exp run -S train.dropout=0.3` runs train, evaluate and plot, but no earlier stage."""
     assert dropout_run.project.ran(dropout_run.output) == STAGES[STAGES.index("train") :]
     assert same(dropout_run.output) == STAGES[: STAGES.index("train")]
 
 
 def test_metrics_and_parameters_are_compared_with_the_last_commit(dropout_run):
-    """`dvc metrics show` and `diff` and `dvc params diff` name the numbers and the parameter that
-    changed."""
+    """`dvc metrics` and `dvc params` show and compare the numbers and the changed parameter."""
     project = dropout_run.project
     shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
     numbers = {
@@ -136,8 +130,7 @@ def test_metrics_and_parameters_are_compared_with_the_last_commit(dropout_run):
 
 
 def test_plots_show_what_there_is_to_see(dropout_run):
-    """`dvc plots show` draws loss and accuracy of both parts, the learning rate and every
-    picture."""
+    """`dvc plots show` draws loss and accuracy of both parts, the learning rate and every image."""
     shown = charts(dropout_run.project, "show")
     for title in ("Loss", "Accuracy"):
         series = {row["field"] for row in rows(shown[title])}
@@ -153,7 +146,7 @@ def test_plots_show_what_there_is_to_see(dropout_run):
 
 
 def test_plots_diff_draws_both_versions_in_one_chart(dropout_run, tmp_path):
-    """`dvc plots diff HEAD` has both revisions in every chart, and a page that shows them."""
+    """`dvc plots diff HEAD` draws both revisions in every chart, on one page."""
     compared = charts(dropout_run.project, "diff", "HEAD", "--out", str(tmp_path / "page"))
     for title, entries in compared.items():
         assert {name for entry in entries for name in entry["revisions"]} == {
@@ -169,8 +162,7 @@ def test_plots_diff_draws_both_versions_in_one_chart(dropout_run, tmp_path):
 
 
 def test_going_back_is_free_and_experiments_are_comparable(dropout_run, tmp_path):
-    """Back to the earlier dropout nothing is trained, results are those of before; both experiments
-    can be compared."""
+    """The earlier dropout restores the earlier results without training; experiments compare."""
     project = dropout_run.project.copy(tmp_path / "project")
     dropout = YAML(typ="safe").load(project.run("git", "show", "HEAD:params.yaml").stdout)["train"][
         "dropout"
@@ -198,8 +190,7 @@ def test_going_back_is_free_and_experiments_are_comparable(dropout_run, tmp_path
 
 @pytest.mark.long
 def test_code_that_changes_no_result_stops_there(reproduced):
-    """Editing a stage's script runs that stage and, where its outputs stay the same, no other; a
-    new network, none."""
+    """An edit of code that changes no output reruns only its stage; a new network reruns none."""
     reproduced.edit("stages/evaluate.py", lambda text: text + "# another remark\n")
     (reproduced.path / "cifar/models/another.py").write_text("raise SystemExit('not chosen')\n")
     done = reproduced.run("dvc", "repro")
@@ -208,15 +199,14 @@ def test_code_that_changes_no_result_stops_there(reproduced):
 
 
 def test_a_misspelt_parameter_is_refused_by_dvc(reproduced):
-    """`-S train.droput=0.3` runs nothing and leaves params.yaml as it was."""
+    """`-S train.droput=0.3` runs nothing and leaves params.yaml unchanged."""
     done = reproduced.run("dvc", "exp", "run", "-S", "train.droput=0.3", ok=False)
     assert done.returncode and "droput" in done.stderr and not reproduced.ran(done.stdout)
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_bad_parameters_are_refused_before_any_work(project):
-    """A new key and wrong types anywhere in params.yaml end the first stage with one line that
-    names them all."""
+    """A new key and wrong types anywhere in params.yaml end the first stage in one line."""
     options = ("-S", "+train.droput=0.3", "-S", "plot.dpi=high", "-S", "seed=-1")
     done = project.run("dvc", "exp", "run", *options, ok=False)
     assert done.returncode and project.ran(done.stdout) == [STAGES[0]]
@@ -230,8 +220,7 @@ def test_bad_parameters_are_refused_before_any_work(project):
 
 
 def test_a_clone_pulls_the_results(reproduced, tmp_path):
-    """After `dvc push`, a clone is complete by its lock file alone, and after `dvc pull` by its
-    files."""
+    """After `dvc push`, a clone is up to date by its dvc.lock; `dvc pull` gets its files."""
     store, clone = tmp_path / "store", type(reproduced)(tmp_path / "clone")
     reproduced.run("dvc", "remote", "add", "--default", "store", str(store))
     reproduced.commit()
@@ -245,7 +234,7 @@ def test_a_clone_pulls_the_results(reproduced, tmp_path):
 
 @pytest.mark.long
 def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
-    """A queued experiment leaves the workspace and the stages before its parameters alone.
+    """A queued experiment does not change the workspace, and skips stages that are up to date.
 
     `-S train.lr=0.00005`, which DVC writes as 5e-05, trains with that rate.
     """
@@ -285,8 +274,7 @@ def test_a_queued_experiment_runs_in_its_own_folder(reproduced):
 
 
 def test_a_killed_training_is_not_done(reproduced):
-    """A training ended from outside fails its experiment: no experiment is recorded, and train is
-    still to run."""
+    """If a training is killed, no experiment is recorded, and train still has to run."""
     command = ("dvc", "exp", "run", "--name", "endless", "-S", "train.epochs=100000", "train")
     running = subprocess.Popen(
         command,
@@ -316,8 +304,7 @@ def test_a_killed_training_is_not_done(reproduced):
 
 @pytest.mark.long
 def test_the_network_of_the_contributing_page_takes_one_file(reproduced):
-    """The commands of CONTRIBUTING.md add a network and run it to its pictures, as they stand
-    there."""
+    """The commands in CONTRIBUTING.md add a network and run it, exactly as they are printed."""
     page = (reproduced.path / "CONTRIBUTING.md").read_text()
     block = page[
         page.index("    cat > cifar/models/linear.py") : page.index("Nothing else changes")
@@ -356,7 +343,7 @@ def test_dvc_edits_one_line_of_the_pipeline(project):
 
 
 def test_make_installs_once_and_lists_its_targets(project):
-    """`make help` names every target; a target installs only what it needs, and only once."""
+    """`make help` lists every target; a target installs only what it needs, and only once."""
     targets = set(re.findall(r"^make (\S+)", project.run("make", "help").stdout, re.MULTILINE))
     makefile = (project.path / "Makefile").read_text()
     assert targets == set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The committed result of the default, which `dvc metrics diff` compares with in a fresh clone."""
+"""The committed result of the default, with which `dvc metrics diff` compares in a fresh clone."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def keys(tree, prefix=""):
 
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_committed_metrics_have_the_keys_of_a_run(name, first_run):
-    """Old names do not stay behind: the committed metrics have what the code writes today."""
+    """The committed metrics have the keys that the code writes now."""
     path = f"metrics/{name}.json"
     committed = json.loads((ROOT / path).read_text())
     assert set(keys(committed)) == set(
@@ -30,14 +30,14 @@ def test_committed_metrics_have_the_keys_of_a_run(name, first_run):
 
 @pytest.mark.parametrize("name", ["history", "classes"])
 def test_committed_tables_have_the_columns_of_a_run(name, first_run):
-    """The committed tables have the columns that the code writes today."""
+    """The committed tables have the columns that the code writes now."""
     path = f"plots/{name}.csv"
     committed = pd.read_csv(ROOT / path)
     assert list(committed) == list(pd.read_csv(first_run.project.path / path))
 
 
 def test_the_committed_numbers_are_of_one_model():
-    """Training and test numbers name the same weights, and the last epoch has the numbers kept."""
+    """The training and test numbers are of the same weights, kept from the last epoch."""
     train, test = (
         json.loads((ROOT / f"metrics/{name}.json").read_text()) for name in ("train", "test")
     )

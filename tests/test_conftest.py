@@ -1,4 +1,4 @@
-"""The scratch project of the tests: what it takes from the workspace, and what it leaves there."""
+"""The scratch projects of the tests: what they take from the workspace."""
 
 import pytest
 from conftest import create
@@ -6,7 +6,7 @@ from conftest import create
 
 @pytest.fixture
 def workspace(project):
-    """A repository to make copies of, with results and parameters of another run lying in it."""
+    """A repository to copy, which also has results and parameters of another run."""
     for name in ("metrics/test.json", "plots/history.csv", "dvc.lock"):
         (project.path / name).parent.mkdir(exist_ok=True)
         (project.path / name).write_text("committed by mistake: {")
@@ -28,7 +28,7 @@ def tree(project):
 
 
 def test_a_used_workspace_gives_the_project_of_a_fresh_clone(project, workspace, tmp_path):
-    """Results, a damaged dvc.lock, other parameters and stray files stay out of a project."""
+    """A project does not get results, a damaged dvc.lock, edited parameters or stray files."""
     fresh = create(tmp_path / "fresh")
     assert tree(create(tmp_path / "copy", workspace.path)) == tree(fresh)
     assert "seed: 7" not in (tmp_path / "copy/params.yaml").read_text()
@@ -36,7 +36,7 @@ def test_a_used_workspace_gives_the_project_of_a_fresh_clone(project, workspace,
 
 
 def test_edited_files_and_new_modules_are_tested(workspace, tmp_path):
-    """A test's project has tracked files as edited, lacks deleted ones, and has new modules."""
+    """A project has edits of tracked files and new modules, and lacks deleted files."""
     workspace.edit("stages/fetch.py", lambda text: text + "# edited\n")
     (workspace.path / "recipes/vgg1.yaml").unlink()
     (workspace.path / "cifar/models/linear.py").write_text('"""New."""\n')
@@ -47,14 +47,14 @@ def test_edited_files_and_new_modules_are_tested(workspace, tmp_path):
 
 
 def test_a_new_parameter_is_tested_before_its_commit(workspace, tmp_path):
-    """While params.yaml has another set of keys than the commit, it is taken as it is edited."""
+    """If the keys of params.yaml differ from the commit, the edited file is used."""
     workspace.edit("params.yaml", lambda text: text.replace("\nfetch:\n", "\nfetch:\n  new: 1\n"))
     create(tmp_path / "copy", workspace.path)
     assert "  new: 1\n" in (tmp_path / "copy/params.yaml").read_text()
 
 
 def test_a_damaged_params_file_is_not_tested(workspace, tmp_path):
-    """Where params.yaml cannot be read, the tests take the committed one."""
+    """If params.yaml cannot be read, the committed one is used."""
     workspace.edit("params.yaml", lambda text: "train: [")
     create(tmp_path / "copy", workspace.path)
     assert "\nseed: 0" in (tmp_path / "copy/params.yaml").read_text()

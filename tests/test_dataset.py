@@ -1,4 +1,4 @@
-"""The record of the data: what is in it is checked where it is read."""
+"""The record of the data: its values are checked when it is read."""
 
 import json
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from cifar.dataset import Dataset, Shape, printable
 
 
 def test_the_record_comes_back(tmp_path):
-    """What was written is read as the same record."""
+    """A record that was written is read back unchanged."""
     files.write_record(tmp_path / "dataset.json", DATASET)
     assert files.read_record(tmp_path / "dataset.json", Dataset) == DATASET
 
@@ -48,7 +48,7 @@ def test_the_shape_is_what_a_network_needs():
     ],
 )
 def test_a_wrong_value_is_one_line(tmp_path, key, value):
-    """A value that cannot be is refused with the key or the reason, and the file."""
+    """An invalid value is refused in one line that names the file."""
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps(asdict(DATASET) | {key: value}))
     with pytest.raises(UserError) as caught:
@@ -60,7 +60,7 @@ def test_a_wrong_value_is_one_line(tmp_path, key, value):
 
 @pytest.mark.parametrize("key", list(asdict(DATASET)))
 def test_a_missing_value_is_one_line(tmp_path, key):
-    """Each key is needed."""
+    """A record that lacks a key is refused."""
     values = asdict(DATASET)
     del values[key]
     (tmp_path / "dataset.json").write_text(json.dumps(values))
@@ -70,7 +70,7 @@ def test_a_missing_value_is_one_line(tmp_path, key):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", "null"])
 def test_what_is_no_record_is_one_line(tmp_path, text):
-    """An empty or cut file, and JSON of another kind, are refused with the file's name."""
+    """An empty or truncated file, or other JSON, is refused in one line that names the file."""
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(UserError, match=r"^not a readable dataset record, .*dataset\.json"):
         files.read_record(tmp_path / "dataset.json", Dataset)
@@ -78,7 +78,7 @@ def test_what_is_no_record_is_one_line(tmp_path, text):
 
 @pytest.mark.parametrize("name", ["cat", "Katze, groß", "猫", "a b", "👍", "é"])
 def test_names_of_all_scripts_are_printable(name):
-    """Letters of any script, spaces and signs are shown as they are."""
+    """Letters of any script, spaces and symbols are printable."""
     assert printable(name)
 
 
@@ -87,5 +87,5 @@ BAD_NAMES = ["", " ", "a\0", "a\nb", "\x1b[1m", "\u202eabc", "\ufeffa", "\x85"]
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_that_a_terminal_cannot_show_are_not(name):
-    """Empty names, control characters, changes of direction and byte-order marks are refused."""
+    """Empty names, control characters, bidirectional marks and byte-order marks are refused."""
     assert not printable(name)

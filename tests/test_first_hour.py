@@ -1,4 +1,4 @@
-"""The first hour of a new user: the demo, what it prints as next steps, a mistake, the way back."""
+"""The first hour of a new user: the demo, the next steps that it prints, a mistake, and its fix."""
 
 import re
 from pathlib import Path
@@ -12,14 +12,14 @@ NUMBER = r"-?[\d.]+(?:e-\d+)?"
 
 
 def results(project):
-    """The files that a run leaves in the workspace, by their names."""
+    """Maps each file that a run leaves in the workspace to its content."""
     folders = [project.path / name for name in ("metrics", "models", "plots")]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return {path: path.read_bytes() for path in [*files, project.path / "dvc.lock"]}
 
 
 def steps(printed):
-    """The commands that the demo prints: what to try next, and the way back."""
+    """The commands that the demo prints: those to try next, and the way back to the commit."""
     tail = printed[printed.index("Next:\n") :]
     following, back = tail.split("Back to the last commit", 1)
     commands = [re.split("  +", line.strip())[0] for line in following.splitlines()[1:]]
@@ -27,7 +27,7 @@ def steps(printed):
 
 
 def check_a_rejected_value(project):
-    """One line says what is wrong and how the results come back; they do, without training."""
+    """The error says what is wrong and how to restore the results, which then takes no training."""
     before = results(project)
     bad = project.run("dvc", "exp", "run", "-S", "train.dropout=1.0", ok=False)
     assert bad.returncode != 0
@@ -42,7 +42,7 @@ def check_a_rejected_value(project):
 
 
 def check_the_page(printed, profile):
-    """A browser without network shows each chart, and each picture of both experiments."""
+    """A browser without network shows every chart, and the images of both experiments."""
     page = Path(urlparse(printed.strip().splitlines()[-1]).path)
     assert "cdn.jsdelivr.net" not in page.read_text()
     if CHROMIUM:
@@ -54,7 +54,7 @@ def check_the_page(printed, profile):
 
 
 def check_the_table(printed, experiments):
-    """Every line fits into the terminal, and every experiment has its two accuracies."""
+    """Every line fits into the terminal, and every experiment has two accuracies."""
     lines = printed.splitlines()
     assert max(map(len, lines)) <= WIDTH
     rows = [re.match(r"[* ] ([\w-]+) +([\d.]+) % +([\d.]+) % +\S+$", line) for line in lines]
@@ -64,13 +64,13 @@ def check_the_table(printed, experiments):
 
 @pytest.mark.long
 def test_a_rejected_value_costs_no_result(dropout_run, tmp_path):
-    """After a rejected value, the error's advice brings model, metrics and plots back."""
+    """After a rejected value, the error's advice restores model, metrics and plots."""
     check_a_rejected_value(dropout_run.project.copy(tmp_path / "project"))
 
 
 @pytest.mark.long
 def test_the_first_hour(project, tmp_path):
-    """`make demo` in a fresh clone, each command that it prints, a rejected value, the way back."""
+    """`make demo` in a fresh clone, every command that it prints, and a rejected value all work."""
     (project.path / ".venv").mkdir()
     (project.path / ".venv/.ready").touch()  # the packages of these tests are the environment
     before = (project.path / "params.yaml").read_bytes()

@@ -25,7 +25,7 @@ MISMATCH = (
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A function that makes torch report so many CUDA devices, and MPS or not.
+    """A function that makes torch report this many CUDA devices, and whether MPS exists.
 
     Args:
         warning: what torch says if CUDA does not start.
@@ -65,7 +65,7 @@ def machine(monkeypatch):
     ],
 )
 def test_the_device_of_that_name(machine, cuda, mps, name, expected):
-    """auto is the first of CUDA, MPS and CPU; a name is that device; cuda is the first one."""
+    """auto is the first of CUDA, MPS and CPU; cuda is the first GPU; a full name is that device."""
     machine(cuda, mps)
     assert hardware.pick(name, "train.device") == torch.device(expected)
 
@@ -80,7 +80,7 @@ def test_the_device_of_that_name(machine, cuda, mps, name, expected):
     ],
 )
 def test_an_absent_device_is_an_error_that_lists_what_there_is(machine, cuda, mps, name, there):
-    """A device that is not there is one line with its name, what there is instead, and the key."""
+    """For a device that is absent, one line gives its name, the available devices and the key."""
     machine(cuda, mps)
     with pytest.raises(
         UserError, match=rf"^no device {name}, only {there} \(params\.yaml, evaluate\.device\)"
@@ -102,7 +102,7 @@ OLD = [
 @pytest.mark.hostile
 @pytest.mark.parametrize(("state", "reason"), OLD)
 def test_auto_falls_back_from_a_gpu_that_cannot_be_used(machine, capsys, state, reason):
-    """With a driver or a card too old, auto computes elsewhere and one line says why."""
+    """If the driver or the GPU is too old, auto uses another device, and a note says why."""
     for mps, expected in ((False, "cpu"), (True, "mps")):
         machine(1, mps, **state)
         assert hardware.pick("auto", "train.device") == torch.device(expected)
@@ -115,7 +115,7 @@ def test_auto_falls_back_from_a_gpu_that_cannot_be_used(machine, capsys, state, 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 @pytest.mark.parametrize(("state", "reason"), OLD)
 def test_a_named_gpu_that_cannot_be_used_is_refused(machine, name, state, reason):
-    """Named, such a GPU is one line with the reason and what there is."""
+    """If such a GPU is chosen by name, one line gives the reason and the available devices."""
     machine(1, False, **state)
     with pytest.raises(UserError) as caught:
         hardware.pick(name, "train.device")
@@ -124,7 +124,7 @@ def test_a_named_gpu_that_cannot_be_used_is_refused(machine, name, state, reason
 
 
 def test_a_card_as_old_as_the_build_is_used(machine):
-    """The oldest card that PyTorch is built for, and one newer than all of these, are used."""
+    """The oldest GPU that PyTorch is built for is used, and so is one newer than all of these."""
     for capability in ((7, 5), (8, 0), (13, 0)):
         machine(1, False, capabilities=[capability])
         assert hardware.pick("auto", "train.device") == torch.device("cuda:0")
@@ -158,7 +158,7 @@ def test_a_broken_gpu_does_not_matter_on_the_cpu(machine, monkeypatch):
 
 
 def test_a_gpu_computes_deterministically(monkeypatch):
-    """On a GPU torch is asked for repeatable algorithms and true fp32; on a CPU nothing changes."""
+    """On a GPU, deterministic algorithms and full fp32 are requested; on a CPU nothing changes."""
     asked = []
     for name in ("benchmark", "allow_tf32"):
         monkeypatch.setattr(torch.backends.cudnn, name, True)
@@ -180,7 +180,7 @@ def test_a_gpu_computes_deterministically(monkeypatch):
 
 
 def test_threads():
-    """So many threads as asked for are used, and for 0 as many as the process has cores."""
+    """The given number of threads is used; 0 uses all cores of the process."""
     before = torch.get_num_threads()
     try:
         assert hardware.set_threads(3) == torch.get_num_threads() == 3
@@ -202,7 +202,7 @@ def test_threads():
     ],
 )
 def test_how_training_calls_the_network(monkeypatch, device, precision, mode, cast):
-    """auto is bf16 on CUDA only; a name is that, wherever; it is compiled in the mode asked for."""
+    """auto is bf16 on CUDA only; a name is used on any device; the compile mode is passed on."""
     modes = []
     monkeypatch.setattr(torch, "compile", lambda net, mode, dynamic: modes.append(mode) or net)
     net = torch.nn.Linear(2, 2)
@@ -212,7 +212,7 @@ def test_how_training_calls_the_network(monkeypatch, device, precision, mode, ca
 
 
 def test_bf16_gives_float32_logits_and_gradients():
-    """In bf16 the logits are rounded but come as float32, as do the gradients of the weights."""
+    """In bf16 the logits are rounded, but they and the weights' gradients are float32."""
     net = torch.nn.Linear(64, 3)
     x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     logits = hardware.forward(net, torch.device("cpu"), "bf16", "none")(x)
@@ -224,7 +224,7 @@ def test_bf16_gives_float32_logits_and_gradients():
 
 
 def test_threads_without_affinity(monkeypatch):
-    """On a system that knows no affinity of processes, all cores count, divided by processes."""
+    """On a system without process affinity, the processes share all cores."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     before = torch.get_num_threads()
@@ -239,7 +239,7 @@ def test_threads_without_affinity(monkeypatch):
 
 @pytest.mark.parametrize("error", [TypeError, OSError, AttributeError])
 def test_another_c_library_is_no_error(monkeypatch, error):
-    """Windows and systems without glibc, where mallopt cannot be called, train all the same."""
+    """On Windows and systems without glibc, where mallopt cannot be called, nothing fails."""
 
     def fail(name):
         raise error
@@ -250,7 +250,7 @@ def test_another_c_library_is_no_error(monkeypatch, error):
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_freed_memory_is_kept(monkeypatch, accepted):
-    """glibc is asked for a high threshold, and for a lower one where it refuses."""
+    """glibc gets a high threshold, and a lower one if it refuses that."""
     calls = []
 
     def mallopt(option, value):
@@ -267,7 +267,7 @@ def test_freed_memory_is_kept(monkeypatch, accepted):
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_total_memory_is_what_the_process_may_have():
-    """The machine's, or a lower limit of the process; what others use does not count."""
+    """Total memory is the machine's, or the process's limit if lower; usage does not count."""
     code = "import torch; from cifar import hardware as h; "
     code += "print(h.total_memory(torch.device('cpu')))"
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -280,7 +280,7 @@ def test_total_memory_is_what_the_process_may_have():
 
 
 def test_the_limits_of_a_container_count(tmp_path):
-    """Those of the process's own control group and of all above it; `max` is none."""
+    """The limits of the process's control group and of its parents count; `max` is no limit."""
     groups = tmp_path / "cgroup"
     groups.write_text("1:cpu:/other\n0::/job/task\n")
     (tmp_path / "root/job/task").mkdir(parents=True)

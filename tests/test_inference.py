@@ -23,7 +23,7 @@ def logits_of(count, classes=3, seed=0):
 
 
 def test_images_are_predicted_in_order_and_in_batches(monkeypatch):
-    """All images are predicted, in their order, in evaluation mode, without gradients."""
+    """All images are predicted in order, in evaluation mode and without gradients."""
     monkeypatch.setattr(inference, "MAX_BATCH", 3)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.Dropout(0.5)).train()
@@ -41,7 +41,7 @@ def test_images_are_predicted_in_order_and_in_batches(monkeypatch):
     [(1, 1000), (32, 1000), (64, 250), (224, 20), (4096, 1)],
 )
 def test_the_batch_follows_from_the_image_size(image_size, expected):
-    """A batch has a thousand images, fewer where they are large, and never none."""
+    """A batch has a thousand images, fewer if they are large, but at least one."""
     net = nn.Identity()
     assert inference.batch_size(net, image_size) == expected
     net.resized_to = image_size  # of a network that resizes its images, to larger or smaller ones
@@ -52,13 +52,13 @@ def test_the_batch_follows_from_the_image_size(image_size, expected):
 
 
 def test_a_single_member_is_not_changed():
-    """The average of one network is its logits, to the bit."""
+    """The average of one network is exactly its logits."""
     logits = logits_of(5)
     assert inference.average([logits]) is logits
 
 
 def test_the_average_is_that_of_the_probabilities():
-    """The softmax of averaged logits is the mean of the members' probabilities."""
+    """The softmax of the averaged logits is the mean of the networks' probabilities."""
     members = [logits_of(20, seed=seed) for seed in range(3)]
     expected = torch.stack([member.double().softmax(1) for member in members]).mean(0)
     assert torch.allclose(inference.average(members).softmax(1), expected, atol=1e-12)
@@ -78,7 +78,7 @@ def test_probabilities_by_hand():
 
 
 def test_loss_and_accuracy_are_torchs():
-    """The loss is torch's cross-entropy in double precision, the accuracy the fraction of hits."""
+    """The loss equals torch's cross-entropy in double precision; the accuracy counts the hits."""
     logits = logits_of(101)
     labels = torch.arange(101) % 3
     loss, accuracy = inference.loss_and_accuracy(logits, labels)
@@ -87,6 +87,6 @@ def test_loss_and_accuracy_are_torchs():
 
 
 def test_top5_by_hand():
-    """The class is found among the five most likely, and not below them."""
+    """A class among the five most likely counts as right, and no other."""
     logits = torch.arange(12.0).expand(12, 12)
     assert inference.top5_accuracy(logits, torch.arange(12)) == 5 / 12

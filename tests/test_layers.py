@@ -1,4 +1,4 @@
-"""Dropout with a mask of random bytes, and the pool over whole images, beside torch's own."""
+"""Our dropout, which draws random bytes, and our global max pool, compared with torch's."""
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ torch.set_num_threads(1)
 
 
 def dropped(p, shape=(1000, 1000), seed=0, **options):
-    """Ones after dropout."""
+    """Ones that have passed through dropout."""
     torch.manual_seed(seed)
     return Dropout(p).train()(torch.ones(shape, **options))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
 def test_dropout_keeps_its_fraction_and_the_mean(p):
-    """A fraction p of a million elements becomes zero, the others 1 / (1 - p): the mean stays."""
+    """A fraction p of a million elements becomes zero, the others 1 / (1 - p): the mean is kept."""
     y = dropped(p)
     zeros = (y == 0).double().mean().item()
     assert abs(zeros - p) < 5 * (p * (1 - p) / 1e6) ** 0.5
@@ -28,7 +28,7 @@ def test_dropout_keeps_its_fraction_and_the_mean(p):
 
 
 def test_dropout_equals_torchs_in_distribution():
-    """Zeros per row, per column and in neighbours are as frequent as with torch's dropout."""
+    """Zeros per row, per column and among neighbours are as frequent as with torch's dropout."""
     ours = dropped(0.3) == 0
     torch.manual_seed(1)
     torchs = nn.Dropout(0.3)(torch.ones(1000, 1000)) == 0
@@ -43,7 +43,7 @@ def test_dropout_equals_torchs_in_distribution():
 
 
 def test_dropout_draws_again_and_repeats_with_the_seed():
-    """Two calls drop different elements, and the same seed the same ones."""
+    """Two calls drop different elements; the same seed drops the same ones."""
     torch.manual_seed(0)
     layer = Dropout(0.5)
     first, second = layer(torch.ones(1000)), layer(torch.ones(1000))
@@ -53,7 +53,7 @@ def test_dropout_draws_again_and_repeats_with_the_seed():
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (5, 7), (2, 3, 5, 5), (1, 1, 1, 1), (4, 6), (0, 3)])
 def test_dropout_takes_any_number_of_elements(shape):
-    """Sizes that are no multiple of four work, and every element is sometimes dropped."""
+    """Sizes that are not multiples of four work, and every element is sometimes dropped."""
     zeros = torch.stack([dropped(0.5, shape, seed=seed) == 0 for seed in range(40)])
     assert zeros.shape[1:] == shape
     assert zeros.any(0).all()
@@ -84,7 +84,7 @@ def test_dropout_passes_the_gradient_through_what_it_keeps():
 
 
 def test_dropout_off_is_the_identity():
-    """At probability 0, and in evaluation, every bit passes; almost 1 drops almost all."""
+    """At probability 0 and in evaluation nothing changes; near 1 almost all is dropped."""
     x = torch.randn(1000)
     assert Dropout(0.0).train()(x) is x
     assert torch.equal(Dropout(0.7).eval()(x), x)
@@ -93,7 +93,7 @@ def test_dropout_off_is_the_identity():
 
 @pytest.mark.parametrize("size", [(3, 3), (2, 2), (1, 1), (4, 7)])
 def test_the_pool_over_whole_images_equals_torchs(size):
-    """Values and gradients to the bit, also where the largest value occurs twice."""
+    """Values and gradients equal torch's to the bit, also if the largest value occurs twice."""
     x = torch.randn(5, 6, *size, generator=torch.Generator().manual_seed(0))
     x = x.round().contiguous(memory_format=torch.channels_last)
     results = []

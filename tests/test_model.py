@@ -11,7 +11,7 @@ from cifar import UserError, model, model_file
 
 
 def forged(path, *keys, value):
-    """A model file with a right checksum, whose record has another value under nested keys."""
+    """Write a model file with a valid checksum and another value under these keys of its record."""
     state = make(0)[0].state_dict()
     values = json.loads(json.dumps(asdict(record())))
     inner = values
@@ -24,7 +24,7 @@ def forged(path, *keys, value):
 
 
 def refused(path, problem):
-    """The file is refused in one line that says what is wrong and where."""
+    """Assert that the file is refused in one line that says what is wrong and where."""
     with pytest.raises(UserError) as caught:
         model.read(path)
     message = str(caught.value)
@@ -33,7 +33,7 @@ def refused(path, problem):
 
 
 def test_the_record_comes_back_without_the_weights(tmp_path):
-    """What `dump` wrote is read as the same record."""
+    """The record that `dump` wrote is read back without loading the weights."""
     write(tmp_path / "w", make(0, 1))
     assert model.read(tmp_path / "w") == record(2)
 
@@ -85,7 +85,7 @@ def test_the_record_comes_back_without_the_weights(tmp_path):
     ],
 )
 def test_a_wrong_record_with_a_right_checksum_is_one_line(tmp_path, keys, value):
-    """A stranger's file whose record cannot be is refused by reading and by loading."""
+    """A file with an impossible record is refused by reading and by loading."""
     path = tmp_path / "w"
     forged(path, *keys, value=value)
     if (keys, value) == (["dataset", "classes"], ["a", "b"]):  # valid, but not of these weights
@@ -109,7 +109,7 @@ def test_each_field_is_needed(tmp_path, name):
 
 @pytest.mark.parametrize("number", [1, 3, "2", None])
 def test_another_format_is_refused(tmp_path, number):
-    """A record of an older or newer format is refused with both numbers."""
+    """A record of an older or newer format is refused; the error gives both numbers."""
     forged(tmp_path / "w", "format", value=number)
     refused(tmp_path / "w", f"format {number!r} instead of 2")
 
@@ -126,25 +126,25 @@ def test_a_file_of_version_0_1_is_refused(tmp_path):
     "metadata", [None, {"author": "me"}, *({"model": text} for text in ("[]", "{}", "1", "{"))]
 )
 def test_weights_without_a_record_are_refused(tmp_path, metadata):
-    """A safetensors file of somebody else, or with something else as record, is one line."""
+    """A safetensors file without a record, or with an invalid one, is refused in one line."""
     path = tmp_path / "w"
     path.write_bytes(safetensors.torch.save(make(0)[0].state_dict(), metadata))
     refused(path, "weights without a record")
 
 
 def test_an_absent_file_says_how_to_get_it(tmp_path):
-    """Without a file the error names the commands that make or fetch it."""
+    """If the file is absent, the error names the commands that make or fetch it."""
     refused(tmp_path / "w", "no model file")
 
 
 def test_the_number_of_parameters_counts_each_tensor_once():
-    """It is the sum over the layers of one network, however many there are."""
+    """The number of parameters is the sum over the layers of one network of an ensemble."""
     (net,) = make(0)
     assert record(2).parameters == sum(p.numel() for p in net.parameters())
 
 
 def test_the_records_are_frozen():
-    """A record that was checked stays as it is."""
+    """A checked record cannot be changed."""
     for part, name in ((record(), "network"), (DATASET, "classes"), (OPTIONS, "depth")):
         with pytest.raises(AttributeError):
             setattr(part, name, None)

@@ -1,4 +1,4 @@
-"""The model file: written, read, and refused where it is damaged or of another network."""
+"""The model file: written, read, and refused if it is damaged or of another network."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
 def refused(path, problem):
-    """The file is refused with one line that says what is wrong and where."""
+    """Assert that the file is refused in one line that says what is wrong and where."""
     with pytest.raises(UserError) as caught:
         model_file.load(path)
     message = str(caught.value)
@@ -31,13 +31,13 @@ def refused(path, problem):
 
 
 def equal(net, other):
-    """Whether two networks hold the same bits."""
+    """Whether two networks have the same bits."""
     state = other.state_dict()
     return all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
 
 
 def test_a_model_file_is_the_same_bytes_twice():
-    """The same weights and record give the same file, with one key of metadata."""
+    """The same weights and record give the same file, with one metadata key."""
     first = model_file.dump(make(0), record())
     again = model_file.dump([copy.deepcopy(make(0)[0])], record())
     assert first == again
@@ -52,7 +52,7 @@ def test_a_model_file_is_the_same_bytes_twice():
 
 @pytest.mark.parametrize("count", [1, 2, 11])
 def test_a_model_comes_back_from_its_file_alone(tmp_path, count):
-    """Weights, running statistics and record are read to the bit, each member its own."""
+    """Weights, running statistics and record are restored to the bit, for each network."""
     nets = make(*range(count))
     for number, net in enumerate(nets):
         net.train()(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(number)))
@@ -65,7 +65,7 @@ def test_a_model_comes_back_from_its_file_alone(tmp_path, count):
 
 
 class Code:
-    """A pickle that would make a file."""
+    """An object whose unpickling would create a file."""
 
     def __init__(self, path):
         self.path = path
@@ -86,7 +86,7 @@ class Code:
     ],
 )
 def test_what_is_no_model_file_is_refused(tmp_path, content):
-    """Garbage, cut and longer files, and a pickle, whose code does not run, are one line."""
+    """Garbage, a truncated or longer file, and a pickle, whose code does not run, are refused."""
     path = tmp_path / "w"
     write(path, make(0))
     whole = path.read_bytes()
@@ -100,7 +100,7 @@ def test_what_is_no_model_file_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.hostile), 3])
 def test_an_ensemble_of_another_size_is_refused(tmp_path, count):
-    """Weights of more or fewer networks than the record says are those of another network."""
+    """Weights of more or fewer networks than the record says are refused."""
     (tmp_path / "w").write_bytes(model_file.dump(make(*range(count)), record(2)))
     refused(tmp_path / "w", "weights of another network")
 
@@ -114,7 +114,7 @@ def test_an_ensemble_of_another_size_is_refused(tmp_path, count):
     ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, change):
-    """Where the options build another network than the one that was trained, one line says so."""
+    """If the options build another network than the trained one, one line says so."""
     write(tmp_path / "w", make(0), options=replace(OPTIONS, **change))
     refused(tmp_path / "w", "weights of another network")
 
@@ -122,8 +122,7 @@ def test_weights_of_another_network_are_refused(tmp_path, change):
 @pytest.mark.hostile
 @pytest.mark.parametrize("name", NAMES)
 def test_a_record_cannot_make_a_huge_network(tmp_path, name, monkeypatch):
-    """Weights that do not fit the record are refused before a network takes memory, whatever its
-    width."""
+    """Weights that do not fit the record are refused before a network takes memory."""
     options = NetworkOptions(
         width=100_000 if "width" in networks.load_file(name).USES else 0,
         backbone="vit_l_16" if name == "pretrained" else None,
@@ -163,7 +162,7 @@ NO_NETWORK = "its record builds no network with cifar/models/"
 def test_a_record_that_does_not_fit_the_network_blames_the_file(
     tmp_path, network, changes, problem, monkeypatch
 ):
-    """Not params.yaml is named, but the model file, before large images take memory."""
+    """The error names the model file, not params.yaml, before large images take memory."""
     shape = replace(DATASET, image_size=18).shape
     nets = make(0) if network != "gap" else [networks.build("gap", shape, NetworkOptions(), 0)]
     options = OPTIONS if network == "vgg" else NetworkOptions()
@@ -177,7 +176,7 @@ def test_a_record_that_does_not_fit_the_network_blames_the_file(
 
 @pytest.mark.hostile
 def test_numbers_that_torch_does_not_have_are_refused(tmp_path):
-    """The format knows types of four and six bits, torch does not."""
+    """Types of four and six bits, which the format has but torch lacks, are refused."""
     record_text = json.dumps({"model": asdict(record()), "sha256": ""})
     tensor = {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}
     header = json.dumps({"__metadata__": {"model": record_text}, "a": tensor}).encode()
@@ -187,7 +186,7 @@ def test_numbers_that_torch_does_not_have_are_refused(tmp_path):
 
 
 def test_a_mask_may_be_infinite(tmp_path):
-    """A buffer, such as the mask of an attention, may be infinite; nothing may be no number."""
+    """A buffer, such as an attention mask, may be infinite, but not NaN."""
     (net,) = make(0)
     norm = next(layer for layer in net if hasattr(layer, "running_var"))
     norm.running_var.fill_(float("inf"))
@@ -200,7 +199,7 @@ def test_a_mask_may_be_infinite(tmp_path):
 
 @pytest.mark.long
 def test_reading_a_model_loads_no_compiler(tmp_path):
-    """Of PyTorch only what the network needs is loaded: no seconds are lost on its compiler."""
+    """Loading a model does not import PyTorch's compiler, which takes seconds."""
     options = NetworkOptions(width=4)
     dataset = replace(DATASET, image_size=16)
     for name in ("fast", "resnet18"):
@@ -227,7 +226,7 @@ def test_weights_of_other_classes_are_refused(tmp_path, count):
 
 
 def test_a_network_that_is_not_here_is_named(tmp_path):
-    """A model of a network without a file here names the file to add."""
+    """If the model's network has no file, the error names the file to add."""
     write(tmp_path / "w", make(0), network="of_tomorrow")
     refused(tmp_path / "w", "no network of_tomorrow here")
 
@@ -237,7 +236,7 @@ def test_a_network_that_is_not_here_is_named(tmp_path):
     "kind", [torch.float16, torch.int8, torch.complex64, torch.float8_e4m3fn, torch.bool]
 )
 def test_weights_of_another_type_are_refused(tmp_path, kind):
-    """Whole numbers or eight-bit floats in place of the network's own are one line."""
+    """Integers or eight-bit floats in place of the network's types are refused in one line."""
     state = {name: value.to(kind) for name, value in make(0)[0].state_dict().items()}
     values = asdict(record())
     text = json.dumps({"model": values, "sha256": model_file.checksum(state, values)})
@@ -249,7 +248,7 @@ def test_weights_of_another_type_are_refused(tmp_path, kind):
 @pytest.mark.hostile
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(tmp_path, value):
-    """One NaN or infinity in the weights is refused before anything is computed with it."""
+    """A NaN or infinity in the weights is refused before anything is computed."""
     (net,) = make(0)
     with torch.no_grad():
         net[0].weight[0, 0, 0, 0] = value
@@ -259,7 +258,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
 
 @pytest.mark.slow
 def test_a_flipped_bit_is_noticed(tmp_path):
-    """Whichever bit of the header or the weights changes, the file is refused or means the same."""
+    """If any bit of the header or the weights changes, the file is refused or means the same."""
     path = tmp_path / "w"
     (original,) = make(0)
     write(path, [original])
@@ -283,7 +282,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 
 @pytest.mark.hostile
 def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
-    """Whichever number changes by a bit, the file is refused, by the checksum that it carries."""
+    """If any bit of the weights changes, the checksum in the file does not match."""
     write(tmp_path / "w", make(0))
     content = (tmp_path / "w").read_bytes()
     for place in range(8 + int.from_bytes(content[:8], "little"), len(content), 997):
@@ -294,7 +293,7 @@ def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path):
 
 
 def test_a_changed_network_file_is_noted(tmp_path, capsys):
-    """A model whose network's file has changed since is used with a note; otherwise without."""
+    """A model whose network's file has changed is used with a note, otherwise without one."""
     name = files.git_name((FOLDER / "vgg.py").read_bytes())
     provenance = record().provenance
     write(tmp_path / "w", make(0), provenance=replace(provenance, network_file=name))

@@ -1,4 +1,4 @@
-"""Every mistake in params.yaml is named in one line, with the way to fix it."""
+"""Every mistake in params.yaml is reported in one line that says how to fix it."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def problem(**sections: dict[str, Any]) -> str:
 
 
 def test_a_missing_file_names_the_remedy(tmp_path):
-    """Without a params.yaml the message says where to run the command."""
+    """Without a params.yaml, the message says where to run the command."""
     with pytest.raises(UserError, match="run this in the root of the repository"):
         params.load(Train, tmp_path / "params.yaml")
 
@@ -77,7 +77,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("key", "value", "expected"), WRONG)
 def test_a_wrong_value_is_named(key, value, expected):
-    """A value of the wrong type or range is refused with its key, the value and what it must be."""
+    """For a value of the wrong type or range, the error gives the key, the value and the rule."""
     line = problem(train={key: value})
     assert f"train.{key} = {value!r}: must be " in line or "no such file" in line
     assert expected in line
@@ -85,7 +85,7 @@ def test_a_wrong_value_is_named(key, value, expected):
 
 
 def test_whole_numbers_serve_as_floats():
-    """An integer where a float is meant is that float: `train.lr: 1` is 1.0."""
+    """An integer is accepted as a float: `train.lr: 1` is 1.0."""
     lr = params.check(altered(train={"lr": 1}))["train"].lr
     assert lr == 1.0
     assert type(lr) is float
@@ -93,25 +93,25 @@ def test_whole_numbers_serve_as_floats():
 
 @pytest.mark.hostile
 def test_an_unknown_key_is_met_with_the_nearest():
-    """A misspelt key is refused, and the key that was probably meant is proposed."""
+    """A misspelt key is refused, and the error suggests the nearest one."""
     assert "unknown key train.droput (did you mean dropout?)" in problem(train={"droput": 0.1})
 
 
 def test_a_key_that_is_no_text_is_refused():
-    """A key such as 1 is refused in one line too."""
+    """A key that is not text, such as 1, is refused in one line."""
     assert "train.1" in problem(train={1: 0.1})
 
 
 @pytest.mark.hostile
 def test_an_unknown_section_is_met_with_the_nearest():
-    """A misspelt section is refused, and the section that was probably meant is proposed."""
+    """A misspelt section is refused, and the error suggests the nearest one."""
     with pytest.raises(UserError, match=r"unknown section trian \(did you mean train\?\)"):
         params.check(altered() | {"trian": {}})
 
 
 @pytest.mark.parametrize("name", params.sections())
 def test_a_missing_section_is_named(name):
-    """Nothing has a default: a section that is missing, empty or no mapping is named."""
+    """There are no defaults: a section that is missing, empty or not a mapping is reported."""
     values = altered()
     del values[name]
     for rest in (values, values | {name: None}, values | {name: [1]}, values | {name: "x"}):
@@ -120,7 +120,7 @@ def test_a_missing_section_is_named(name):
 
 
 def test_every_missing_key_is_named():
-    """A file that lacks keys gets one message: each of them, with its off-value if it has one."""
+    """One message lists all missing keys, with their off-values if they have one."""
     off = params.off_values()
     values = {name: {} for name in params.sections()} | {"seed": 0}
     with pytest.raises(UserError) as caught:
@@ -133,7 +133,7 @@ def test_every_missing_key_is_named():
 
 
 def test_a_renamed_key_is_one_mistake():
-    """An unknown key that is close to a missing one is taken for it, and the latter not listed."""
+    """An unknown key that resembles a missing one is reported once, as a misspelling."""
     values = altered()
     values["train"]["droput"] = values["train"].pop("dropout")
     with pytest.raises(UserError) as caught:
@@ -143,13 +143,13 @@ def test_a_renamed_key_is_one_mistake():
 
 
 def test_off_values_of_a_network_are_its_defaults():
-    """The options of a network are off by default, with the values of off.yaml."""
+    """The defaults of a network's options are the off-values in off.yaml."""
     off = params.off_values()["train"]
     assert asdict(NetworkOptions()) == {key: off[key] for key in asdict(NetworkOptions())}
 
 
 def test_off_values_are_valid_and_explained_as_in_params():
-    """With all off-values params.yaml is valid, and each has the comment that it has there."""
+    """All off-values together are valid, and they have the comments of params.yaml."""
     params.check(altered(**params.off_values()))
     comments = {}
     for path in (FILE, params.OFF):
@@ -165,13 +165,13 @@ def test_off_values_are_valid_and_explained_as_in_params():
 
 @pytest.mark.parametrize("seed", [None, True, 1.0, "0", pytest.param(-1, marks=HOSTILE), 2**32])
 def test_the_seed_is_an_integer_of_32_bits(seed):
-    """A seed that a generator could not take is refused, a missing one too."""
+    """A seed that is missing or that a generator cannot use is refused."""
     with pytest.raises(UserError, match=r"seed = .*must be an integer from 0 to 4294967295"):
         params.check(altered() | {"seed": seed})
 
 
 def test_mistakes_in_all_sections_are_listed_at_once():
-    """One run shows every mistake, from the first section to the last."""
+    """One run reports the mistakes in all sections."""
     line = problem(fetch={"dataset": "mnist"}, plot={"dpi": 1, "mistake": 3})
     assert "fetch.dataset = 'mnist'" in line
     assert "plot.dpi = 1" in line
@@ -189,7 +189,7 @@ def test_mistakes_in_all_sections_are_listed_at_once():
     ],
 )
 def test_sources_that_do_not_fit_are_named(changes, expected):
-    """A source that the data set needs or cannot have, and an invalid checksum, are named."""
+    """Reports a source that the data set needs or cannot have, and an invalid checksum."""
     assert expected in problem(fetch=changes)
 
 
@@ -217,7 +217,7 @@ def test_an_empty_text_is_no_value():
     ],
 )
 def test_a_credential_in_the_source_is_refused_and_not_shown(address):
-    """DVC would record it: it belongs in an environment variable, and no message repeats it."""
+    """A credential in the source is refused, because DVC would record it, and is not printed."""
     for changes in (
         {"source": address},
         {"source": address, "dataset": "image"},
@@ -237,7 +237,7 @@ def test_a_credential_in_the_source_is_refused_and_not_shown(address):
      "/data/x.zip?token=1", "http://[::1", "C:\\data\\x.zip", "s3://bucket/x.zip"],
 )  # fmt: skip
 def test_an_ordinary_source_is_accepted(source):
-    """Paths and addresses without a credential are no false alarm."""
+    """Paths and addresses without a credential are accepted."""
     assert params.check(altered(fetch={"source": source}))["fetch"].source == source
 
 
@@ -270,7 +270,7 @@ CONFLICTS = [
 
 @pytest.mark.parametrize(("changes", "what", "fix"), CONFLICTS)
 def test_values_that_do_not_go_together_say_what_to_do(changes, what, fix):
-    """An option without effect, or one that another rules out, is refused with its own remedy."""
+    """An option without effect, or in conflict with another, is refused with its own fix."""
     line = problem(train={"momentum": 0.6} | changes)
     before, _, after = line.partition(" (params.yaml): ")
     assert what in before
@@ -287,18 +287,18 @@ def test_values_that_do_not_go_together_say_what_to_do(changes, what, fix):
     ],
 )
 def test_folds_count_from_zero(changes, expected):
-    """One fold is none, and the fold that validates is one of the folds."""
+    """One fold is refused, and the validation fold must be one of the folds."""
     assert expected in problem(preprocess=changes)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
 def test_every_optimizer_goes_without_momentum(name):
-    """With momentum and Nesterov's form off, every optimizer is accepted."""
+    """Without momentum and nesterov, every optimizer is accepted."""
     params.check(altered(train={"optimizer": name, "momentum": 0.0, "nesterov": False}))
 
 
 def test_a_section_is_read_only():
-    """Nobody can change a parameter after DVC has recorded it."""
+    """A parameter cannot be changed in code after DVC has recorded it."""
     section, seed = params.load(Train, FILE)
     assert type(seed) is int
     with pytest.raises(ValueError, match="frozen"):
@@ -315,7 +315,7 @@ def test_the_repositorys_file_is_in_dvcs_form(tmp_path):
 
 
 def test_the_repositorys_file_is_valid_and_explained():
-    """Every parameter has a comment on its line, holds one value, and is known to the code."""
+    """Every parameter has a comment on its line and a single value, and the code knows it."""
     values = params.read(FILE)
     params.check(values)
     keys = [

@@ -1,4 +1,4 @@
-"""Whatever bytes and names a stranger makes up: read, or refused in one line, and nothing written.
+"""Any bytes and names that a stranger may send are read, or refused in one line.
 
 The short form tries a few examples, the same ones every time; the long form thousands.
 """
@@ -52,7 +52,7 @@ ANYTHING = st.recursive(
 def check(
     examples: int, function: Callable[..., None], *strategies: st.SearchStrategy[Any]
 ) -> None:
-    """Call the function with so many examples."""
+    """Call the function with this many examples."""
     limits = settings(max_examples=examples, deadline=None, derandomize=True, database=None)
     limits(given(*strategies)(function))()
 
@@ -63,14 +63,14 @@ def one_line(error: Exception) -> None:
 
 
 def damaged(whole: bytes, position: float, change: int, end: float) -> bytes:
-    """One byte changed, and the end cut off."""
+    """The file with one byte changed and the end cut off."""
     content = bytearray(whole)
     content[int(position * (len(whole) - 1))] ^= change
     return bytes(content[: int(end * len(whole))])
 
 
 def damages(wholes: list[bytes]) -> st.SearchStrategy[bytes]:
-    """Each of the files with some damage."""
+    """A strategy for each of the files with some damage."""
     end = st.one_of(st.just(1.0), st.floats(0, 1))
     return st.builds(damaged, st.sampled_from(wholes), st.floats(0, 1), st.integers(0, 255), end)
 
@@ -96,7 +96,7 @@ def make_zip(files: list[tuple[str, bytes]]) -> bytes:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_archives_of_any_names(examples, tmp_path):
-    """Members of any names are read under plain names inside the archive, or refused."""
+    """Members of any name are read under a plain name inside the archive, or refused."""
 
     folder = tmp_path / "inside"
     folder.mkdir()
@@ -119,7 +119,7 @@ def test_archives_of_any_names(examples, tmp_path):
 
 
 def test_archives_that_are_damaged(examples, tmp_path):
-    """A tar or zip with a changed byte and a lost end is read or refused."""
+    """A tar or zip with a changed byte and a missing end is read or refused."""
     files = [("train/cat/1.png", b"cat" * 30), ("train/dog/ä.png", b"dog" * 30)]
     wholes = [make_zip(files), *(make_tar(files, mode) for mode in ("w", "w:gz", "w:bz2", "w:xz"))]
 
@@ -137,7 +137,7 @@ def test_archives_that_are_damaged(examples, tmp_path):
 
 
 def test_layouts_of_any_names(examples):
-    """Any names are recognized as parts and classes that can be written and shown, or refused."""
+    """Any names are recognised as parts and classes that can be written and shown, or refused."""
 
     def recognize(files: list[str]) -> None:
         try:
@@ -158,7 +158,7 @@ def test_layouts_of_any_names(examples):
 
 
 def test_records_that_are_damaged(examples):
-    """A pickled batch with a changed byte and a lost end is read or refused, and runs nothing."""
+    """A pickled batch with a changed byte and a missing end is read or refused; no code runs."""
     batch = {
         b"data": np.zeros((2, 12), np.uint8),
         b"labels": [np.int64(1), 0],
@@ -201,7 +201,7 @@ def test_records_of_anything(examples):
 
 
 def test_pictures_that_are_damaged(examples):
-    """A picture with a changed byte and a lost end gives pixels or a short reason."""
+    """A picture with a changed byte and a missing end gives pixels or a short reason."""
     image = Image.fromarray(np.arange(300, dtype=np.uint16).astype(np.uint8).reshape(10, 10, 3))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -223,7 +223,7 @@ def test_pictures_that_are_damaged(examples):
 
 
 def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of every value in nested mappings and lists, of the inner ones too."""
+    """The path of every value in nested mappings and lists, including inner ones."""
     entries = tree.items() if isinstance(tree, dict) else enumerate(tree)
     found = []
     for key, value in entries:
@@ -234,14 +234,14 @@ def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def put(tree: Any, path: tuple[Any, ...], value: Any) -> None:
-    """Replace one value."""
+    """Replace the value at this path."""
     for key in path[:-1]:
         tree = tree[key]
     tree[path[-1]] = value
 
 
 def test_parameters_of_anything(examples):
-    """params.yaml with any value in any place is read as DVC reads it, or refused."""
+    """params.yaml with any value in any position is accepted or refused."""
     committed = yaml12.read(PARAMS)
 
     def read(path: tuple[Any, ...], value: Any) -> None:
@@ -256,7 +256,7 @@ def test_parameters_of_anything(examples):
 
 
 def test_parameters_of_any_text(examples, tmp_path):
-    """params.yaml of any bytes, or with a piece of text put anywhere, is read or refused."""
+    """params.yaml with any bytes, or with text inserted anywhere, is read or refused."""
     whole = PARAMS.read_bytes()
     signs = st.text("&*!|>%@`'\"#:-?{}[],~ \n\tae01.", max_size=8).map(str.encode)
     piece = st.one_of(signs, st.binary(max_size=8))
@@ -278,7 +278,7 @@ def test_parameters_of_any_text(examples, tmp_path):
 
 
 def test_model_files_of_any_record(examples, tmp_path):
-    """A model file with a right checksum and any value in its record is loaded or refused."""
+    """A model file with a valid checksum and any value in its record is loaded or refused."""
     state = make(0)[0].state_dict()
     honest = json.loads(json.dumps(asdict(record())))
 
@@ -302,7 +302,7 @@ LIES = [
 
 
 def test_model_files_that_lie(examples, tmp_path):
-    """Each value of a record replaced, removed or added to: refused, or charts and cards work."""
+    """A record with a value replaced, removed or added is refused, or gives a model card."""
     state = make(0)[0].state_dict()
     honest = json.loads(json.dumps(asdict(record())))
     added = [(*path, "new") for path in [(), *leaves(honest)] if isinstance(at(honest, path), dict)]
@@ -331,7 +331,7 @@ def at(tree: Any, path: tuple[Any, ...]) -> Any:
 
 
 def test_model_files_that_are_damaged(examples, tmp_path):
-    """A model file with a changed byte and a lost end is refused, or what it was."""
+    """A model file with a changed byte and a missing end is refused, unless nothing changed."""
     whole = model_file.dump(make(0), record())
 
     def read(content: bytes) -> None:
@@ -347,7 +347,7 @@ def test_model_files_that_are_damaged(examples, tmp_path):
 
 
 def test_records_in_json_of_anything(examples, tmp_path):
-    """dataset.json of any value or bytes is read as a data set, or refused."""
+    """dataset.json with any value or bytes is read as a data set, or refused."""
     honest = asdict(record().dataset)
     path = tmp_path / "dataset.json"
 

@@ -1,4 +1,4 @@
-"""Rows read from disk, and work done ahead of its use."""
+"""Reading rows from disk, and reading ahead."""
 
 import threading
 
@@ -10,14 +10,14 @@ from cifar import files, reading
 
 @pytest.fixture
 def array(tmp_path):
-    """A memory-mapped .npy file, rows of unequal numbers."""
+    """A memory-mapped .npy file of random rows."""
     rows = np.random.default_rng(0).integers(0, 256, (20, 3, 2, 3), np.uint8)
     np.save(tmp_path / "rows.npy", rows)
     return files.read_array(tmp_path / "rows.npy")
 
 
 def test_rows_are_those_of_the_index(array):
-    """Any order, and the same row twice, the first and the last one included."""
+    """Rows are read in the order of the index, which may repeat rows."""
     index = np.array([19, 0, 7, 7, 3])
     out = np.zeros((5, 3, 2, 3), np.uint8)
     reading.read_rows(array, index, out)
@@ -25,7 +25,7 @@ def test_rows_are_those_of_the_index(array):
 
 
 def test_a_file_that_shrinks_is_an_error_and_no_crash(array):
-    """Reading past the end of a cut file is an OSError with its name."""
+    """Reading past the end of a truncated file is an OSError with its name, not a crash."""
     with open(array.filename, "r+b") as handle:
         handle.truncate(200)
     with pytest.raises(OSError, match="cut while it was read") as caught:
@@ -34,7 +34,7 @@ def test_a_file_that_shrinks_is_an_error_and_no_crash(array):
 
 
 def test_values_come_in_the_order_of_the_keys():
-    """Whichever is ready first."""
+    """Values come in the order of the keys, whichever is ready first."""
     gates = [threading.Event() for _ in range(9)]
 
     def read(key):
@@ -47,7 +47,7 @@ def test_values_come_in_the_order_of_the_keys():
 
 
 def test_only_a_few_keys_are_read_ahead():
-    """While one value is in use, at most AHEAD others are read or wait."""
+    """While one value is in use, at most AHEAD others are being read or waiting."""
     begun = []
     values = reading.ahead(begun.append, range(100))
     for used in range(1, 20):
@@ -58,7 +58,7 @@ def test_only_a_few_keys_are_read_ahead():
 
 
 def test_an_error_stands_in_place_of_its_value():
-    """The values before it come first, and no thread stays behind."""
+    """An error is raised in place of its value, after the values before it; all threads end."""
 
     def read(key):
         return 1 // (3 - key)
@@ -72,7 +72,7 @@ def test_an_error_stands_in_place_of_its_value():
 
 
 def test_the_threads_end_with_the_iterator():
-    """Also if it is left in the middle."""
+    """The threads end when the iterator is closed, also in the middle."""
     before = threading.active_count()
     values = reading.ahead(str, range(10))
     assert next(values) == "0"

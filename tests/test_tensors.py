@@ -1,4 +1,4 @@
-"""Arrays on disk to network inputs."""
+"""Conversion of arrays on disk to network inputs."""
 
 import warnings
 
@@ -23,7 +23,7 @@ def test_the_normalizer_is_the_formula(channels):
 
 
 def test_the_input_is_channels_last_in_memory():
-    """(N, H, W, C) pixels become (N, C, H, W) in channels-last memory, and stay as they were."""
+    """(N, H, W, C) pixels become (N, C, H, W) in channels-last memory; the input is unchanged."""
     images = torch.randint(256, (5, 6, 7, 3), dtype=torch.uint8)
     before = images.clone()
     x = tensors.normalizer([0.5] * 3, [0.5] * 3, CPU)(images)
@@ -33,7 +33,7 @@ def test_the_input_is_channels_last_in_memory():
 
 
 def test_a_tensor_is_a_copy(tmp_path):
-    """A memory-mapped array becomes a tensor of its own, with the same values and type."""
+    """A memory-mapped array becomes a tensor with a copy of its values, of the same type."""
     np.save(tmp_path / "a.npy", np.arange(12, dtype=np.uint8).reshape(3, 4))
     mapped = np.load(tmp_path / "a.npy", mmap_mode="c")
     tensor = tensors.to_device(mapped, CPU)
@@ -45,7 +45,7 @@ def test_a_tensor_is_a_copy(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
 def test_the_caller_keeps_the_images(dtype):
-    """Images of any type, floats too, are unchanged by the normalizer."""
+    """The normalizer does not modify its input, whatever the type."""
     images = torch.arange(12).reshape(1, 2, 2, 3).to(dtype)
     before = images.clone()
     tensors.normalizer([0.5] * 3, [0.5] * 3, CPU)(images)
@@ -53,7 +53,7 @@ def test_the_caller_keeps_the_images(dtype):
 
 
 def test_an_array_on_disk_is_not_copied(tmp_path):
-    """Images stay where they are, read-only, without a warning."""
+    """Read-only images on disk are not copied, and cause no warning."""
     np.save(tmp_path / "a.npy", np.arange(12, dtype=np.uint8).reshape(3, 4))
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
     with warnings.catch_warnings():

@@ -44,7 +44,7 @@ def test_importing_the_library_is_cheap():
 
 
 def test_the_types_are_those_of_the_call():
-    """The stub that editors read has the names and arguments of the module itself."""
+    """The stub that editors read has the names and arguments of the module."""
     stub = ast.parse((ROOT / "cifar/__init__.pyi").read_text())
     functions = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
     classes = {node.name for node in stub.body if isinstance(node, ast.ClassDef)}
@@ -57,7 +57,7 @@ def test_the_types_are_those_of_the_call():
 
 
 def test_a_prediction_has_calibrated_probabilities(model):
-    """All classes, the most likely first, with the probabilities of the pipeline."""
+    """A prediction has all classes, most likely first, with the calibrated probabilities."""
     (prediction,) = model.predict(pixels())
     logits = inference.predict(model.nets[0], torch.from_numpy(pixels()), model.normalize)
     expected = (logits[0] / 0.2).softmax(0).tolist()
@@ -73,7 +73,7 @@ def test_a_prediction_has_calibrated_probabilities(model):
 
 
 def test_every_form_of_an_image_is_one_image(model, tmp_path):
-    """A path, text, a Pillow image and arrays give one prediction, one alone and in a list."""
+    """A path, text, a Pillow image and an array give the same prediction, alone or in a list."""
     array = pixels()[0]
     image = Image.fromarray(array)
     image.save(tmp_path / "image.png")
@@ -92,7 +92,7 @@ def test_every_form_of_an_image_is_one_image(model, tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_and_colour_are_converted(channels, tmp_path):
-    """A model of grey or colour images takes both, in all array shapes."""
+    """A model of grey or colour images accepts both, in all array shapes."""
     modelfile.write(tmp_path / "m", modelfile.record(channels))
     model = cifar.load_model(tmp_path / "m", "cpu")
     grey = pixels(channels=1)[0]
@@ -104,7 +104,7 @@ def test_grey_and_colour_are_converted(channels, tmp_path):
 
 @pytest.mark.parametrize("form", ["png", "tiff", "webp", "avif"])
 def test_pixels_in_memory_pass_the_rules_of_files(model, tmp_path, form):
-    """Orientation, transparency and other sizes of a Pillow image are treated as in its file."""
+    """A Pillow image is treated like its file: orientation, transparency and size."""
     if form == "avif" and not features.check("avif"):
         pytest.skip("this Pillow does not write AVIF")
     image = Image.fromarray(pixels()[0]).resize((40, 30)).convert("RGBA")
@@ -123,7 +123,7 @@ def test_pixels_in_memory_pass_the_rules_of_files(model, tmp_path, form):
 @pytest.mark.hostile
 @pytest.mark.parametrize("orientation", [0, 9, 70000, -1, "6"])
 def test_an_odd_orientation_is_upright(model, tmp_path, orientation):
-    """Also that of an opened picture, which a file could not hold."""
+    """An invalid orientation in a Pillow image, which no file could contain, is ignored."""
     Image.fromarray(pixels()[0]).save(tmp_path / "plain.png")
     opened = Image.open(tmp_path / "plain.png")
     opened.getexif()[0x0112] = orientation
@@ -132,7 +132,7 @@ def test_an_odd_orientation_is_upright(model, tmp_path, orientation):
 
 @pytest.mark.slow
 def test_a_model_starts_no_thread_of_its_own(model):
-    """It is read into the caller's process, which may fork or measure."""
+    """Loading a model starts no thread, because the caller's process may fork or measure."""
     code = f"import cifar, threading; cifar.load_model({str(model.path)!r}); "
     code += "print(threading.active_count())"
     command = [sys.executable, "-c", code]
@@ -141,7 +141,7 @@ def test_a_model_starts_no_thread_of_its_own(model):
 
 
 def test_predictions_come_in_batches_and_in_order(model, monkeypatch):
-    """More images than one batch holds keep their order and their values."""
+    """More images than fit into one batch keep their order and values."""
     images = pixels(7)
     whole = model.predict(images)
     monkeypatch.setattr(inference, "batch_size", lambda *_: 3)
@@ -164,7 +164,7 @@ def test_predictions_come_in_batches_and_in_order(model, monkeypatch):
     ],
 )
 def test_what_is_no_image_is_one_line(image, message, model, tmp_path, monkeypatch):
-    """The reason and the image are named."""
+    """The error gives the reason and the image, in one line."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(UserError) as caught:
@@ -173,13 +173,13 @@ def test_what_is_no_image_is_one_line(image, message, model, tmp_path, monkeypat
 
 
 def test_a_missing_model_is_one_line(tmp_path):
-    """A path without a model says how to get one."""
+    """For a path without a model, the error says how to get one."""
     with pytest.raises(UserError, match=r"^no model file \(.*\): `dvc repro` makes it"):
         cifar.load_model(tmp_path / "none")
 
 
 def example(start):
-    """The indented block of docs/using.md that starts so."""
+    """The indented block of docs/using.md that starts with this text."""
     (block,) = [
         b
         for b in re.findall(r"(?:^(?:    .*)?\n)+", PAGE, re.MULTILINE)
@@ -190,7 +190,7 @@ def example(start):
 
 @pytest.mark.slow
 def test_the_page_shows_the_call(tmp_path, monkeypatch):
-    """The lines of docs/using.md classify a picture with nothing but the model file."""
+    """The code in docs/using.md classifies a picture with only the model file."""
     modelfile.write(tmp_path / "models/model.safetensors", modelfile.record())
     Image.new("RGB", (40, 30), "orange").save(tmp_path / "cat.jpg")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait: shorter while others want the cores, else as libgomp does."""
+"""How OpenMP's threads wait: only briefly if other programs need the cores, else as in libgomp."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ while threads() > before:
 
 @pytest.fixture
 def environment(monkeypatch):
-    """No setting of the user's, on Linux, and no look before the test allows it."""
+    """A Linux system without the user's settings, on which `follow` looks without a pause."""
     for name in waiting.SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
@@ -43,7 +43,7 @@ def environment(monkeypatch):
 
 
 def follow(environment, waited):
-    """What `follow` does while the seconds waited are these: + for a sleeper's start, - its end."""
+    """The events of `follow` for these seconds waited: + if a sleeper starts, - if it ends."""
     events = []
     ending = threading.Event()
     left = iter(waited)
@@ -71,26 +71,26 @@ def follow(environment, waited):
 
 
 def test_a_sleeper_is_kept_while_the_threads_wait_for_cores(environment):
-    """It starts when the seconds waited grow, ends when they do not, and ends with the program."""
+    """It starts when the seconds waited grow, and ends when they do not or the program ends."""
     assert follow(environment, [0, 0, 5, 9, 9, 9, 20]) == [0, 0, 5, "+", 9, 9, "-", 9, 20, "+", "-"]
 
 
 def test_spare_cores_are_left_to_spin_on(environment):
-    """With fewer threads than cores nothing changes."""
+    """With fewer threads than cores, nothing changes."""
     environment.setattr(waiting, "cores", lambda: 3)
     assert "+" not in follow(environment, [0, 5, 9])
 
 
 @pytest.mark.parametrize("name", waiting.SETTINGS)
 def test_what_the_user_has_set_stays(name, environment):
-    """With either variable set, nothing is watched."""
+    """If either variable is set, nothing is watched."""
     environment.setenv(name, "5")
     environment.setattr(threading, "Thread", None)
     waiting.watch(torch.device("cpu"))
 
 
 def test_other_systems_are_left_alone(environment):
-    """Their OpenMP is another one, and they have no /proc."""
+    """On other systems, which have another OpenMP and no /proc, nothing is watched."""
     environment.setattr(sys, "platform", "darwin")
     environment.setattr(threading, "Thread", None)
     waiting.watch(torch.device("cpu"))
@@ -99,7 +99,7 @@ def test_other_systems_are_left_alone(environment):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_thread_that_waits_for_a_core_is_noticed():
-    """Two spinning processes on one core: the seconds that one of them waits add up."""
+    """If two spinning processes share a core, the seconds that one of them waits add up."""
     spin = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
     other = subprocess.Popen([sys.executable, "-c", spin + "while True: pass"])
     try:
@@ -116,14 +116,14 @@ def test_a_thread_that_waits_for_a_core_is_noticed():
 @pytest.mark.slow
 @pytest.mark.skipif(not LIBGOMP, reason="torch runs on another OpenMP here")
 def test_a_sleeper_has_a_worker_until_its_end():
-    """OpenMP adds a worker for the sleeper's thread, which libgomp counts, and ends it with it."""
+    """OpenMP adds a worker for the sleeper, which libgomp counts, until the sleeper ends."""
     subprocess.run([sys.executable, "-c", COUNT], cwd=ROOT, check=True, timeout=600)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="watches on Linux only")
 def test_a_program_ends_with_its_watcher():
-    """A program that computes on the CPU has one watcher, and ends at once with code 0."""
+    """A program that computes on the CPU has one watcher, and exits at once with code 0."""
     code = (
         "import os, threading\n"
         "for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'): os.environ.pop(name, 0)\n"

@@ -1,4 +1,4 @@
-"""The loader reads what DVC reads, and names every mistake in one line."""
+"""The loader reads YAML as DVC does, and reports every mistake in one line."""
 
 import itertools
 import math
@@ -74,7 +74,7 @@ def generated(count):
 
 @pytest.mark.parametrize("text", MEANINGS)
 def test_a_scalar_means_what_dvc_records(text):
-    """A scalar has the value and the type that YAML 1.2 gives it, which is what DVC hashes."""
+    """A scalar has the value and type of YAML 1.2, which DVC records."""
     value = ours(f"key: {text}\n")["key"]
     assert (value, type(value)) == (MEANINGS[text], type(MEANINGS[text]))
     assert parse_yaml(f"key: {text}\n", "params.yaml") == {"key": value}
@@ -82,7 +82,7 @@ def test_a_scalar_means_what_dvc_records(text):
 
 @pytest.mark.parametrize("count", [2000, pytest.param(20_000, marks=pytest.mark.long)])
 def test_generated_scalars_mean_what_dvc_reads(count):
-    """Thousands of scalars have the value and type of DVC's reader, or both refuse."""
+    """Thousands of scalars have the value and type that DVC reads, or both readers refuse them."""
     for text in generated(count):
         document = f"key: {text}\n"
         assert same(ours(document), dvcs(document)), text
@@ -90,13 +90,13 @@ def test_generated_scalars_mean_what_dvc_reads(count):
 
 @pytest.mark.parametrize("text", SAME)
 def test_a_document_means_what_dvc_reads(text):
-    """Collections, anchors, tags and quotes are read as DVC reads them, or both refuse."""
+    """Collections, anchors, tags and quotes are read as by DVC, or both readers refuse them."""
     assert same(ours(text), dvcs(text))
 
 
 @pytest.mark.parametrize("text", EXOTIC)
 def test_what_dvc_reads_differently_is_refused(text):
-    """No document is read with another meaning than DVC's: the few exotic ones are errors."""
+    """The few exotic documents that would be read differently from DVC are refused."""
     assert dvcs(text) is not REFUSED
     assert ours(text) is REFUSED
 
@@ -127,7 +127,7 @@ def test_what_dvc_reads_differently_is_refused(text):
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_mapping_is_one_line(text, expected, tmp_path, monkeypatch):
-    """What is not YAML, not text or no mapping is refused with file, line if any, and cause."""
+    """A file that is not YAML, text or a mapping is refused; one line gives file and cause."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(UserError) as caught:
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_mapping_is_one_line(text, expected, tmp_path, monkeyp
 
 @pytest.mark.hostile
 def test_aliases_of_aliases_take_no_memory():
-    """A billion strings by nine aliases of aliases are read, and refused in a short line."""
+    """A billion strings from nested aliases are read, and refused in a short line."""
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     values = params.read() | {"seed": yaml12.loads("\n".join(levels), "x")["a8"]}
