@@ -173,7 +173,7 @@ def test_what_is_no_image_is_one_line(image, message, model, tmp_path, monkeypat
 
 
 def test_a_missing_model_is_one_line(tmp_path):
-    """For a path without a model, the error says how to get one."""
+    """A path without a model says how to get one."""
     with pytest.raises(UserError, match=r"^no model file \(.*\): `dvc repro` makes it"):
         cifar.load_model(tmp_path / "none")
 
