@@ -1,4 +1,4 @@
-"""A real browser, headless and without a network."""
+"""A headless browser without network access."""
 
 import json
 import re
@@ -28,7 +28,7 @@ PROBE = """<pre id="probe"></pre><script>addEventListener("load", () => setTimeo
 
 
 def shown(page, profile):
-    """What a browser that reaches no host shows of the page."""
+    """Open the page in a browser that reaches no host; return what it shows."""
     probed = page.with_name("probed.html")
     before, end, after = page.read_text().rpartition("</body>")  # the library has one, too
     probed.write_text(before + PROBE + end + after)

@@ -1,4 +1,4 @@
-"""A folder in which the stages before evaluate have run, in milliseconds."""
+"""Makes, in milliseconds, a folder in which the stages before evaluate have run."""
 
 import modelfile
 import numpy as np
@@ -10,7 +10,7 @@ from cifar.evaluation import tables
 
 
 def set_params(folder, **sections):
-    """The repository's params.yaml, with e.g. evaluate={"tta": "flip"}."""
+    """Write params.yaml with changes to the repository's, such as evaluate={"tta": "flip"}."""
     yaml = YAML()
     values = yaml.load(networks.ROOT / "params.yaml")
     for section, changes in sections.items():
@@ -19,7 +19,7 @@ def set_params(folder, **sections):
 
 
 def make(folder, model):
-    """What the stages before have written: images of 12x12 pixels, a model and its history."""
+    """Write the outputs of the earlier stages: images of 12x12 pixels, a model and its history."""
     (folder / "metrics").mkdir(exist_ok=True)
     generator = np.random.default_rng(0)
     for part, count in (("train", 8), ("test", 40)):

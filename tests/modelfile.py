@@ -1,4 +1,4 @@
-"""Small models for tests: valid records, files of random networks, and files that lie."""
+"""Small models for tests: valid records, files of random networks, and files with false records."""
 
 import json
 from dataclasses import asdict, replace
@@ -52,21 +52,21 @@ def own_file():
 
 
 def build(model):
-    """Its networks, each from its own seed."""
+    """The networks of the model, each from its own seed."""
     shape = model.dataset.shape
     seeds = range(model.ensemble)
     return [networks.build(model.network, shape, model.options, seed) for seed in seeds]
 
 
 def write(path, model):
-    """A model file of random weights."""
+    """Write a model file with random weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model_file.dump(build(model), model))
     return model
 
 
 def write_lie(path, model, change=lambda content: None, weights=lambda state: None):
-    """A model file whose checksum is right and whose record or weights were changed."""
+    """Write a model file with a valid checksum, but a changed record or changed weights."""
     state = model_file.join(build(model)).state_dict()
     content = json.loads(json.dumps(asdict(model)))
     change(content)

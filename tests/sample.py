@@ -1,4 +1,4 @@
-"""A valid record of a small model, for tests that need one."""
+"""A valid record and small networks, for tests that need any."""
 
 from dataclasses import replace
 
@@ -28,13 +28,13 @@ PROVENANCE = Provenance(
 
 
 def make(*seeds, **options):
-    """Small networks of these seeds."""
+    """Build a small network from each of these seeds."""
     chosen = replace(OPTIONS, **options)
     return [networks.build("vgg", DATASET.shape, chosen, seed) for seed in seeds]
 
 
 def record(ensemble=1, **changes):
-    """What a model file says of so many of these networks."""
+    """The record of a model file with this many of these networks."""
     fields = {
         "format": FORMAT,
         "network": "vgg",
@@ -50,10 +50,10 @@ def record(ensemble=1, **changes):
 
 
 def write(path, nets, **changes):
-    """A model file of these networks, whose record may say something else."""
+    """Write a model file of these networks, with changes in its record."""
     path.write_bytes(model_file.dump(nets, record(len(nets), **changes)))
 
 
 def network_code(body, header="def build(shape, options):"):
-    """The file of a network with this body of `build`."""
+    """The code of a network's file with this body of `build`."""
     return f"import torch\nfrom torch import nn\n{header}\n    {body}\n"

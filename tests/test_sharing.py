@@ -1,4 +1,4 @@
-"""Results that others take up: another clone, a server that speaks S3, a cache that is linked."""
+"""Sharing results: with another clone, through an S3 server, and with a linked cache."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ KEYS = {
 
 @pytest.fixture
 def hub(reproduced):
-    """A Git repository that others clone, and the project whose `origin` it is."""
+    """A Git repository to clone, and the project whose `origin` it is."""
     path = reproduced.path.with_name("hub.git")
     reproduced.run("git", "init", "--quiet", "--bare", "--initial-branch=main", str(path))
     reproduced.run("git", "remote", "add", "origin", str(path))
@@ -41,8 +41,7 @@ def clone(project, hub):
 
 @pytest.mark.long
 def test_another_s_experiment(reproduced, hub):
-    """`dvc exp push` and `dvc exp pull`: in a second clone the experiment is listed, and complete
-    without running."""
+    """After `dvc exp push` and `pull`, a clone has the experiment, complete without a run."""
     publish(reproduced, str(hub.with_name("store")))
     reproduced.run("dvc", "exp", "run", "--name", "fine", "-S", "plot.dpi=60")
     reproduced.run("dvc", "exp", "push", "origin", "fine")
@@ -60,8 +59,7 @@ def test_another_s_experiment(reproduced, hub):
 
 @pytest.mark.long
 def test_a_server_that_speaks_s3(reproduced, hub):
-    """`dvc push --run-cache` to a bucket and `dvc pull` from it: a clone is complete, by endpoint,
-    keys and prefix."""
+    """Through a bucket with endpoint, keys and prefix, `dvc pull` completes a clone."""
     pytest.importorskip("dvc_s3", reason="dependency group s3 is not installed")
     moto = pytest.importorskip("moto.server", reason="dependency group s3 is not installed")
     import boto3
@@ -97,7 +95,7 @@ def test_a_server_that_speaks_s3(reproduced, hub):
 
 @pytest.mark.long
 def test_the_report_of_a_pull_request(reproduced):
-    """.ci/report compares with the commit that both come from, and leaves everything else alone.
+    """.ci/report compares the demo with that of the merge base, and changes nothing else.
 
     It can be run again. If the demo of the base fails, it says so and succeeds; without a demo of
     this branch it fails.
@@ -144,7 +142,7 @@ def test_the_report_of_a_pull_request(reproduced):
 
 
 def cached(project):
-    """The files of DVC's cache by name, each with its MD5 sum, which is its name."""
+    """Maps each file of DVC's cache, whose name is its MD5 sum, to its actual MD5 sum."""
     store = project.path / ".dvc/cache/files/md5"
     return {
         file.parent.name + file.name.removesuffix(".dir"): hashlib.md5(
@@ -157,8 +155,7 @@ def cached(project):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["hardlink", "symlink"])
 def test_outputs_that_are_links_into_the_cache(reproduced, kind):
-    """The stages read through the links, and write no file of the cache: a run and the way back
-    leave every one as it was, and the results are those without links."""
+    """The stages read outputs that are links, but never write through them into the cache."""
     reproduced.run("dvc", "config", "cache.type", kind)
     reproduced.run("dvc", "checkout", "--relink")
     images = reproduced.path / "data/processed/train/images.npy"
