@@ -1,7 +1,7 @@
-"""Augmentation in two steps: draw the offsets of an epoch, then apply those of a batch.
+"""Augmentation in two steps: draw random changes for a whole epoch, then apply them to each batch.
 
-Each image has its own draw. Images stay uint8 and channels-last in memory, (N, H, W, C), until the
-network gets them.
+Every image has its own draw. Images are channels-last, (N, H, W, C), and stored as uint8; only a
+batch becomes floats, on its way to the network.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,17 +16,17 @@ from cifar.training import mix, photo, seeds
 from cifar.training.mix import MixDraws
 from cifar.training.photo import PhotoOptions
 
-CHUNK = 4096  # images at a time where a step works on floats, four times as large
+CHUNK = 4096  # images resized at a time: as floats they take four times the memory of uint8
 
 
 @dataclass(frozen=True)
 class Draws:
-    """One value per image.
+    """The draws of an epoch or a batch, one per image.
 
     Attributes:
         top: (N,) int64, rows to skip in the padded image, 0 to 2 * shift.
         left: (N,) int64, columns to skip, likewise.
-        mirror: (N,) bool, whether to mirror it.
+        mirror: (N,) bool, whether to mirror the image.
         hole: (N, 2) float in [0, 1), the hole's centre as fractions of height and width.
     """
 
@@ -36,7 +36,7 @@ class Draws:
     hole: Tensor
 
     def take(self, index: Tensor) -> "Draws":
-        """Those of the images `index`, on its device."""
+        """The draws of the images `index`."""
         return Draws(self.top[index], self.left[index], self.mirror[index], self.hole[index])
 
     def to(self, device: torch.device) -> "Draws":
@@ -56,15 +56,18 @@ def draw(
     flip_generator: torch.Generator,
     epoch_generator: torch.Generator,
 ) -> Draws:
-    """Uniform offsets for `count` images. The same numbers are drawn whatever is switched off.
+    """Draw uniform offsets for `count` images.
+
+    Switching one option off does not change what is drawn for the others.
 
     Args:
-        flip: none; random: half of the images; alternating: half of them, chosen once, in odd
-            epochs and the other half in even ones, so that two epochs show both sides of every
-            image (Jordan, 2024).
-        epoch: from 1.
-        flip_generator: of the choice for alternating, the same in every epoch.
-        epoch_generator: of everything else, another in each epoch.
+        shift: largest shift in pixels.
+        flip: none; random: each image with probability 1/2; alternating: a random half in odd
+            epochs and the other half in even ones, so that every two epochs show each image both
+            ways (Jordan, 2024).
+        epoch: counted from 1.
+        flip_generator: chooses the half for alternating; seeded alike in every epoch.
+        epoch_generator: draws everything else; seeded differently in each epoch.
     """
     top, left = torch.randint(2 * shift + 1, (2, count), generator=epoch_generator)
     mirror = torch.rand(count, generator=epoch_generator) < 0.5
@@ -77,9 +80,9 @@ def draw(
 
 
 def pad(images: Tensor, shift: int) -> Tensor:
-    """(N, H, W, C) to (N, H + 2 * shift, W + 2 * shift, C), with reflected borders.
+    """Pad (N, H, W, C) to (N, H + 2 * shift, W + 2 * shift, C) with reflected borders.
 
-    An image smaller than the shift cannot be reflected and repeats its border pixels instead.
+    Images no larger than the shift cannot be reflected: their border pixels are repeated instead.
     """
     if shift == 0:
         return images
@@ -93,7 +96,7 @@ def pad(images: Tensor, shift: int) -> Tensor:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """(N, H, W, C) uint8 to (N, size, size, C), each pixel the weighted mean of those it covers."""
+    """Resize (N, H, W, C) uint8 to (N, size, size, C), bilinearly with antialiasing."""
     chunks = []
     for chunk in images.split(CHUNK):
         pixels = chunk.permute(0, 3, 1, 2).float()
@@ -105,20 +108,20 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def apply(padded: Tensor, index: Tensor, draws: Draws, shift: int) -> Tensor:
-    """The images `index` of the padded set, cropped and mirrored as drawn: (B, H, W, C) uint8."""
+    """Crop and mirror the images `index` of the padded set as drawn: (B, H, W, C) uint8."""
     count, height, width, channels = padded.shape
     offsets = 2 * shift + 1
     crops = (count, offsets, offsets, height - 2 * shift, width - 2 * shift, channels)
     n, y, x, c = padded.stride()
-    windows = padded.as_strided(crops, (n, y, x, y, x, c))  # every crop of every image, no copy
+    windows = padded.as_strided(crops, (n, y, x, y, x, c))  # a view of every possible crop
     images = windows[index, draws.top, draws.left]
     return torch.where(draws.mirror[:, None, None, None], images.flip(2), images)
 
 
 def cut_out(x: Tensor, draws: Draws, cutout: int) -> Tensor:
-    """A square hole of side `cutout` in each network input (B, C, H, W), clipped at the borders.
+    """Set a square of side `cutout` to 0 in each network input (B, C, H, W), clipped at borders.
 
-    Holes are 0: the mean of centred or standardized images, black in [0, 1], grey in [-1, 1].
+    0 is the mean of centred or standardized images, black in [0, 1] and grey in [-1, 1].
 
     DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout (2017).
     """
@@ -130,25 +133,25 @@ def cut_out(x: Tensor, draws: Draws, cutout: int) -> Tensor:
 
 
 def inside_hole(length: int, centre: Tensor, cutout: int) -> Tensor:
-    """(B, length) bool for centres (B, 1) in [0, 1)."""
+    """Which positions lie in the hole: (B, length) bool for centres (B, 1) in [0, 1)."""
     positions = torch.arange(length, device=centre.device)
     return (positions - (centre * length).floor() + cutout // 2) // cutout == 0
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training image; with its defaults, nothing.
+    """The options of augmentation; the defaults switch everything off.
 
     Attributes:
-        shift: pixels, at most, in each direction; 0: off.
+        shift: largest shift in each direction, in pixels; 0: off.
         flip: none, random or alternating.
-        cutout: pixels, side of a square hole; 0: off.
-        small_epochs: how many epochs, the first ones, show smaller images. A network learns as much
-            from them at first, in half the time (progressive resizing, Howard 2018).
-        small_size: pixels, height and width of the smaller images.
-        photo: rotation, zoom, colours, in one more step.
-        mixup: alpha of the beta distribution of blended images; 0: off.
-        cutmix: alpha of the beta distribution of pasted boxes; 0: off.
+        cutout: side of a square hole, in pixels; 0: off.
+        small_epochs: number of epochs at the start that show smaller images; 0: off. At first a
+            network learns as much from them, in half the time (progressive resizing, Howard 2018).
+        small_size: height and width of the smaller images, in pixels.
+        photo: rotation, zoom, vertical flips and colours, applied in a separate step.
+        mixup: alpha of the beta distribution for blending images; 0: off.
+        cutmix: alpha of the beta distribution for pasting boxes; 0: off.
     """
 
     shift: int = 0
@@ -162,28 +165,32 @@ class Augmentation:
 
     @property
     def active(self) -> bool:
-        """Whether an image may look different in another epoch."""
+        """Whether an image may look different from one epoch to another."""
         return replace(self, small_size=0) != Augmentation()
 
 
 class Images(Protocol):
-    """The training images, wherever they are."""
+    """The training images, in memory or on disk."""
 
     def batches(self, indices: list[Tensor], small: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each index (B,) padded uint8 images on the device, and which of them it means.
+        """Yield, for each batch of indices, padded images and the batch's rows among them.
 
         Args:
-            small: whether they are the smaller images of the first epochs.
+            indices: for each batch the indices (B,) of its images.
+            small: whether to yield the smaller images of the first epochs.
+
+        Yields:
+            Padded uint8 images on the device; (B,) rows.
         """
 
 
 class AugmentedImages:
-    """The training images as each epoch shows them.
+    """The training images, augmented for each epoch.
 
     Args:
         labels: (N,), on the device.
-        normalize: from (B, H, W, C) pixels to the network's input (B, C, H, W).
-        num_classes: of mixed labels.
+        normalize: turns (B, H, W, C) pixels into network input (B, C, H, W).
+        num_classes: number of classes, for the labels of mixed images.
     """
 
     def __init__(
@@ -204,16 +211,17 @@ class AugmentedImages:
     def epoch(
         self, epoch: int, seed: int, batches: Iterable[Tensor], part: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """For a part of each batch of indices its network input, its targets, the batch's size.
+        """Yield this process's part of each batch, augmented.
 
         Args:
-            epoch: from 1; it chooses the size of the images.
-            seed: of the network.
-            part: which of a batch's indices are this process's.
+            epoch: counted from 1; the first ones show smaller images.
+            seed: the network's seed.
+            batches: the indices of each batch, for all processes together.
+            part: selects this process's indices from those of a batch.
 
         Yields:
-            (B, C, H, W) float; (B,) labels, or (B, classes) probabilities of mixed images; the
-            images of the batch over all processes.
+            Network input (B, C, H, W), float; targets: (B,) labels, or (B, classes) probabilities
+            of mixed images; the size of the batch over all processes.
         """
         options = self.options
         count = len(self.labels)
@@ -240,6 +248,6 @@ class AugmentedImages:
             yield x, targets, len(batch)
 
     def mix(self, x: Tensor, labels: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
-        """Each network input mixed with the next one, and the probabilities to train for."""
+        """Mix each network input with the next one; returns the inputs and their probabilities."""
         mixed, weight = (mix.mixup if self.options.mixup else mix.cutmix)(x, draws)
         return mixed, mix.mix_labels(labels, weight, self.num_classes)

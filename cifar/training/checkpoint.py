@@ -1,7 +1,8 @@
-"""State that outlives an interrupted training.
+"""Checkpoints, from which an interrupted training resumes.
 
-A run is a folder, `.checkpoints/<key>/`, with one file per network of its ensemble. The key hashes
-everything that the result depends on, so that no other run takes it up. Damage is noticed.
+Each run has a folder, `.checkpoints/<key>/`, with one file per network of its ensemble. The key is
+a hash of everything that the result depends on, so that no other run resumes from it. Checksums
+reveal damage.
 """
 
 import contextlib
@@ -23,16 +24,16 @@ from filelock import FileLock, Timeout
 from cifar import files
 from cifar.model import Provenance
 
-KEPT_RUNS = 5  # interrupted runs whose checkpoints are kept, the latest ones
-KEPT_DAYS = 30  # after which a checkpoint goes
+KEPT_RUNS = 5  # the latest interrupted runs keep their checkpoints
+KEPT_DAYS = 30  # older checkpoints are removed
 PROVENANCE = "provenance.json"  # what a run's checkpoints depend on
 SAME_TRAINING = ("parameters", "data", "network_file")
 MACHINE = ("device", "threads", "versions")
 # Bytes of disk for each parameter: two checkpoints (one replaces the other) of at most five copies
 # (weights, two of Adam, averaged, best), the model, and its copy in DVC's cache.
 DISK = 4 * (2 * 5 + 2)
-POLL = 1.0  # seconds between two looks at a lock
-WAITING = 10.0  # seconds after which a waiting process has given up
+POLL = 1.0  # seconds between two attempts to acquire a lock
+WAITING = 10.0  # seconds without a sign of a waiting process after which it counts as gone
 
 
 class Checkpoints:
@@ -40,32 +41,33 @@ class Checkpoints:
 
     Args:
         root: the folder of all runs.
-        provenance: what the result depends on, with
-        code: Git's name of each file of code.
+        provenance: what the result depends on, apart from the code.
+        code: maps the path of each file of code to Git's hash of its content.
     """
 
     def __init__(self, root: Path, provenance: Provenance, code: dict[str, str]) -> None:
         self.root = root
         self.provenance = asdict(provenance)
-        # Of the processes only their threads count, however these are divided.
+        # The total number of threads matters, not how many processes divide them.
         self.key = key({"provenance": asdict(replace(provenance, processes=1)), "code": code})
         self.folder = root / self.key
         self.lock = root / f"{self.key}.lock"
 
     def save(self, member: int, state: dict[str, Any]) -> None:
-        """Write the state of one network of the ensemble, behind its sha256 sum."""
+        """Write the state of one network of the ensemble, preceded by its sha256 sum."""
         files.write_bytes(self.folder / f"{member}.pt", dump(state))
         (self.folder / PROVENANCE).write_text(json.dumps(self.provenance))
 
     def load(self, member: int) -> dict[str, Any] | None:
-        """The state of one network; nothing if there is none or it is damaged."""
+        """The saved state of one network; None if it is missing or damaged."""
         return load(self.folder / f"{member}.pt")
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the locks of the run and of the current folder; see `exclusive`.
 
-        That of the run comes first, so that a second training of it is known to wait for it.
+        The run's lock is acquired first, so that a second training of the same run waits for that
+        one, which `delete` checks.
         """
         with exclusive(self.lock), exclusive(Path(".checkpoints/folder.lock")):
             prune(self.root, keep=self.key)
@@ -74,9 +76,9 @@ class Checkpoints:
             yield
 
     def find_difference(self) -> str:
-        """Why the interrupted training of the same parameters and data, if any, is not resumed.
+        """Why a checkpoint of the same parameters and data cannot be used; empty without one.
 
-        On a cluster a job may come back on another kind of node.
+        A cluster, for example, may restart a job on another kind of node.
         """
         if self.folder.exists():
             return ""
@@ -87,48 +89,48 @@ class Checkpoints:
                     continue
                 machines = [(name, other[name], self.provenance[name]) for name in MACHINE]
             except (OSError, ValueError, LookupError, TypeError):
-                continue  # it only serves this note
+                continue  # unreadable: then there is no note
             differing = [f"{name} {a} instead of {b}" for name, a, b in machines if a != b]
-            return f"the checkpoint of {', '.join(differing) or 'other code'} cannot be used here"
+            return f"a checkpoint made with {', '.join(differing) or 'other code'} cannot be used"
         return ""
 
     def delete(self) -> None:
-        """Remove the run's checkpoints, unless another process waits for them or uses them."""
+        """Remove the run's checkpoints, unless another process uses them or waits for them."""
         with contextlib.suppress(Timeout), FileLock(self.lock).acquire(timeout=0):
             if not waited_for(self.lock):
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def key(content: dict[str, Any]) -> str:
-    """32 hex digits for a run."""
+    """The key of a run: a hash of 32 hex digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def dump(state: dict[str, Any]) -> bytes:
-    """The state behind its sha256 sum."""
+    """Serialise a state, preceded by its sha256 sum."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The state that `dump` made; nothing if there is none or a bit of it has changed."""
+    """Read a state that `dump` serialised; None if the file is missing or damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     if hashlib.sha256(content[32:]).digest() != content[:32]:
-        print(f"note: {path} is damaged and is not used: this training starts again")
+        print(f"note: {path} is damaged and is not used: this training starts from the beginning")
         return None
     return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
 
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`, once no other process holds it.
+    """Hold the lock at `path`, after waiting until no other process holds it.
 
-    When `dvc` alone is killed its training lives on, and must not meet a second one. Two queued
-    experiments may share one training: the second waits and takes up what the first has finished.
+    If only `dvc` is killed, its training continues, and a second one must not run beside it. Two
+    queued experiments may need the same training: the second waits and uses the first one's result.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -146,14 +148,14 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def wait_for(lock: FileLock, path: Path, owner: Path) -> None:
-    """Wait for a lock, and let its holder know."""
+    """Wait for a lock, and leave a mark for its holder that a process is waiting."""
     try:
         holder = owner.read_text()
-    except FileNotFoundError:  # it has just ended, or is about to say its name
+    except FileNotFoundError:  # it has just ended, or has yet to write its name
         holder = "another process"
     print(
-        f"waiting for the training by {holder} ({path}); Ctrl-C gives up. "
-        "If that process is gone, delete the lock",
+        f"waiting for the training by {holder} ({path}): this one continues once that process has "
+        "ended; Ctrl-C gives up. If it ended already, see docs/troubleshooting.md",
         flush=True,
     )
     while True:
@@ -167,7 +169,7 @@ def wait_for(lock: FileLock, path: Path, owner: Path) -> None:
 
 
 def waited_for(path: Path) -> bool:
-    """Whether a process waits for this lock."""
+    """Whether another process is waiting for this lock."""
     mark = path.with_suffix(".waiting")
     try:
         return time.time() - mark.stat().st_mtime < WAITING
@@ -176,10 +178,10 @@ def waited_for(path: Path) -> bool:
 
 
 def prune(root: Path, keep: str) -> None:
-    """Remove the checkpoints of abandoned runs: the oldest beyond KEPT_RUNS, and those too old.
+    """Remove the checkpoints of abandoned runs: beyond the latest KEPT_RUNS, or over KEPT_DAYS old.
 
     Args:
-        keep: the key of a run that stays.
+        keep: key of a run whose checkpoints stay.
     """
     changed = {}
     for folder in root.iterdir():
@@ -197,9 +199,9 @@ def prune(root: Path, keep: str) -> None:
 
 
 def check_space(root: Path, parameters: int) -> None:
-    """Ask for the disk that a training of so many parameters needs, before it begins.
+    """Check that the disk has enough space to train this many parameters.
 
     Raises:
-        UserError: there is less.
+        UserError: there is not enough.
     """
     files.check_space(root, needed=DISK * parameters)

@@ -1,8 +1,8 @@
 """One process per device, on one machine or several.
 
-torchrun starts the processes, DistributedDataParallel joins them. Every process keeps all images
-and the same weights, and computes its part of each batch. The first one (rank 0) prints, validates
-and writes; the others follow its numbers.
+torchrun starts the processes, and DistributedDataParallel averages their gradients. Every process
+has all images and the same weights, and computes its part of each batch. The first one (rank 0)
+prints, validates and writes; the others receive its numbers.
 """
 
 import os
@@ -24,13 +24,13 @@ WAITING = timedelta(days=7)
 
 @dataclass(frozen=True)
 class World:
-    """This process among all.
+    """The rank of this process among those that share each batch.
 
     Attributes:
-        rank: its number, from 0.
-        size: how many there are.
-        local_rank: its number on this machine.
-        local_size: how many are on this machine.
+        rank: number of this process, from 0.
+        size: number of processes.
+        local_rank: number of this process on this machine, from 0.
+        local_size: number of processes on this machine.
     """
 
     rank: int = 0
@@ -43,19 +43,19 @@ class World:
         return batch.tensor_split(self.size)[self.rank]
 
     def wrap(self, net: nn.Module) -> nn.Module:
-        """The network as training calls it: gradients are then the mean over all processes."""
+        """The network as training calls it, with gradients averaged over all processes."""
         if self.size == 1:
             return net
         return nn.parallel.DistributedDataParallel(net)
 
     def all_reduce(self, numbers: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """Sum a tensor over all processes."""
         if self.size > 1:
             distributed.all_reduce(numbers)
         return numbers
 
     def broadcast(self, numbers: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
-        """The first process's numbers in every process: decisions are then the same everywhere."""
+        """Give every process the first one's numbers, so that all make the same decisions."""
         if self.size == 1:
             return numbers
         sent = torch.tensor(numbers, dtype=torch.float64, device=device)
@@ -63,7 +63,7 @@ class World:
         return tuple(sent.tolist())
 
     def broadcast_object(self, value: Any) -> Any:
-        """The first process's object, on the CPU, in every process: a checkpoint, say."""
+        """Give every process the first one's object, such as a checkpoint, through CPU memory."""
         sent = [value]
         if self.size > 1:
             distributed.broadcast_object_list(sent, src=0)
@@ -73,25 +73,27 @@ class World:
 def start(
     module: str, *, device: str, processes: int, threads: int, batch_size: int
 ) -> tuple[World, torch.device, int] | None:
-    """Join the processes that share each batch; with one process there is nobody to join.
+    """Start the processes that share each batch, or join them if this is one of them.
 
     Args:
-        module: to run in each process, if they must be started first.
+        module: module to run in each process, if they are yet to be started.
         device: as in `train.device`.
-        threads: of each process; 0: its share of the cores.
+        processes: as in `train.processes`.
+        threads: CPU threads of each process; 0 divides the cores among those on this machine.
+        batch_size: images of a batch over all processes.
 
     Returns:
-        This process's place in the world, its device and its threads. Nothing if it only started
-        the others, which are done then.
+        This process's rank, its device and its number of threads; None if it started the others,
+        which have finished by then.
 
     Raises:
-        UserError: no such device, not enough of them, or a batch too small for so many processes.
+        UserError: the device does not exist, there are too few devices, or a batch is too small.
     """
     world = started() or World()
     if batch_size < 2 * world.size:
         raise UserError(
-            f"{batch_size} images are too few for {world.size} processes "
-            "(params.yaml, train.batch_size): at least 2 for each"
+            f"a batch of {batch_size} images is too small for {world.size} processes "
+            f"(params.yaml, train.batch_size): use {2 * world.size} or more"
         )
     if processes > 1 and not started():
         check_devices(device, processes)
@@ -105,29 +107,30 @@ def start(
 
 
 def check_devices(device: str, processes: int) -> None:
-    """Each process needs a GPU of its own.
+    """Check that each process can have its own GPU, unless training runs on the CPU.
 
     Raises:
-        UserError: there are fewer.
+        UserError: there are fewer GPUs.
     """
     picked = hardware.pick(device, "train.device")
     if picked.type == "mps":
         raise UserError(
-            "one GPU of Apple's serves one process (params.yaml, train.processes): "
-            "set it to 1, or train.device to cpu"
+            "an Apple GPU can serve only one process (params.yaml, train.processes): "
+            "set it to 1, or set train.device to cpu"
         )
     if picked.type == "cuda" and torch.cuda.device_count() < processes:
+        verb = "is" if torch.cuda.device_count() == 1 else "are"
         raise UserError(
-            f"{processes} processes need as many GPUs, and {torch.cuda.device_count()} is here "
-            "(params.yaml, train.processes): lower it, or set train.device to cpu"
+            f"{processes} processes need {processes} GPUs, but only {torch.cuda.device_count()} "
+            f"{verb} available (params.yaml, train.processes): lower it, or set train.device to cpu"
         )
 
 
 def started() -> World | None:
-    """What torchrun says of this process; nothing if it was not torchrun that started it.
+    """The rank of this process, as set by torchrun; None if torchrun did not start it.
 
     Raises:
-        UserError: something else has set some of its variables.
+        UserError: a variable of torchrun is missing or not a number.
     """
     if "RANK" not in os.environ:
         return None
@@ -135,17 +138,17 @@ def started() -> World | None:
     values = [os.environ.get(name, "") for name in names]
     for name, value in zip(names, values, strict=True):
         if not re.fullmatch("[0-9]{1,9}", value):
-            raise UserError(f"no number, {value[:40]!a} ({name}): unset RANK, or use torchrun")
+            raise UserError(f"{value[:40]!a} is not a number ({name}): unset RANK, or use torchrun")
     return World(*map(int, values))
 
 
 def rank() -> int:
-    """The number of this process among those that share each batch; 0 for the first or only one."""
+    """The rank of this process among those that share each batch; 0 for the first or only one."""
     return (started() or World()).rank
 
 
 def join(world: World, device: torch.device) -> None:
-    """Meet the other processes, if any; from here on only the first one prints."""
+    """Connect to the other processes, if any; from then on only the first one prints."""
     if world.size == 1:
         return
     if device.type == "cuda":
@@ -157,11 +160,12 @@ def join(world: World, device: torch.device) -> None:
 
 
 def launch(module: str, processes: int) -> None:
-    """Run `module` in so many processes on this machine and wait for them.
+    """Run `module` in this many processes on this machine and wait for them.
+
+    If one fails with a traceback, prints it and exits with torchrun's code.
 
     Raises:
-        UserError: one of them failed; with its own message, if that is one line. A traceback is
-            passed on.
+        UserError: one failed with a message of one line, which is passed on, or was killed.
     """
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *torchrun, "-m", module]
@@ -169,19 +173,19 @@ def launch(module: str, processes: int) -> None:
         try:
             assert launcher.stderr
             errors = launcher.stderr.read()
-        except BaseException:  # Ctrl-C reaches all of them, SIGTERM this one only
+        except BaseException:  # Ctrl-C reaches all processes, SIGTERM only this one
             launcher.terminate()
             raise
     if launcher.returncode:
         signals = re.findall(r"Signal \d+ \((\w+)\)", errors)
-        signals.sort(key="SIGTERM".__eq__)  # with that, torchrun ends the others
-        killed = signals and signals[0] != "SIGTERM"  # the others then fail to reach that process
+        signals.sort(key="SIGTERM".__eq__)  # torchrun ends the remaining processes with it
+        killed = signals and signals[0] != "SIGTERM"  # the others only report losing it
         if not killed and (message := re.search(r"^error: (.*)$", errors, re.MULTILINE)):
             raise UserError(message[1])
         raised = re.search(r"^\[rank\d+\]: \w+: ", errors, re.MULTILINE)
         if killed or (signals and not raised):
             raise UserError(
-                f"a training process ended by {signals[0]} (train.processes): "
+                f"a training process was ended by {signals[0]} (train.processes): "
                 "run the same command again; training resumes after its last whole epoch"
             )
         sys.stderr.write(errors)

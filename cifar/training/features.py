@@ -1,7 +1,7 @@
-"""What a frozen backbone makes of the images: computed once, and trained on in place of them.
+"""Features of a frozen backbone, computed once and used for training in place of the images.
 
-Without augmentation a frozen backbone gives the same features in every epoch. They are kept as
-images of one pixel with a channel for each feature, so that the training loop stays as it is.
+Without augmentation, a frozen backbone gives the same features in every epoch. They are stored as
+images of one pixel with a channel for each feature, so that the training loop needs no change.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,13 @@ from cifar import inference
 
 
 def trained_layer(net: nn.Module, images: Tensor) -> nn.Linear | None:
-    """The only layer that is trained, if it is linear and all that varies.
+    """The layer that can be trained on features: the network's only trained one, its linear head.
 
-    None if another layer is trained, drops out or normalises by the batch, or follows this one.
+    Returns None if another layer is trained, drops out or normalises by the batch, or if a layer
+    follows this one.
 
     Args:
-        images: (N, C, H, W) network input, to try.
+        images: (N, C, H, W) network input to try.
     """
     net.train()
     layers = [layer for layer in net.modules() if not list(layer.children())]
@@ -40,7 +41,7 @@ def trained_layer(net: nn.Module, images: Tensor) -> nn.Linear | None:
 def compute(
     net: nn.Module, layer: nn.Linear, images: Tensor, normalize: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """What `layer` gets for each image (N, H, W, C): (N, 1, 1, features) float32 on the device."""
+    """The input of `layer` for images (N, H, W, C): (N, 1, 1, features) float32 on the device."""
     inputs: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     try:
@@ -51,5 +52,5 @@ def compute(
 
 
 def flatten(features: Tensor) -> Tensor:
-    """(N, 1, 1, features) to the (N, features) that the layer takes, as `normalize` for images."""
+    """Turn (N, 1, 1, features) into layer input (N, features), as `normalize` does for images."""
     return features.flatten(1)

@@ -2,7 +2,7 @@
 
     fit -> fit_member -> run_epochs -> Trainer.epoch -> Trainer.step
 
-Every parameter of `train` is read as `p.NAME` and handed on under its name: here, in splits.py,
+Every parameter of `train` is read as `p.NAME` and passed on under its name: here, in splits.py,
 inspection.py or stages/train.py.
 """
 
@@ -30,7 +30,7 @@ HISTORY = ["network", *(field.name for field in fields(Epoch))]  # columns
 
 @dataclass(frozen=True)
 class Member:
-    """A trained network with the weights that are kept, its epochs, and the one they are of."""
+    """A trained network, its history, and the epoch whose weights were kept."""
 
     net: nn.Module
     history: list[Epoch]
@@ -39,11 +39,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Fitted:
-    """An ensemble of one or more networks, and what their validation images say of it."""
+    """An ensemble of one or more trained networks, with results on the validation images."""
 
     members: list[Member]
     temperature: float
-    top5: float | None  # accuracy, from eleven classes on
+    top5: float | None  # mean top-5 accuracy, with eleven classes or more
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -51,14 +51,14 @@ class Fitted:
         return tuple(member.kept.epoch for member in self.members)
 
     def metrics(self) -> dict[str, Any]:
-        """The numbers of the kept epochs."""
+        """The metrics of the kept epochs."""
         numbers = trainer.metrics([member.kept for member in self.members])
         if self.top5 is not None:
             numbers["val"]["top5_accuracy"] = round(self.top5, 5)
         return numbers
 
     def history(self) -> list[tuple[Any, ...]]:
-        """A row for each epoch of each network: its number, then the fields of `Epoch`."""
+        """A row for each epoch of each network: the network's number and the fields of `Epoch`."""
         return [
             (number, *astuple(row))
             for number, member in enumerate(self.members)
@@ -79,7 +79,7 @@ def fit(
     """Train every network of the ensemble, one after the other, and calibrate them together.
 
     Args:
-        checkpoints: resumed from, and written after each epoch, by the first process.
+        checkpoints: the first process resumes from them, and writes one after each epoch.
     """
     splits = load_splits(p, arrays, shape, device, world.local_size)
     log = None if world.rank else EpochLog(stage.root(), epochs=p.epochs)
@@ -111,17 +111,17 @@ def fit(
 
 
 def note_size(net: nn.Module, shape: Shape) -> None:
-    """Say so if the network resizes its images, which takes time and adds nothing to small ones."""
+    """Print a note if the network resizes images, which takes time and adds no detail."""
     size = getattr(net, "resized_to", shape.image_size)
     if size != shape.image_size:
         print(
-            f"note: images of {shape.image_size} pixels are resized to {size}, which the network "
-            "asks for, and normalised as its weights were trained"
+            f"note: the network resizes images of {shape.image_size} pixels to {size}, and "
+            "normalises them as its weights require"
         )
 
 
 def network_options(p: Train) -> NetworkOptions:
-    """The options of params.yaml that shape the network."""
+    """The options of the network in params.yaml."""
     return NetworkOptions(
         depth=p.depth,
         width=p.width,
@@ -141,7 +141,7 @@ def build(
     sample: Tensor,
     device: torch.device,
 ) -> nn.Module:
-    """One network on the device, with its first weights."""
+    """Build a network on the device, with its initial weights."""
     net = networks.build(
         network=p.model, shape=shape, options=options, seed=seeds.derive(seed, "weights")
     )
@@ -161,12 +161,12 @@ def fit_member(
     save: Callable[[dict[str, Any]], None],
     note: Callable[[Epoch, float | None], None],
 ) -> Member:
-    """Train one network from its first or its last saved epoch.
+    """Train one network, from the beginning or from its last saved epoch.
 
     Args:
-        state: what `save` got from an interrupted run, if any.
-        save: keeps a state.
-        note: logs an epoch with its images per second.
+        state: the last state saved by an interrupted run, if any.
+        save: saves a state.
+        note: logs an epoch and its images per second.
     """
     if state and "kept" in state:
         net.load_state_dict(state["net"])
@@ -189,7 +189,7 @@ def fit_member(
 
 
 def finish(fitting: Trainer, save: Callable[[dict[str, Any]], None]) -> Member:
-    """The network with the weights that are kept, saved as such."""
+    """Load the kept weights into the network, and save it as trained."""
     kept = fitting.finish()
     history = [asdict(row) for row in fitting.history]
     save({"net": fitting.net.state_dict(), "history": history, "kept": asdict(kept)})
@@ -197,7 +197,7 @@ def finish(fitting: Trainer, save: Callable[[dict[str, Any]], None]) -> Member:
 
 
 def make_trainer(p: Train, net: nn.Module, class_counts: list[int], world: World) -> Trainer:
-    """The optimizer, schedule and options of params.yaml around a network.
+    """A trainer for the network, with the optimizer, schedule and options of params.yaml.
 
     Args:
         class_counts: training images of each class.
@@ -269,7 +269,7 @@ def run_epochs(
     world: World,
     save: Callable[[dict[str, Any]], None],
 ) -> Iterator[tuple[Epoch, float]]:
-    """Train the epochs that are left; yields each, once saved, with its images per second."""
+    """Train the remaining epochs; yields each, once saved, with its images per second."""
     count = len(splits.train.labels)
     device = splits.train.labels.device
 
@@ -294,7 +294,7 @@ def run_epochs(
 
 
 def calibrate(members: list[Member], logits: list[Tensor], labels: Tensor) -> Fitted:
-    """Fit the temperature of all networks together on the logits of the validation images."""
+    """Fit one temperature for the ensemble, on its logits of the validation images."""
     temperature = fit_temperature(inference.average(logits), labels)
     top5 = None
     if logits[0].shape[1] > 10:

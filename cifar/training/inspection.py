@@ -1,4 +1,4 @@
-"""A network tried before a training: in seconds, what would fail after hours."""
+"""Tries a network before training, to find in seconds what would fail after hours."""
 
 import contextlib
 from dataclasses import replace
@@ -21,10 +21,10 @@ NARROW = 16  # channels that fill a block of the CPU's convolution kernels
 
 
 def inspect(p: Train, shape: Shape, options: NetworkOptions) -> tuple[Layer, ...]:
-    """The layers of the network, once all that can be tried before training was tried.
+    """Try everything that can be tried before training; returns the network's layers.
 
     Raises:
-        UserError: the training would not work.
+        UserError: the training would fail.
     """
     layers = inspect_network(
         network=p.model,
@@ -39,9 +39,9 @@ def inspect(p: Train, shape: Shape, options: NetworkOptions) -> tuple[Layer, ...
 
 
 def rehearse(p: Train, shape: Shape, options: NetworkOptions) -> None:
-    """Do with two black images what the training does: averages, copies, steps.
+    """Train on two black images as the real training does: with its steps, averages and copies.
 
-    Not compiled, which takes long, and without Muon, which takes long for many filters.
+    Compiling, which takes long, is left out, and so is Muon, which takes long for many filters.
 
     Raises:
         UserError: it fails, or processes would wait for the gradient of an unused parameter.
@@ -63,7 +63,7 @@ def rehearse(p: Train, shape: Shape, options: NetworkOptions) -> None:
     unused = [name for name, w in net.named_parameters() if w.requires_grad and w.grad is None]
     if unused and p.processes > 1:
         raise UserError(
-            f"{unused[0]} has no gradient, for which train.processes would wait "
+            f"{unused[0]} has no gradient, and several processes would wait for it "
             f"({path_of(network=p.model)}): use it, or set train.processes to 1"
         )
 
@@ -76,15 +76,15 @@ def inspect_network(
     small_size: int | None,
     batch_size: int = 2,
 ) -> tuple[Layer, ...]:
-    """Try everything about a network that can be tried before training; returns its layers.
+    """Check everything about a network itself; returns its layers.
 
     Args:
         optimizer: as in `train.optimizer`.
-        small_size: pixels of the smaller images that it will be trained on, if any.
-        batch_size: images that it will be trained on at once.
+        small_size: size in pixels of the smaller images of the first epochs, if any.
+        batch_size: images in a batch of the training.
 
     Raises:
-        UserError: it would not work.
+        UserError: the network would not work.
     """
     networks.check_options(network, options)
     if optimizer == "muon":
@@ -113,10 +113,10 @@ def check_batches(network: str, net: nn.Module, shape: Shape, counts: tuple[int,
     """Run the network on batches of the real size, without computing anything.
 
     Args:
-        net: on the device meta, which has no numbers.
+        net: the network on the device meta, whose tensors have shapes but no values.
 
     Raises:
-        UserError: as in `check`. Not for a network that looks at its numbers.
+        UserError: as in `check`; never for a network that reads values of its tensors.
     """
     with torch.device("meta"):
         try:
@@ -132,23 +132,23 @@ def check_kernels(network: str, net: nn.Module) -> None:
     They are strided 1x1 convolutions of fewer than 16 channels, in the layout channels_last.
 
     Raises:
-        UserError: there is one; it says which.
+        UserError: the network has such a layer, which the message names.
     """
     for name, layer in net.named_modules():
         strided = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) != layer.stride
         if strided and layer.in_channels // layer.groups < NARROW:
             raise UserError(
                 f"layer {name} is a strided 1x1 convolution of fewer than {NARROW} channels, whose "
-                f"CPU kernel damages memory ({path_of(network)}): leave pixels out before it, "
+                f"CPU kernel damages memory ({path_of(network)}): skip pixels before it, "
                 "as resnet18.py does, or raise its width"
             )
 
 
 def check_state(network: str, net: nn.Module) -> None:
-    """Reject what a model file cannot hold: it has dense tensors of the usual types.
+    """Reject a state that a model file, made for dense tensors of the usual types, cannot hold.
 
     Raises:
-        UserError: something else is in the state; it says what.
+        UserError: the state has something else, which the message names.
     """
     for name, value in net.state_dict().items():
         kind = type(value).__name__
@@ -159,35 +159,35 @@ def check_state(network: str, net: nn.Module) -> None:
                 if value.layout == torch.strided:
                     continue
         raise UserError(
-            f"{name} is a {kind}, which no model file can hold ({path_of(network)}): "
+            f"{name} is a {kind}, which a model file cannot hold ({path_of(network)}): "
             "make it a dense tensor of another type, or keep it out of the state"
         )
 
 
 def sizes(net: nn.Module) -> dict[str, list[int]]:
-    """Of all tensors in the state, by name."""
+    """Map the name of each tensor in the state to its shape."""
     return {name: list(value.shape) for name, value in net.state_dict().items()}
 
 
 def check_growth(network: str, before: dict[str, list[int]], after: dict[str, list[int]]) -> None:
-    """Reject layers that are made while the network runs: the optimizer would not know them.
+    """Reject layers that are created while the network runs: the optimizer would not know them.
 
     Raises:
-        UserError: there is one; it says which.
+        UserError: a tensor has appeared or grown, which the message names.
     """
     for name in after:
         if before.get(name) != after[name]:
             raise UserError(
                 f"{name} appears or grows while the network runs ({path_of(network)}): "
-                "make it in __init__, with its size"
+                "create it in __init__, with its final size"
             )
 
 
 def check_copy(network: str, net: nn.Module, shape: Shape, options: NetworkOptions) -> None:
-    """Try whether a second network with the same state predicts the same, as after loading.
+    """Check that a second network with the same state gives the same predictions, as after loading.
 
     Raises:
-        UserError: it does not, or one network predicts otherwise each time.
+        UserError: it does not, or a network's predictions for the same images vary.
     """
     other = networks.build(network, shape, options, seed=1)
     with one_line(network, contract_for(shape)), networks.seeded(0):
@@ -197,23 +197,23 @@ def check_copy(network: str, net: nn.Module, shape: Shape, options: NetworkOptio
         first, again, copied = (run_once(one, images.clone()).float() for one in (net, net, other))
     if not torch.allclose(first, again, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise UserError(
-            f"it predicts otherwise each time ({path_of(network)}): "
+            f"it gives different predictions for the same images ({path_of(network)}): "
             "F.dropout needs training=self.training"
         )
     if not torch.allclose(first, copied, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise UserError(
-            f"another network with its weights predicts otherwise ({path_of(network)}): "
-            "make lists of layers nn.ModuleList, and random numbers parameters or buffers"
+            f"a second network with its weights gives other predictions ({path_of(network)}): "
+            "put layers in nn.ModuleList, not in a list, and random tensors in buffers"
         )
 
 
 def check_training(network: str, net: nn.Module, shape: Shape) -> None:
-    """Try two steps: what a network returns while it trains may differ, and it must have gradients.
+    """Try two forward and backward passes in training mode, in which a network may act differently.
 
-    Its weights keep their values, its running statistics do not.
+    Its weights keep their values, but its running statistics change.
 
     Raises:
-        UserError: its logits are wrong, there is no loss, or it has no gradient.
+        UserError: the logits are wrong, or the loss or its gradient cannot be computed.
     """
     when = "in training, "
     with one_line(network, contract_for(shape), when), torch.random.fork_rng(devices=[]):
@@ -225,11 +225,11 @@ def check_training(network: str, net: nn.Module, shape: Shape) -> None:
 
 
 def check_small(net: nn.Module, shape: Shape, size: int) -> None:
-    """Try whether the network also takes images of `size` pixels.
+    """Check that the network also accepts images of `size` pixels.
 
     Raises:
-        UserError: it does not. A dense layer expects a fixed number of inputs, or the images
-            vanish in the pools.
+        UserError: it does not: a dense layer needs a fixed number of inputs, or the pools leave
+            nothing of the images.
     """
     small = replace(shape, image_size=size)
     try:
@@ -238,6 +238,6 @@ def check_small(net: nn.Module, shape: Shape, size: int) -> None:
         if stage.out_of_memory(error):
             raise
         raise UserError(
-            f"the network takes no images of {size}x{size} pixels "
+            f"the network does not accept images of {size}x{size} pixels "
             "(params.yaml, train.small_epochs): set it to 0"
         ) from None

@@ -1,6 +1,6 @@
-"""Where the training images are while a network learns: in memory, or on disk.
+"""Supplies the training images from memory or from disk.
 
-Both ways give the same pixels in the same order, so the choice leaves no trace in the model.
+Both ways give the same pixels in the same order, so the choice does not affect the model.
 """
 
 from collections.abc import Iterator
@@ -14,19 +14,18 @@ from cifar import hardware
 from cifar.reading import ahead, read_rows
 from cifar.training.augment import Augmentation, pad, resize
 
-COPIES = 4  # of the images: themselves, padded, smaller, and what is made on the way
+COPIES = 4  # of the images: the originals, padded ones, smaller ones, and temporary arrays
 
 
 def in_memory(
     size: int, device: torch.device, processes: int, *, load: Literal["auto", "memory", "disk"]
 ) -> bool:
-    """Whether images of `size` bytes are kept on the device.
+    """Whether to keep images of `size` bytes on the device.
 
-    auto: if they fit several times over into all the memory there is. How much of it is free at
-    the moment does not count.
+    auto: if they fit COPIES times into the device's total memory, however much of it is in use.
 
     Args:
-        processes: how many on this machine keep them.
+        processes: number of processes on this machine that keep them.
     """
     if load == "auto":
         return COPIES * size * processes <= hardware.total_memory(device)
@@ -69,7 +68,7 @@ class OnDisk:
         self.device = device
 
     def batches(self, indices: list[Tensor], small: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        # One copy from the device for all of them, because a copy waits for the network.
+        # One copy from the device for all batches, because each copy waits for the network.
         on_cpu = torch.cat(indices).cpu().split([len(index) for index in indices])
         for batch in ahead(self.read, on_cpu):
             images = batch.to(self.device, non_blocking=True)
@@ -77,7 +76,7 @@ class OnDisk:
             yield pad(images, self.options.shift), torch.arange(len(batch), device=self.device)
 
     def read(self, index: Tensor) -> Tensor:
-        """The images (B, H, W, C) on the CPU, in memory that a GPU copies from while it works."""
+        """Read images (B, H, W, C) into memory from which a GPU can copy while it computes."""
         shape = (len(index), *self.images.shape[1:])
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         read_rows(self.images, index.numpy(), images.numpy())

@@ -1,7 +1,7 @@
-"""Mixup and CutMix: two images of a batch in one, and two labels with it.
+"""Mixup and CutMix: combine two images of a batch, and their labels.
 
-Zhang et al., mixup: Beyond Empirical Risk Minimization (2018); Yun et al., CutMix (2019). The
-partner of an image is the next one of its batch, whose order is random.
+Zhang et al., mixup: Beyond Empirical Risk Minimization (2018); Yun et al., CutMix (2019). Each
+image is mixed with the next one of its batch, whose order is random.
 """
 
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class MixDraws:
-    """One value per image of an epoch.
+    """The draws of an epoch or a batch, one per image.
 
     Attributes:
-        weight: (N,) of the image itself, from 0 to 1; 1: unmixed.
-        centre: (N, 2) of the box for CutMix, as fractions of height and width.
+        weight: (N,) weight of the image itself, from 0 to 1; 1: unmixed.
+        centre: (N, 2) centre of the box for CutMix, as fractions of height and width.
     """
 
     weight: Tensor
     centre: Tensor
 
     def take(self, index: Tensor, device: torch.device) -> "MixDraws":
-        """Those of the images `index`, on the device."""
+        """The draws of the images `index`, on the device."""
         index = index.cpu()
         return MixDraws(self.weight[index].to(device), self.centre[index].to(device))
 
 
 def draw(count: int, alpha: float, seed: int) -> MixDraws:
-    """Weights from the beta distribution B(alpha, alpha), and uniform centres.
+    """Draw weights from the beta distribution B(alpha, alpha), and uniform centres.
 
     Args:
-        seed: of this epoch.
+        seed: the epoch's seed.
     """
     rng = np.random.default_rng(seed)
     weight = torch.from_numpy(rng.beta(alpha, alpha, count).astype(np.float32))
@@ -43,15 +43,15 @@ def draw(count: int, alpha: float, seed: int) -> MixDraws:
 
 
 def mixup(x: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
-    """Each network input (B, C, H, W) blended with the next; and the weights (B,) of its own."""
+    """Blend each network input (B, C, H, W) with the next; returns also its own weights (B,)."""
     weight = draws.weight[:, None, None, None]
     return weight * x + (1 - weight) * x.roll(-1, 0), draws.weight
 
 
 def cutmix(x: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
-    """Each network input with a box of the next one; and the weights (B,) of its own.
+    """Paste a box of the next network input into each one; returns also its own weights (B,).
 
-    A box is clipped at the borders, and the weight is the area that is left.
+    The box is clipped at the borders, and the weight is the fraction of the area that is left.
     """
     side = (1 - draws.weight).sqrt()
     rows = inside(x.shape[2], draws.centre[:, 0], side)
@@ -62,17 +62,17 @@ def cutmix(x: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
 
 
 def inside(length: int, centre: Tensor, side: Tensor) -> Tensor:
-    """(B, length) bool: which positions lie in a box of `side` times the length."""
+    """Which positions lie in a box of `side` times the length: (B, length) bool."""
     positions = torch.arange(length, device=centre.device) + 0.5
     distance = (positions - centre[:, None] * length).abs()
     return distance < side[:, None] * length / 2
 
 
 def mix_labels(labels: Tensor, weight: Tensor, num_classes: int) -> Tensor:
-    """The probabilities (B, classes) that mixed images are trained for.
+    """The target probabilities (B, classes) of mixed images.
 
     Args:
-        labels: (B,) of the images themselves.
+        labels: (B,) labels of the images before mixing.
         weight: (B,) as from `mixup` or `cutmix`.
     """
     targets = F.one_hot(labels, num_classes).to(weight.dtype)

@@ -1,8 +1,8 @@
-"""Optimizers and learning-rate schedules by name: torch's own, and Muon.
+"""Makes optimizers and learning-rate schedules: torch's own, and Muon.
 
 Muon: Jordan et al., Muon: An optimizer for hidden layers in neural networks (2024), in the form and
-with the constants of the same author's CIFAR-10 speed run. torch.optim.Muon takes matrices only; a
-convolution filter is one here after flattening.
+with the constants of the same author's CIFAR-10 speed run. torch.optim.Muon accepts only matrices;
+this one flattens the filters of a convolution into one.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, steep at zero
+POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # coefficients of the Newton-Schulz iteration, steep at zero
 ITERATIONS = 3
-SGD_MOMENTUM = 0.85  # of the parameters that Muon leaves to SGD
+SGD_MOMENTUM = 0.85  # for the parameters that Muon leaves to SGD
 HEAD_LR = 2.8  # learning rate of the last layer, in units of lr times batch size
 BIAS_LR = 0.22  # learning rate of biases, likewise
-DECAY_BATCH = 500  # images; the batch size that weight decay is stated for
+DECAY_BATCH = 500  # images; the batch size to which weight decay refers
 
 Schedule = lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau
 
@@ -34,12 +34,12 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer over all trainable parameters.
 
-    Biases and normalisation constants do not decay; with muon they do, as published.
+    Weight decay spares biases and normalisation constants, except with muon, as published.
 
     Args:
         optimizer: sgd, adam, adamw or muon.
-        lr: peak learning rate; muon: of the convolution filters (see `muon_groups`).
-        batch_size: images per step; muon: part of the other groups' rates.
+        lr: peak learning rate; muon: that of the convolution filters (see `muon_groups`).
+        batch_size: images per step; muon: the other groups' rates are proportional to it.
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
     if optimizer == "muon":
@@ -64,7 +64,7 @@ def muon_groups(
     weight_decay: float,
     batch_size: int,
 ) -> list[dict[str, Any]]:
-    """Convolution filters by Muon; matrices and vectors by SGD at rates in the published ratios.
+    """Groups of filters for Muon, and of matrices and vectors for SGD at rates in published ratios.
 
     Args:
         weight_decay: fraction that matrices and vectors lose per 500 images at the peak rate,
@@ -100,13 +100,13 @@ def make_schedule(
     drop: float,
     drop_epochs: int,
 ) -> Schedule:
-    """The learning rate over a whole training; the optimizer's own rate is the peak.
+    """The schedule of the learning rate for a whole training; the optimizer's rate is its peak.
 
     Args:
         schedule: constant, step, cosine, linear, onecycle or plateau.
-        steps: per epoch.
+        steps: steps per epoch.
         warmup: epochs in which the rate rises linearly from almost zero, before the schedule.
-        drop: factor of the schedules step and plateau.
+        drop: factor by which step and plateau lower the rate.
         drop_epochs: step: epochs between two drops; plateau: epochs without progress before one.
     """
     if schedule == "plateau":
@@ -127,7 +127,7 @@ def make_schedule(
 def schedule_after_warmup(
     optimizer: torch.optim.Optimizer, schedule: str, steps: int, drop: float, drop_steps: int
 ) -> lr_scheduler.LRScheduler:
-    """A schedule of so many steps."""
+    """The schedule for the `steps` steps after the warmup."""
     if schedule == "onecycle":
         rates = [group["lr"] for group in optimizer.param_groups]
         return lr_scheduler.OneCycleLR(
@@ -143,7 +143,7 @@ def schedule_after_warmup(
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `muon` take orthogonalised steps on weights of constant norm, others SGD's."""
+    """Orthogonalised steps on weights of constant norm for groups with `muon`, SGD for others."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -166,10 +166,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """About U V^T of the singular value decomposition U S V^T of a matrix (m, n).
+    """Approximate U V^T from the singular value decomposition U S V^T of a matrix (m, n).
 
-    By iterating a polynomial of it. On CUDA in bfloat16, with which the method was published; the
-    result has the type of `matrix`.
+    Iterates a polynomial. On CUDA it computes in bfloat16, as published; the result has the type
+    of `matrix`.
     """
     a, b, c = POLYNOMIAL
     x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix

@@ -1,7 +1,7 @@
 """Augmentation for photographs: rotation, zoom, vertical flips, brightness, contrast, saturation.
 
-As in cifar/training/augment.py, one function draws for a whole epoch and another applies a batch's
-draws, each image its own. The geometry of an image takes one resampling step.
+As in cifar/training/augment.py, one function draws for a whole epoch, and another applies the draws
+to a batch. An image is resampled once for all geometric changes together.
 """
 
 import math
@@ -16,7 +16,7 @@ LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey, ITU-R 60
 
 @dataclass(frozen=True)
 class PhotoOptions:
-    """Largest changes; 0 or False: off.
+    """The largest changes; 0 or False: off.
 
     Attributes:
         rotate: degrees, to either side.
@@ -49,7 +49,7 @@ class PhotoOptions:
 
 @dataclass(frozen=True)
 class PhotoDraws:
-    """One value per image.
+    """The draws of an epoch or a batch, one per image.
 
     Attributes:
         angle: (N,) degrees, counter-clockwise.
@@ -68,7 +68,7 @@ class PhotoDraws:
     saturation: Tensor
 
     def take(self, index: Tensor, device: torch.device) -> "PhotoDraws":
-        """Those of the images `index`, on the device."""
+        """The draws of the images `index`, on the device."""
         index = index.cpu()
         return PhotoDraws(
             self.angle[index].to(device),
@@ -81,7 +81,7 @@ class PhotoDraws:
 
 
 def draw(count: int, options: PhotoOptions, generator: torch.Generator) -> PhotoDraws:
-    """Uniform changes for `count` images. The same numbers are drawn whatever is switched off."""
+    """Draw uniform changes for `count` images; an option does not affect the draws of others."""
     numbers = torch.rand(6, count, generator=generator)
     symmetric = 2 * numbers - 1
     flips = numbers[2] < 0.5
@@ -96,7 +96,7 @@ def draw(count: int, options: PhotoOptions, generator: torch.Generator) -> Photo
 
 
 def apply(images: Tensor, draws: PhotoDraws, options: PhotoOptions) -> Tensor:
-    """The images changed as drawn.
+    """Change images as drawn.
 
     Args:
         images: (B, H, W, C) uint8.
@@ -136,12 +136,12 @@ def recolour(x: Tensor, draws: PhotoDraws) -> Tensor:
 
 
 def factor(values: Tensor) -> Tensor:
-    """(B,) to (B, 1, 1, 1)."""
+    """Reshape (B,) to (B, 1, 1, 1)."""
     return values[:, None, None, None]
 
 
 def grey(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, 1, H, W)."""
+    """Turn images (B, C, H, W) into grey ones (B, 1, H, W)."""
     if x.shape[1] == 1:
         return x
     red, green, blue = x.split(1, dim=1)

@@ -1,8 +1,8 @@
-"""What a training shows while it runs, and the log of its epochs.
+"""Shows the progress of a training, and logs its epochs.
 
-On the screen: a bar in a terminal, one line an epoch anywhere else. In runs/<experiment>/, ignored
-by Git: epochs.jsonl, one JSON object per epoch for programs and `tail -f`, and the same numbers for
-TensorBoard if it is installed.
+A terminal shows a bar; a file or a pipe gets one line per epoch. The log is in runs/<experiment>/,
+which Git ignores: epochs.jsonl has one JSON object per epoch, for programs and `tail -f`, and
+TensorBoard gets the same numbers if it is installed.
 """
 
 import json
@@ -18,16 +18,16 @@ from tqdm import tqdm
 
 from cifar.training.trainer import Epoch
 
-REFRESH = 0.5  # seconds between two looks at the numbers on the device
+REFRESH = 0.5  # seconds between two reads of the numbers on the device
 
 
 class Progress:
-    """Counts images over all epochs, so that the time left is that of the whole training.
+    """Counts the images of all epochs, so that the time left is that of the whole training.
 
     Args:
-        epochs: of the whole training.
-        images: per epoch.
-        done: epochs that an interrupted run has finished.
+        epochs: number of epochs in the whole training.
+        images: images per epoch.
+        done: number of epochs that an interrupted run has finished.
     """
 
     def __init__(self, epochs: int, images: int, done: int) -> None:
@@ -46,13 +46,13 @@ class Progress:
         self.looked = time.monotonic()
 
     def start(self, epoch: int) -> None:
-        """An epoch begins, counted from 1."""
+        """Begin an epoch, counted from 1."""
         self.epoch_start = (epoch - 1) * self.images
         self.bar.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
         self.started = time.monotonic()
 
     def step(self, seen: int, loss_sum: Tensor, hits: Tensor) -> None:
-        """After each step; reads the sums from the device only as often as a person looks."""
+        """Count a step; reads the sums from the device only once in REFRESH seconds."""
         if self.bar.disable or time.monotonic() - self.looked < REFRESH:
             return
         self.looked = time.monotonic()
@@ -61,7 +61,7 @@ class Progress:
         self.bar.update(self.epoch_start + seen - self.bar.n)
 
     def end(self, row: Epoch) -> float:
-        """An epoch is done; returns the images per second, validation included."""
+        """End an epoch and print its line; returns images per second, validation included."""
         speed = self.images / (time.monotonic() - self.started)
         self.bar.update(self.epoch_start + self.images - self.bar.n)
         tqdm.write(
@@ -78,11 +78,11 @@ class Progress:
 
 
 class EpochLog:
-    """The epochs of one run as they end, in a folder that starts empty.
+    """Logs each epoch of a run as it ends; the log of an earlier run is removed.
 
     Args:
-        root: the repository of the user, also in DVC's temporary copies of it.
-        epochs: of each network.
+        root: the user's repository, even if the run is in one of DVC's temporary copies.
+        epochs: number of epochs of each network.
     """
 
     def __init__(self, root: Path, epochs: int) -> None:
@@ -97,11 +97,11 @@ class EpochLog:
         """Add an epoch of one network of the ensemble.
 
         Args:
-            speed: images per second; None for an epoch of an interrupted run.
+            speed: images per second; None for an epoch from an interrupted run.
         """
         numbers = asdict(row) | {"network": network, "epochs": self.epochs}
         line = json.dumps(numbers | {"images_per_second": speed and round(speed, 1)})
-        self.folder.mkdir(parents=True, exist_ok=True)  # `make clean` removes it meanwhile
+        self.folder.mkdir(parents=True, exist_ok=True)  # `make clean` may have removed it
         with (self.folder / "epochs.jsonl").open("a") as handle:
             handle.write(f"{line}\n")
         if self.board:
@@ -118,7 +118,7 @@ class EpochLog:
 
 
 def make_board(folder: Path) -> Any:
-    """A writer for TensorBoard, or nothing if that is not installed."""
+    """A writer for TensorBoard, or None if that is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,8 +1,8 @@
-"""What made a model: everything that its bytes depend on, and nothing else.
+"""Records the provenance of a model: everything that its bytes depend on, and nothing else.
 
-No time, path, host or commit is in it, so that the same run in another folder, tomorrow or after
-a commit gives the same record. Code is known by Git's own names of the files' contents, which
-committing does not change.
+The record has no time, path, host or commit, so that the same run gives the same record in another
+folder, on another day, or after a commit. Code is identified by Git's hashes of the files'
+contents, which committing does not change.
 """
 
 import platform
@@ -16,7 +16,7 @@ import torch
 from cifar import UserError, files
 from cifar.model import Parameters, Provenance
 
-ROOT = Path(__file__).resolve().parents[2]  # of the code; the data are in the current folder
+ROOT = Path(__file__).resolve().parents[2]  # of the code; the data is in the current folder
 TEST_RESULTS = ("metrics/test.json", "plots/classes.csv", "plots/predictions.csv")
 
 
@@ -28,13 +28,13 @@ def record(
     threads: int,
     processes: int,
 ) -> Provenance:
-    """The record of the running program.
+    """The provenance of the model that the running program trains.
 
     Args:
-        parameters: of params.yaml.
-        data: the files that are read.
-        network_file: relative to the repository.
-        threads: of all processes.
+        parameters: the values of params.yaml.
+        data: the files that the training reads.
+        network_file: path of the network's file, relative to the repository.
+        threads: number of CPU threads in all processes.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     versions = {library: metadata.version(library) for library in ("numpy", "torch", "torchvision")}
@@ -50,10 +50,10 @@ def record(
 
 
 def code() -> dict[str, str]:
-    """Git's name of each file of this repository that is loaded: the stage and the library.
+    """Map each loaded file of this repository (stage and library) to Git's hash of its content.
 
-    Not the sections of params.yaml: all are loaded to be checked, and what they say is in the
-    parameters.
+    The modules of cifar.params are left out: all of them are loaded to check params.yaml, and the
+    record has its values.
     """
     names = [name for name in sys.modules if name == "__main__" or name.split(".")[0] == "cifar"]
     modules = [sys.modules[name] for name in names if not name.startswith("cifar.params.")]
@@ -65,10 +65,10 @@ def code() -> dict[str, str]:
 def discard_results_of_another(checksum: str) -> None:
     """Remove test results of another model: DVC would commit them into an experiment of this one.
 
-    `dvc exp run train` does not run evaluate, and commits what lies there.
+    `dvc exp run train` does not run evaluate, but commits whatever results exist.
 
     Args:
-        checksum: of this model, as in its metrics.
+        checksum: checksum of this model, as in its metrics.
     """
     metrics = Path(TEST_RESULTS[0])
     if not metrics.exists():

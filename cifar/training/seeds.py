@@ -1,7 +1,7 @@
-"""Randomness is derived, not carried: every generator is seeded from (seed, purpose, epoch).
+"""Seeds every random generator from (seed, purpose, epoch), so that none has a state to save.
 
-The order and the augmentation of epoch 7 are then known without epochs 1 to 6. A training that
-was interrupted resumes with exactly the numbers that it would have drawn.
+The order and the augmentation of epoch 7 do not depend on epochs 1 to 6, and an interrupted
+training resumes with exactly the numbers that it would have drawn.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""The training and validation images as a network gets them: in memory or on disk, augmented.
+"""Loads the training and validation images, in memory or on disk, and sets up augmentation.
 
-Like fit.py, it reads parameters as `p.NAME` and hands them on under their names.
+Like fit.py, it reads parameters as `p.NAME` and passes them on under their names.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ PREPARE_PIXELS = 5000 * 32 * 32  # of training images that a network may look at
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images (N, H, W, C) uint8 and labels (N,) int64 of both parts, memory-mapped."""
+    """Images (N, H, W, C) uint8, memory-mapped, and labels (N,) int64 of both parts."""
 
     train_images: np.memmap
     train_labels: np.ndarray
@@ -47,13 +47,13 @@ class Splits:
 def load_splits(
     p: Train, arrays: Arrays, shape: Shape, device: torch.device, processes: int
 ) -> Splits:
-    """The images and labels where the training needs them.
+    """Load images and labels to where the training needs them.
 
     Args:
-        processes: how many on this machine train.
+        processes: number of training processes on this machine.
 
     Raises:
-        UserError: images and labels do not fit.
+        UserError: images and labels do not fit together.
     """
     parts = (
         (arrays.train_images, arrays.train_labels),
@@ -77,7 +77,7 @@ def load_splits(
     source = (
         InMemory(images, options) if in_memory else OnDisk(arrays.train_images, options, device)
     )
-    # From beginning to end, because images may come class by class.
+    # Spread over the whole set, because images may be sorted by class.
     stride = max(1, len(images) * shape.image_size**2 // PREPARE_PIXELS)
     return Splits(
         train=AugmentedImages(source, labels, normalize, options, num_classes=shape.num_classes),
@@ -90,7 +90,7 @@ def load_splits(
 
 
 def augmentation(p: Train, image_size: int) -> Augmentation:
-    """The augmentation of params.yaml, for images of so many pixels, height and width."""
+    """The augmentation of params.yaml for images of `image_size` pixels, height and width."""
     return Augmentation(
         shift=p.shift,
         flip=p.flip,
@@ -113,7 +113,7 @@ def augmentation(p: Train, image_size: int) -> Augmentation:
 def trained_part(
     p: Train, net: nn.Module, splits: Splits, shape: Shape
 ) -> tuple[nn.Module, Splits]:
-    """What is trained, and on what: the network on the images, or its last layer on features."""
+    """What to train, and on what: the network on images, or only its last layer on features."""
     options, images = splits.train.options, splits.train.images
     if not p.freeze or options.active or not isinstance(images, InMemory):
         return net, splits
@@ -124,7 +124,7 @@ def trained_part(
     def compute(images: Tensor) -> Tensor:
         return features.compute(net, layer, images, splits.normalize)
 
-    print(f"{p.backbone} is frozen: it sees each image once, and its last layer is trained")
+    print(f"{p.backbone} is frozen: it sees each image once, and only its last layer is trained")
     labels = splits.train.labels
     train = AugmentedImages(
         InMemory(compute(images.images), options),
@@ -138,5 +138,5 @@ def trained_part(
 
 
 def small_size(p: Train, image_size: int) -> int:
-    """Pixels, height and width of the images in the first `small_epochs` epochs."""
+    """Height and width in pixels of the images in the first `small_epochs` epochs."""
     return round(p.small_scale * image_size)

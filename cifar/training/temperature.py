@@ -1,7 +1,7 @@
-"""One temperature that makes confidences mean something.
+"""Fits the temperature that calibrates confidences.
 
-Guo et al., On Calibration of Modern Neural Networks (2017): logits are divided by a number fitted
-on the validation images. No prediction changes.
+Guo et al., On Calibration of Modern Neural Networks (2017): logits are divided by one number, which
+is fitted on the validation images. No prediction changes.
 """
 
 import math
@@ -18,7 +18,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature with the lowest cross-entropy on these images.
 
     Each label counts as right with a probability of (n + 1) / (n + 2), by Laplace's rule of
-    succession. If the network is right on all images, the best temperature would be 0 otherwise.
+    succession: otherwise the best temperature of a network without mistakes would be 0.
 
     Args:
         logits: (n, classes).

@@ -1,7 +1,7 @@
-"""The training loop, one for every network.
+"""The training loop, which all networks share.
 
-Batches arrive on the device (cifar/training/augment.py), and numbers are read from the device once
-an epoch, not once a step.
+Batches arrive on the device (cifar/training/augment.py), and losses are read from the device once
+per epoch, not once per step.
 """
 
 import math
@@ -26,12 +26,12 @@ class Epoch:
     """One row of the history.
 
     Attributes:
-        epoch: from 1.
-        lr: the learning rate at the epoch's start.
+        epoch: number of the epoch, from 1.
+        lr: learning rate at the start of the epoch.
         train_loss: mean cross-entropy, without label smoothing, while the weights changed.
-        train_accuracy: fraction, likewise.
+        train_accuracy: fraction of right predictions, likewise.
         val_loss: mean cross-entropy on the validation images, after the epoch.
-        val_accuracy: fraction, likewise.
+        val_accuracy: fraction of right predictions, likewise.
     """
 
     epoch: int
@@ -44,19 +44,19 @@ class Epoch:
 
 @dataclass
 class Trainer:
-    """One network while it learns: all that changes from epoch to epoch.
+    """A network in training, with everything that changes from epoch to epoch.
 
     Attributes:
-        forward: from network input to logits, in training: the network itself, or compiled, or in
-            another precision.
-        loss: from logits and labels to the mean loss of a batch.
-        processes: how many share each batch.
-        all_reduce: sums a tensor over them.
+        forward: turns network input into logits in training: the network itself, possibly compiled
+            or in another precision.
+        loss: turns logits and labels into the mean loss of a batch.
+        processes: number of processes that share each batch.
+        all_reduce: sums a tensor over the processes.
         ema: decay per step of averaged weights, which are then validated and kept; 0: off.
         clip_norm: largest norm of the gradient; 0: off.
-        monitor: the validation number that decides which epoch is the best, the first of equals.
-        keep: the weights of the best or of the last epoch.
-        patience: epochs without a better one before training stops; 0: never.
+        monitor: the validation metric that decides which epoch is best; of equal ones, the first.
+        keep: whether to keep the weights of the best or of the last epoch.
+        patience: number of epochs without improvement before training stops; 0: off.
     """
 
     net: nn.Module
@@ -83,7 +83,7 @@ class Trainer:
 
     @property
     def current(self) -> nn.Module:
-        """The network that is validated and kept."""
+        """The network that is validated and kept: with averaged weights, if `ema` is on."""
         return self.average.module if self.average else self.net
 
     def stopped(self) -> bool:
@@ -96,7 +96,7 @@ class Trainer:
         validate: Callable[[nn.Module], tuple[float, ...]],
         after_step: AfterStep,
     ) -> Epoch:
-        """One pass over the batches, then `validate`: loss and accuracy.
+        """Train on every batch once, then call `validate` for loss and accuracy.
 
         Raises:
             UserError: the loss is not finite.
@@ -121,11 +121,11 @@ class Trainer:
         return row
 
     def objective(self, row: Epoch) -> float:
-        """The monitored number, lower for a better epoch."""
+        """The monitored metric, turned so that lower is better."""
         return row.val_loss if self.monitor == "loss" else 1 - row.val_accuracy
 
     def steps(self, batches: Iterable[Batch], after_step: AfterStep) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy of one pass."""
+        """Train on every batch once; returns the mean cross-entropy and the accuracy."""
         self.net.train()
         seen = 0
         sums: Tensor | None = None
@@ -149,21 +149,21 @@ class Trainer:
         """
         logits = self.forward(x)
         loss = self.loss(logits, targets)
-        if self.processes > 1:  # gradients are averaged over processes of slightly unequal parts
+        if self.processes > 1:  # else images of smaller parts would weigh more in the average
             loss = loss * (len(targets) * self.processes / count)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_norm:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
         self.optimizer.step()
-        if not isinstance(self.schedule, ReduceLROnPlateau):  # that one steps after validation
+        if not isinstance(self.schedule, ReduceLROnPlateau):  # which steps after validation
             self.schedule.step()
         if self.average:
             self.average.update_parameters(self.net)
         return logits
 
     def finish(self) -> Epoch:
-        """Put the weights to keep into the network and return their row."""
+        """Load the weights to keep into the network; returns their epoch."""
         if self.keep == "best":
             self.net.load_state_dict(self.best_weights)
             return self.history[self.best - 1]
@@ -171,7 +171,7 @@ class Trainer:
         return self.history[-1]
 
     def state(self) -> dict[str, Any]:
-        """Everything that resuming needs, as tensors and plain data."""
+        """Everything needed to resume, as tensors and plain data."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -183,7 +183,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned."""
+        """Restore what `state` returned."""
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -198,8 +198,8 @@ class Trainer:
 def sums_of(logits: Tensor, targets: Tensor) -> Tensor:
     """The sum of the losses and the number of right predictions, (2,) on the device.
 
-    The loss is without smoothing and without class weights, so that it compares with that of the
-    validation images. Of mixed images the class with the larger part counts as right.
+    The loss has no label smoothing and no class weights, so that it can be compared with that of
+    the validation images. For a mixed image, the class with the larger weight counts as right.
     """
     loss = F.cross_entropy(logits, targets)
     labels = targets if targets.ndim == 1 else targets.argmax(1)
@@ -208,7 +208,7 @@ def sums_of(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def split_order(order: Tensor, batch_size: int, least: int = 2) -> Iterator[Tensor]:
-    """The indices of images in the given order, `batch_size` at a time.
+    """Split the indices of images, in the given order, into batches of `batch_size`.
 
     A last batch of fewer than `least` images joins the one before it, because batch normalisation
     needs two images per process.
@@ -220,12 +220,12 @@ def split_order(order: Tensor, batch_size: int, least: int = 2) -> Iterator[Tens
 
 
 def steps_per_epoch(count: int, batch_size: int, least: int = 2) -> int:
-    """How many batches `split_order` makes of `count` images."""
+    """The number of batches that `split_order` makes of `count` images."""
     return max(1, math.ceil(count / batch_size) - (0 < count % batch_size < least))
 
 
 def metrics(kept: list[Epoch]) -> dict[str, Any]:
-    """The numbers of the kept epoch, rounded; of several networks their mean."""
+    """The metrics of the kept epoch, rounded; for several networks, their means."""
 
     def mean(name: str) -> float:
         return round(sum(getattr(row, name) for row in kept) / len(kept), 5)

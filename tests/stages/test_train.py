@@ -359,7 +359,7 @@ def test_a_killed_process_ends_the_training_with_one_line(tmp_path):
         code, _, errors = finish(stage)
     assert code == 1
     assert re.fullmatch(
-        r"error: a training process ended by SIGKILL \(train\.processes\): .*\n", errors
+        r"error: a training process was ended by SIGKILL \(train\.processes\): .*\n", errors
     )
     assert not any(worker.is_running() for worker in workers)
     assert not any((folder / name).exists() for name in OUTPUTS)

@@ -1,4 +1,4 @@
-"""State between two runs: damage is noticed, strangers are not used, one run at a time."""
+"""Checkpoints: damage is detected, other runs are not resumed, and one process runs at a time."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ def checkpoints(tmp_path, monkeypatch):
 
 
 def test_a_state_comes_back(saved):
-    """What was dumped is loaded, to the bit; where there is no file there is no state."""
+    """A state is loaded bit for bit as it was dumped; without a file there is none."""
     loaded = checkpoint.load(saved)
     assert torch.equal(loaded.pop("weights"), STATE["weights"])
     assert loaded == {key: value for key, value in STATE.items() if key != "weights"}
@@ -51,7 +51,7 @@ def test_a_state_comes_back(saved):
 
 @pytest.mark.fault
 def test_a_checkpoint_that_another_process_removes_is_none(saved, monkeypatch):
-    """Between a look at the file and its reading it may go: it is read in one attempt."""
+    """The file may vanish between a check and its reading, so it is read without a check."""
     saved.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "exists", lambda _: True)
@@ -59,18 +59,18 @@ def test_a_checkpoint_that_another_process_removes_is_none(saved, monkeypatch):
 
 
 def test_the_same_state_gives_the_same_bytes(saved):
-    """A state dumped twice is the same file."""
+    """Dumping a state twice gives the same bytes."""
     assert checkpoint.dump(STATE) == saved.read_bytes()
 
 
 def test_any_flipped_bit_is_noticed(saved, capsys):
-    """A single changed bit, in the sum or in the content, makes a state unusable, and says so."""
+    """A state with a single changed bit, in its sum or its content, is not used; a note says so."""
     content = saved.read_bytes()
-    note = f"note: {saved} is damaged and is not used: this training starts again\n"
-    for place in [0, 31, 32, *range(33, len(content), 97), len(content) - 1]:
+    note = f"note: {saved} is damaged and is not used: this training starts from the beginning\n"
+    for position in [0, 31, 32, *range(33, len(content), 97), len(content) - 1]:
         for bit in (1, 128):
             damaged = bytearray(content)
-            damaged[place] ^= bit
+            damaged[position] ^= bit
             saved.write_bytes(damaged)
             assert checkpoint.load(saved) is None
             assert capsys.readouterr().out == note
@@ -78,7 +78,7 @@ def test_any_flipped_bit_is_noticed(saved, capsys):
 
 @pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 500, -1])
 def test_a_cut_file_is_noticed(saved, length):
-    """A file that was emptied or cut anywhere is not used."""
+    """A file that is empty or was cut off anywhere is not used."""
     saved.write_bytes(saved.read_bytes()[:length])
     assert checkpoint.load(saved) is None
 
@@ -91,7 +91,7 @@ class Code:
 
 
 def test_a_state_is_data_only(saved):
-    """A file with a right sum and code in it does not run that code."""
+    """Code in a file with a valid sum is not run."""
     buffer = io.BytesIO()
     torch.save({"epoch": Code()}, buffer)
     saved.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
@@ -129,7 +129,7 @@ def test_the_key_changes_with_everything(tmp_path):
 
 
 def test_a_run_may_be_divided_among_processes(tmp_path):
-    """With as many threads in all, another number of processes takes up the same run."""
+    """With the same total of threads, another number of processes resumes the same run."""
     two = Checkpoints(tmp_path, replace(PROVENANCE, processes=2), CODE)
     assert two.key == Checkpoints(tmp_path, PROVENANCE, CODE).key
 
@@ -145,15 +145,14 @@ def test_a_run_may_be_divided_among_processes(tmp_path):
     ],
 )
 def test_a_checkpoint_of_another_machine_is_noted(checkpoints, change, code, difference, capsys):
-    """A training that another kind of node has begun says that, and why, it starts from the
-    beginning."""
+    """A note says why a training that began on another kind of node starts from the beginning."""
     here = replace(PROVENANCE, device="cpu, AVX2")
     Checkpoints(checkpoints.root, replace(here, **change), code).save(0, STATE)
     mine = Checkpoints(checkpoints.root, here, CODE)
     with mine.exclusive():
         printed = capsys.readouterr().out
-    consequence = "cannot be used here: this training starts from the beginning"
-    line = f"note: the checkpoint of {difference} {consequence}\n"
+    consequence = "cannot be used: this training starts from the beginning"
+    line = f"note: a checkpoint made with {difference} {consequence}\n"
     assert printed == (line if difference else "")
     mine.save(0, STATE)
     (
@@ -168,7 +167,7 @@ def test_a_checkpoint_of_another_machine_is_noted(checkpoints, change, code, dif
 @pytest.mark.hostile
 @pytest.mark.parametrize("content", ["", "[]", "5", "{", '{"parameters": 1}'])
 def test_a_damaged_note_beside_a_checkpoint_does_no_harm(checkpoints, content, capsys):
-    """What a checkpoint says of its machine serves a message only."""
+    """The record of the machine beside a checkpoint serves only for a note."""
     folder = checkpoints.root / "other"
     folder.mkdir(parents=True)
     (folder / checkpoint.PROVENANCE).write_text(content)
@@ -176,14 +175,14 @@ def test_a_damaged_note_beside_a_checkpoint_does_no_harm(checkpoints, content, c
         assert capsys.readouterr().out == ""
 
 
-def test_the_order_of_facts_does_not_matter():
-    """The key is that of the content."""
+def test_the_order_of_keys_does_not_matter():
+    """The same content in another order has the same key."""
     content = {"lr": 0.1, "code": {"a.py": "1"}}
     assert checkpoint.key(content) == checkpoint.key(dict(reversed(content.items())))
 
 
 def hold(path, then="input()"):
-    """A process that holds the lock at `path`."""
+    """Start a process that holds the lock at `path`."""
     code = (
         "from pathlib import Path\nfrom cifar.training import checkpoint\n"
         f"with checkpoint.exclusive(Path({str(path)!r})):\n print('held', flush=True)\n {then}"
@@ -197,7 +196,7 @@ def hold(path, then="input()"):
 
 @pytest.mark.slow
 def test_a_second_process_waits(tmp_path, capsys):
-    """While one process holds the lock another waits, says for whom, and is known to wait."""
+    """While one process holds the lock another waits, prints for whom, and leaves a mark."""
     path = tmp_path / "folder/run.lock"
     with hold(path) as first:
         waiting = threading.Event()
@@ -214,15 +213,15 @@ def test_a_second_process_waits(tmp_path, capsys):
             assert waiting.is_set()
             assert not checkpoint.waited_for(path)
         thread.join()
-    said = capsys.readouterr().out
-    assert said.startswith(f"waiting for the training by process {first.pid} on ")
-    assert said.count("\n") == 1 and "Ctrl-C gives up" in said
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"waiting for the training by process {first.pid} on ")
+    assert printed.count("\n") == 1 and "Ctrl-C gives up" in printed
 
 
 @pytest.mark.slow
 @pytest.mark.fault
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
-    """A process that is killed holds nothing back; what it left does not make others wait."""
+    """The lock of a killed process is free at once, though its other files are left."""
     path = tmp_path / "run.lock"
     with hold(path) as first:
         first.kill()
@@ -241,7 +240,7 @@ def test_the_lock_is_released_after_an_error(tmp_path):
 
 
 def test_a_mark_of_waiting_grows_old(tmp_path):
-    """A process that gave up is not waited on: its mark counts for some seconds only."""
+    """The mark of a process that gave up waiting counts only for some seconds."""
     path = tmp_path / "run.lock"
     mark = path.with_suffix(".waiting")
     mark.touch()
@@ -252,7 +251,7 @@ def test_a_mark_of_waiting_grows_old(tmp_path):
 
 
 def test_a_finished_run_is_deleted(checkpoints):
-    """When all outputs are in place the checkpoints go, the folder of other runs stays."""
+    """Deleting a finished run's checkpoints leaves those of other runs."""
     checkpoints.save(0, STATE)
     other = checkpoints.root / ("f" * 32)
     other.mkdir()
@@ -263,7 +262,7 @@ def test_a_finished_run_is_deleted(checkpoints):
 
 @pytest.mark.slow
 def test_a_finished_run_stays_for_one_that_waits(checkpoints):
-    """Where another process waits for the run, or has taken it up, its checkpoints stay."""
+    """Checkpoints stay while another process waits for the run or has resumed it."""
     checkpoints.save(0, STATE)
     checkpoints.lock.with_suffix(".waiting").touch()
     checkpoints.delete()
@@ -279,7 +278,7 @@ def test_a_finished_run_stays_for_one_that_waits(checkpoints):
 
 @pytest.fixture
 def runs(tmp_path):
-    """A function that makes a checkpoint folder of that age in days."""
+    """A function that makes a checkpoint folder of the given age in days."""
     root = tmp_path / ".checkpoints"
 
     def make(name, days):
@@ -297,7 +296,7 @@ def left(root):
 
 
 def test_abandoned_runs_are_bounded_by_number(runs):
-    """Of the interrupted runs the latest stay; the current one is not counted."""
+    """Only the latest interrupted runs stay, not counting the current one."""
     for number in range(checkpoint.KEPT_RUNS + 3):
         root = runs(f"run{number}", days=number)
     checkpoint.prune(root, keep="run7")
@@ -306,7 +305,7 @@ def test_abandoned_runs_are_bounded_by_number(runs):
 
 
 def test_abandoned_runs_are_bounded_by_age(runs):
-    """An interrupted run that is too old goes, even if it is the only one."""
+    """An interrupted run that is too old is removed, even if it is the only one."""
     root = runs("new", days=checkpoint.KEPT_DAYS - 1)
     runs("old", days=checkpoint.KEPT_DAYS + 1)
     runs("current", days=checkpoint.KEPT_DAYS + 1)
@@ -316,9 +315,9 @@ def test_abandoned_runs_are_bounded_by_age(runs):
 
 @pytest.mark.fault
 def test_a_run_that_another_process_removes_is_passed_over(runs, monkeypatch):
-    """Two trainings that start together both remove what is too old."""
+    """Two trainings that start together may both try to remove an old run."""
     root = runs("old", days=checkpoint.KEPT_DAYS + 1)
-    gone = root / "gone"  # it was there when the folder was listed
+    gone = root / "gone"  # it existed when the folder was listed
     with monkeypatch.context() as patch:
         patch.setattr(Path, "iterdir", lambda _: iter([gone, root / "old"]))
         patch.setattr(Path, "is_dir", lambda _: True)
@@ -328,7 +327,7 @@ def test_a_run_that_another_process_removes_is_passed_over(runs, monkeypatch):
 
 @pytest.mark.fault
 def test_a_holder_without_a_name_is_another_process(tmp_path, monkeypatch, capsys):
-    """The holder of a lock may end before its name is read."""
+    """The holder of a lock may end before another process reads its name."""
     path = tmp_path / "lock"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "exists", lambda _: True)
@@ -337,7 +336,7 @@ def test_a_holder_without_a_name_is_another_process(tmp_path, monkeypatch, capsy
 
 
 def test_a_run_in_use_is_never_pruned(runs):
-    """A run whose lock is held stays, however old; once it is free it goes."""
+    """An old run stays while its lock is held, and is removed once it is free."""
     root = runs("old", days=1000)
     lock = FileLock(root / "old.lock")
     with lock:
@@ -348,7 +347,7 @@ def test_a_run_in_use_is_never_pruned(runs):
 
 
 def test_taking_the_lock_prunes(checkpoints, runs):
-    """A run that starts removes what was abandoned long ago."""
+    """A run that starts removes old abandoned runs."""
     runs("old", days=1000)
     with checkpoints.exclusive():
         assert left(checkpoints.root) == []

@@ -1,4 +1,4 @@
-"""Parts of a batch, and who is who; tests/stages/test_train.py runs several processes."""
+"""Parts of a batch, ranks and messages; tests/stages/test_train.py runs several processes."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from cifar.training.distributed import World
 
 @pytest.mark.parametrize(("count", "size"), [(10, 1), (10, 2), (11, 2), (500, 3), (4, 4)])
 def test_the_parts_are_the_batch(count, size):
-    """All parts together are the batch in its order, and their sizes differ by at most one."""
+    """The parts make up the batch in its order, and their sizes differ by at most one."""
     batch = torch.randperm(count)
     parts = [World(rank, size, rank).part(batch) for rank in range(size)]
     assert torch.equal(torch.cat(parts), batch)
@@ -18,7 +18,7 @@ def test_the_parts_are_the_batch(count, size):
 
 
 def test_alone_nothing_is_shared():
-    """One process passes everything through as it is, and joins nobody."""
+    """A single process passes everything through unchanged, and connects to no others."""
     world, net, numbers = World(), torch.nn.Linear(1, 1), torch.ones(2)
     assert world.wrap(net) is net
     assert world.all_reduce(numbers) is numbers
@@ -29,7 +29,7 @@ def test_alone_nothing_is_shared():
 
 
 def test_who_started_this_process(monkeypatch):
-    """torchrun says who is who by the environment; without it there is one process."""
+    """torchrun sets the ranks in environment variables; without them there is one process."""
     monkeypatch.delenv("RANK", raising=False)
     assert distributed.started() is None
     for name, value in (
@@ -45,21 +45,21 @@ def test_who_started_this_process(monkeypatch):
 @pytest.mark.hostile
 @pytest.mark.parametrize("rank", ["", "-1", "one", "²", "9" * 5000])
 def test_variables_that_torchrun_has_not_set_are_one_line(rank, monkeypatch):
-    """Other launchers set some of them, and in another form."""
+    """Other launchers set only some of the variables, or in another form."""
     for name in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("RANK", rank)
-    with pytest.raises(UserError, match=r"^no number, '.*' \(RANK\): unset RANK"):
+    with pytest.raises(UserError, match=r"^'.*' is not a number \(RANK\): unset RANK"):
         distributed.started()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("LOCAL_RANK")
-    with pytest.raises(UserError, match=r"^no number, '' \(LOCAL_RANK\): unset RANK"):
+    with pytest.raises(UserError, match=r"^'' is not a number \(LOCAL_RANK\): unset RANK"):
         distributed.started()
 
 
 @pytest.mark.long
 def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
-    """The launcher's pages about a failed process become its own line, or one on how it ended."""
+    """The error of a failed process, or how it was ended, replaces the launcher's long output."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "refused.py").write_text(
         "import sys\nsys.stderr.write('error: no luck (here): try\\n')\nsys.exit(1)"
@@ -67,21 +67,20 @@ def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"^no luck \(here\): try$"):
         distributed.launch("refused", 2)
     (tmp_path / "died.py").write_text("import os\nos.kill(os.getpid(), 9)")
-    with pytest.raises(
-        UserError, match=r"^a training process ended by SIGKILL \(train.processes\): run the same"
-    ):
+    ended = r"^a training process was ended by SIGKILL \(train.processes\): run the same command"
+    with pytest.raises(UserError, match=ended):
         distributed.launch("died", 1)
-    (tmp_path / "both.py").write_text(  # the launcher may name first those that it ended itself
+    (tmp_path / "both.py").write_text(  # the launcher may first list those that it ended itself
         "import os\nos.kill(os.getpid(), 15 - 6 * int(os.environ['RANK']))"
     )
-    with pytest.raises(UserError, match=r"^a training process ended by SIGKILL "):
+    with pytest.raises(UserError, match=ended):
         distributed.launch("both", 2)
-    (tmp_path / "lonely.py").write_text(  # a process that misses a killed one has a line of its own
+    (tmp_path / "lonely.py").write_text(  # a process that loses a killed one has its own error
         "import os, sys\n"
         "if os.environ['RANK'] == '1':\n    os.kill(os.getpid(), 9)\n"
         "sys.stderr.write('error: no connection (gloo): set\\n')\nsys.exit(1)"
     )
-    with pytest.raises(UserError, match=r"^a training process ended by SIGKILL "):
+    with pytest.raises(UserError, match=ended):
         distributed.launch("lonely", 2)
     (tmp_path / "raised.py").write_text(  # torch marks what a process raises like this
         "import os, sys, time\n"
@@ -99,7 +98,7 @@ def test_the_message_of_a_process_is_passed_on(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """A function that makes torch report so many GPUs."""
+    """A function that makes torch report `count` GPUs."""
     monkeypatch.setattr(hardware, "make_deterministic", lambda device: None)
 
     def pretend(count, mps=False):
@@ -114,22 +113,22 @@ def gpus(monkeypatch):
 @pytest.mark.hostile
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_more_processes_than_gpus_are_refused(gpus, device):
-    """One GPU and two processes: the error says how many GPUs there are, and two ways out."""
+    """With one GPU for two processes, the error gives the number of GPUs and two ways out."""
     gpus(1)
     with pytest.raises(UserError) as caught:
         distributed.check_devices(device, processes=2)
     advice = "(params.yaml, train.processes): lower it, or set train.device to cpu"
-    assert str(caught.value) == f"2 processes need as many GPUs, and 1 is here {advice}"
+    assert str(caught.value) == f"2 processes need 2 GPUs, but only 1 is available {advice}"
     gpus(2)
     distributed.check_devices(device, processes=2)
 
 
 def test_several_processes_share_a_cpu_but_not_apples_gpu(gpus):
-    """Without a GPU the processes share the CPU; Apple's serves one process."""
+    """Without a GPU the processes share the CPU; an Apple GPU serves one process."""
     gpus(0)
     distributed.check_devices("auto", processes=2)
     gpus(0, mps=True)
-    with pytest.raises(UserError, match=r"Apple's .* set it to 1, or train\.device to cpu$"):
+    with pytest.raises(UserError, match=r"Apple GPU .* set it to 1, or set train\.device to cpu$"):
         distributed.check_devices("auto", processes=2)
     distributed.check_devices("cpu", processes=2)
 
@@ -140,5 +139,5 @@ def test_a_batch_too_small_for_the_processes_is_refused(monkeypatch):
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     options = {"device": "cpu", "processes": 4, "threads": 1, "batch_size": 7}
-    with pytest.raises(UserError, match=r"^7 images are too few for 4 processes"):
+    with pytest.raises(UserError, match=r"^a batch of 7 images is too small for .* use 8 or more$"):
         distributed.start("stages.train", **options)

@@ -1,4 +1,4 @@
-"""A network tried before a training: what would fail after hours fails at once, in one line."""
+"""Networks tried before training: what would fail after hours fails at once, in one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +97,7 @@ BROKEN = {
 @pytest.mark.hostile
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_network_that_breaks_its_contract_is_one_line(case, add_network):
-    """Before the first epoch one line names the file, what it did, and what is expected."""
+    """Before the first epoch, one line names the file, the problem, and what is expected."""
     code, problem = BROKEN[case]
     add_network(code)
     shape = Shape(5, 3, 8, (0.5,) * 3, (0.2,) * 3)
@@ -116,12 +116,12 @@ def test_a_network_that_breaks_its_contract_is_one_line(case, add_network):
 @pytest.mark.fault
 @pytest.mark.parametrize("width", [1, 4, 16])
 def test_no_kernel_damages_memory(width, add_network):
-    """A strided 1x1 convolution of few channels is refused, and no network of ours has one."""
+    """A strided 1x1 convolution of few channels is refused; resnet18 has none at any width."""
     narrow = f"nn.Conv2d(3, {width}, 1), nn.Conv2d({width}, 5, 1, 2), nn.AdaptiveAvgPool2d(1)"
     add_network(network_code(f"return nn.Sequential({narrow}, nn.Flatten())"))
     shape = Shape(5, 3, 16, (0.5,) * 3, (0.2,) * 3)
     if width < NARROW:
-        with pytest.raises(UserError, match=r"^layer 1 is .*models/mine\.py\): leave pixels out"):
+        with pytest.raises(UserError, match=r"^layer 1 is .*models/mine\.py\): skip pixels"):
             inspect_network("mine", shape, OFF, optimizer="sgd", small_size=None)
     else:
         inspect_network("mine", shape, OFF, optimizer="sgd", small_size=None)
@@ -159,12 +159,12 @@ def build(shape, options):
 FORWARD = "return self.fc(self.features(x))"
 BUFFER = "self.register_buffer('b', torch."
 STATE = "def get_extra_state(self): return {}\n    def set_extra_state(self, state): pass"
-HOLD = "which no model file can hold (cifar/models/mine.py)"
-COPY = "another network with its weights predicts otherwise (cifar/models/mine.py)"
-GROWS = "appears or grows while the network runs (cifar/models/mine.py): make it in __init__"
+HOLD = "which a model file cannot hold (cifar/models/mine.py)"
+COPY = "a second network with its weights gives other predictions (cifar/models/mine.py)"
+GROWS = "appears or grows while the network runs (cifar/models/mine.py): create it in __init__"
 EMA = "(cifar/models/mine.py): train.ema copies the network"
 HIDDEN = "self.h = self.h + self.conv(x).sum(); return self.h + self.fc(self.features(x))"
-# What is put into the network, and what of the message, if any: else it works.
+# The code put into the network, and a part of the error; empty if the network works.
 ODD = {
     "a state that is a dict": ({"MORE": STATE}, f"_extra_state is a dict, {HOLD}"),
     "a sparse buffer": ({"INIT": f"{BUFFER}eye(3).to_sparse())"}, f"sparse_coo float32, {HOLD}"),
@@ -210,7 +210,7 @@ ODD = {
     ),
     "dropout in evaluation": (
         {"FORWARD": "return self.fc(F.dropout(self.features(x)))"},
-        "it predicts otherwise each time (cifar/models/mine.py): F.dropout needs training=",
+        "gives different predictions for the same images (cifar/models/mine.py): F.dropout needs",
     ),
     "five dimensions": (
         {"INIT": "self.p = nn.Parameter(torch.zeros(1, 1, 1, 1, 1))"},
@@ -261,7 +261,7 @@ ODD = {
 @pytest.mark.hostile
 @pytest.mark.parametrize("case", ODD)
 def test_an_odd_network_works_or_is_refused_before_the_first_epoch(case, add_network, tmp_path):
-    """One line names its file, or it trains, is written, read again and predicts the same."""
+    """Either one line names its file, or it trains, is saved, loaded and predicts the same."""
     texts, problem = ODD[case]
     code = NET
     for word, text in ({"INIT": "", "FORWARD": FORWARD, "MORE": ""} | texts).items():
@@ -298,7 +298,7 @@ def parameters(**changes):
 
 @pytest.mark.hostile
 def test_an_unused_layer_is_refused_for_several_processes(add_network):
-    """They would wait for its gradient, and fail in the second step."""
+    """Several processes would wait for its gradient, and fail in the second step."""
     add_network(
         NET.replace("INIT", "self.unused = nn.Linear(2, 2)")
         .replace("FORWARD", FORWARD)
@@ -312,7 +312,7 @@ def test_an_unused_layer_is_refused_for_several_processes(add_network):
 @pytest.mark.hostile
 @pytest.mark.parametrize("uses", ["'depth'", "None", "('dephts',)", "['depth']", "(['depth'],)"])
 def test_uses_that_names_no_options_is_one_line(uses, add_network):
-    """USES is a tuple of options, and the message lists those that there are."""
+    """USES must be a tuple of options, and the message lists those that exist."""
     add_network(f"USES = {uses}\n" + network_code(f"return nn.Sequential({FLAT})"))
     with pytest.raises(UserError, match=r"^USES = .*mine\.py\): it is a tuple .* depth, width"):
         inspect_network("mine", COLOUR, OFF, optimizer="sgd", small_size=None)
@@ -320,7 +320,7 @@ def test_uses_that_names_no_options_is_one_line(uses, add_network):
 
 @pytest.mark.hostile
 def test_a_colour_network_on_grey_images_is_one_line(add_network):
-    """Hard-coded channels are found by the forward on the real shape, with the line of the file."""
+    """A trial on the real shape finds hard-coded channels, with the line of the file."""
     add_network(network_code(f"return nn.Sequential(nn.Conv2d(3, 4, 1), {FLAT})"))
     with pytest.raises(
         UserError, match=r"^RuntimeError: .*\(N, 1, 8, 8\) floats to \(N, 3\) logits"
@@ -330,7 +330,7 @@ def test_a_colour_network_on_grey_images_is_one_line(add_network):
 
 @pytest.mark.hostile
 def test_a_view_of_an_image_is_one_line(add_network):
-    """Many public networks flatten with view, which the layout of training does not allow."""
+    """Many public networks flatten with view, which fails in the memory layout of training."""
     body = "nn.Conv2d(shape.channels, 4, 3, padding=1), View(), nn.Linear(256, shape.num_classes)"
     view = (
         "class View(nn.Module):\n    def forward(self, x):\n        return x.view(x.size(0), -1)\n"
@@ -386,7 +386,7 @@ def Net2():
 
 
 def test_a_network_in_the_usual_public_style_needs_one_function(add_network):
-    """Classes as public repositories have them work with `build` below them, and nothing else."""
+    """Classes in the style of public repositories need only a `build` function below them."""
     imports = "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
     function = (
         "\n\ndef build(shape, options):\n"
@@ -398,7 +398,7 @@ def test_a_network_in_the_usual_public_style_needs_one_function(add_network):
 
 
 def test_a_network_that_takes_no_smaller_images_is_refused():
-    """Where a dense layer or the pools need the full size, one line names the parameter."""
+    """If a dense layer or the pools need the full size, one line names the parameter."""
     pooled = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(4, 10)
     )
@@ -406,8 +406,6 @@ def test_a_network_that_takes_no_smaller_images_is_refused():
     check_small(pooled, COLOUR, 6)
     check_small(dense, COLOUR, 8)
     for net, size in ((pooled, 5), (dense, 6)):
-        message = (
-            rf"no images of {size}x{size} pixels \(params.yaml, train.small_epochs\): set it to 0"
-        )
+        message = rf"not accept images of {size}x{size} pixels \(params.yaml, train.small_epochs\)"
         with pytest.raises(UserError, match=message):
             check_small(net, COLOUR, size)
