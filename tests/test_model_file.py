@@ -156,7 +156,7 @@ NO_NETWORK = "its record builds no network with cifar/models/"
         ("vgg", {"options": replace(OPTIONS, dropout=0.9, dropout_step=0.9)}, "dropout rises"),
         ("gap", {"dataset": replace(DATASET, image_size=9)}, f"{NO_NETWORK}gap.py, images of 9x9"),
         ("gap", {"dataset": replace(DATASET, image_size=4096)}, OF_ANOTHER),
-        ("pretrained", {"options": NetworkOptions(backbone="x")}, "no backbone 'x' (/"),
+        ("pretrained", {"options": NetworkOptions(backbone="x")}, "backbone 'x' not found (/"),
     ],
 )
 def test_a_record_that_does_not_fit_the_network_blames_the_file(

@@ -1,4 +1,4 @@
-"""The networks: sizes, initial weights, what learns and what does not."""
+"""The networks: sizes, initial weights, and which parameters are trained."""
 
 import math
 import re
@@ -36,7 +36,7 @@ UNREPEATABLE = re.compile(
 
 
 def build(name, seed=0, **changes):
-    """The network in its published form but for the changes."""
+    """The network in its published form, except for the changes."""
     facts = {"num_classes": 10, "channels": 3, "image_size": 32}
     facts |= {key: changes.pop(key) for key in facts if key in changes}
     shape = shape_of(**facts)
@@ -68,8 +68,7 @@ def shapes(net, *kinds, side=32):
 
 
 def two_steps(net, side):
-    """The names of the parameters that two steps of plain SGD move, and of those that they
-    leave."""
+    """The names of the parameters that two steps of plain SGD change, and of those they do not."""
     before = {name: p.clone() for name, p in net.named_parameters()}
     options = {"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
     optimizer = optim.make_optimizer(net, optimizer="sgd", batch_size=4, **options)
@@ -112,7 +111,7 @@ def two_steps(net, side):
     ],
 )
 def test_parameter_counts(name, changes, count):
-    """Each network has the number of parameters that its definition gives by hand."""
+    """Each network has the number of parameters that was computed by hand from its definition."""
     net = build(name, **changes)
     assert sum(p.numel() for p in net.parameters()) == count
     layers = networks.summarize(net, shape_of(10, 3, 32))
@@ -163,8 +162,7 @@ def test_resnet18_halves_the_image_three_times():
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_other_sizes_channels_and_classes(name):
-    """From the smallest size that its error states on, a network takes grey images and 100
-    classes."""
+    """A network accepts grey images of the smallest size that its error states, and 100 classes."""
     for side in (SMALLEST[name], SMALLEST[name] + 1, 37):
         net = build(name, image_size=side, channels=1, num_classes=100, width=8)
         logits = net(random_images(2, side, channels=1))
@@ -174,19 +172,18 @@ def test_other_sizes_channels_and_classes(name):
 
 @pytest.mark.parametrize("name", sorted(SMALLEST.keys() - {"resnet18", "vgg"}))
 def test_too_small_images_are_refused(name):
-    """One pixel less than the stated size is an error of one line that names the key and that
-    size."""
+    """Images one pixel smaller are refused in one line that names the key and the size."""
     with pytest.raises(
-        UserError, match=rf"params\.yaml, preprocess\.image_size\): {SMALLEST[name]} or more$"
+        UserError, match=rf"params\.yaml, preprocess\.image_size\): use {SMALLEST[name]} or more$"
     ):
         build(name, image_size=SMALLEST[name] - 1)
 
 
 def test_vgg_refuses_more_blocks_than_halvings():
-    """The number of blocks that the error of vgg allows works, and one more is refused."""
+    """The number of blocks that vgg's error allows works, and one more is refused."""
     for side, most in ((2, 1), (3, 1), (4, 2), (31, 4), (32, 5)):
         build("vgg", image_size=side, depth=most, width=1)
-        with pytest.raises(UserError, match=rf"params\.yaml, train\.depth\): at most {most}, or"):
+        with pytest.raises(UserError, match=rf"yaml, train\.depth\): use at most {most}, or raise"):
             build("vgg", image_size=side, depth=most + 1, width=1)
 
 
@@ -200,7 +197,7 @@ def uniform(weight, bound):
 
 
 def test_convpool_starts_from_normal_weights_and_a_zero_softmax():
-    """Weights of convpool have variance 1/n_in (dense: 1/n_out), biases variance 1, the last layer
+    """convpool's weights have variance 1/n_in (dense: 1/n_out), biases variance 1; the last layer
     is zero."""
     first, second, third, dense, softmax = (
         x for x in build("convpool") if isinstance(x, nn.Conv2d | nn.Linear)
@@ -216,7 +213,7 @@ def test_convpool_starts_from_normal_weights_and_a_zero_softmax():
 
 
 def test_vgg_starts_he_uniform():
-    """Weights of vgg are uniform up to sqrt(6 / n_in) and its biases are zero."""
+    """vgg's weights are uniform up to sqrt(6 / n_in), and its biases are zero."""
     for layer in build("vgg"):
         if isinstance(layer, nn.Conv2d | nn.Linear):
             assert uniform(layer.weight, math.sqrt(6 / layer.weight[0].numel()))
@@ -225,8 +222,8 @@ def test_vgg_starts_he_uniform():
 
 @pytest.mark.parametrize("name", ["gap", "dense_head", "sgd_cnn"])
 def test_glorot_uniform(name):
-    """Weights of gap, dense_head and sgd_cnn are uniform up to sqrt(6 / (n_in + n_out)), their
-    biases zero."""
+    """Weights of gap, dense_head and sgd_cnn are uniform up to sqrt(6 / (n_in + n_out)), and biases
+    zero."""
     for layer in build(name):
         if isinstance(layer, nn.Conv2d | nn.Linear):
             n_in, n_out = layer.weight[0].numel(), layer.weight[:, 0].numel()
@@ -235,15 +232,14 @@ def test_glorot_uniform(name):
 
 
 def test_fast_starts_as_the_identity():
-    """A convolution of fast hands on its input maps as far as it has filters for them."""
+    """A convolution of fast passes on as many of its input maps as it has filters."""
     net, x = build("fast"), random_images(1, 8, channels=24)
     assert torch.allclose(net[2](x)[:, :24], x)
 
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_weights_depend_on_the_seed_alone(name):
-    """The same seed gives the same weights, another seed others, whatever random numbers were drawn
-    before."""
+    """The same seed gives the same weights, another seed others, whatever was drawn before."""
     first = build(name, width=8)
     torch.rand(3)
     again, other = build(name, width=8), build(name, seed=1, width=8)
@@ -256,8 +252,7 @@ def test_weights_depend_on_the_seed_alone(name):
     [*((name, {}) for name in SMALLEST), ("vgg", {"batch_norm": True}), ("fast", {"depth": 3})],
 )
 def test_two_steps_move_every_trainable_tensor(name, changes):
-    """Two steps move every parameter but those that are frozen; building and evaluating move
-    nothing."""
+    """Two steps change every parameter that is not frozen; building and evaluating change none."""
     net = build(name, image_size=24, width=8, **changes)
     before = bits(net)
     net.eval()(random_images(2, 24))
@@ -268,8 +263,7 @@ def test_two_steps_move_every_trainable_tensor(name, changes):
 
 
 def test_fast_freezes_the_whitening_and_the_scales():
-    """What fast does not train is the first convolution's weights and the scales of its
-    normalisations."""
+    """fast trains everything except its first convolution and the scales of its normalisations."""
     net = build("fast")
     norms = {f"{i}.weight" for i, layer in enumerate(net) if isinstance(layer, nn.BatchNorm2d)}
     assert {name for name, p in net.named_parameters() if not p.requires_grad} == {
@@ -280,8 +274,8 @@ def test_fast_freezes_the_whitening_and_the_scales():
 
 @pytest.mark.parametrize("name", DROPOUT)
 def test_dropout_has_an_effect_in_training_only(name):
-    """With dropout two passes differ in training and agree in evaluation; without it they agree in
-    both."""
+    """With dropout, two passes differ in training and agree in evaluation; without it they always
+    agree."""
     x = random_images(4, 24)
     net = build(name, image_size=24, width=8, dropout=0.5).train()
     assert not torch.equal(net(x), net(x))
@@ -290,7 +284,7 @@ def test_dropout_has_an_effect_in_training_only(name):
     assert torch.equal(plain(x), plain(x))
 
 
-def test_dropout_rises_from_place_to_place():
+def test_dropout_rises_from_block_to_block():
     """Rising dropout is 0.2, 0.3, 0.4 after the pools of vgg and 0.5 after its dense layer."""
     net = build("vgg", dropout=0.2, dropout_step=0.1)
     assert [layer.p for layer in net if isinstance(layer, nn.Dropout)] == pytest.approx(
@@ -316,8 +310,7 @@ def test_pool_before_relu_is_the_published_order_bit_for_bit():
 
 
 def test_batch_norm_follows_every_relu_of_vgg():
-    """With batch normalisation the order is convolution, ReLU, normalisation, and the pool comes
-    last."""
+    """With batch normalisation the order is convolution, ReLU, normalisation, pool."""
     kinds = [type(layer).__name__ for layer in build("vgg", depth=1, batch_norm=True)]
     block = ["Conv2d", "ReLU", "BatchNorm2d"]
     dense = ["Flatten", "Linear", "ReLU", "BatchNorm1d", "Dropout", "Linear"]
@@ -325,7 +318,7 @@ def test_batch_norm_follows_every_relu_of_vgg():
 
 
 def test_the_covariance_of_patches_is_torchs(monkeypatch):
-    """It is taken a few images at a time, and agrees with torch's over all of them."""
+    """It is computed from a few images at a time, and agrees with torch's over all of them."""
     monkeypatch.setattr(fast, "CHUNK", 100)
     images = 3 + random_images(11, 5)
     patches = F.unfold(images.double(), 2).transpose(1, 2).flatten(0, 1)
@@ -333,8 +326,8 @@ def test_the_covariance_of_patches_is_torchs(monkeypatch):
 
 
 def test_fast_whitens_the_patches():
-    """After prepare the first convolution's outputs have identity covariance, but for what the
-    floor takes."""
+    """After prepare, the first convolution's outputs have identity covariance, reduced only by
+    SMALLEST."""
     images = F.avg_pool2d(random_images(64, 20), 3, 1).mul(
         torch.tensor([1.0, 0.5, 2.0])[:, None, None]
     )
@@ -360,8 +353,8 @@ def test_fast_whitens_the_patches():
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_backbones_take_small_images(backbone, channels):
-    """A network of torchvision takes grey and colour images of 32x32 pixels and has the classes of
-    the data."""
+    """A torchvision network accepts grey and colour images of 32x32 pixels, and has the data's
+    classes."""
     net = pretrained(backbone, channels).train()
     assert net(random_images(2, 32, channels)).shape == (2, 7)
     heads = [
@@ -374,8 +367,7 @@ def test_backbones_take_small_images(backbone, channels):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_freeze_trains_the_last_layer_only(backbone):
-    """A frozen backbone trains weight and bias of its last layer and keeps its running
-    statistics."""
+    """A frozen backbone trains only weight and bias of its last layer; its statistics stay."""
     net = pretrained(backbone, freeze=True)
     head = {f"backbone.{net.head}.weight", f"backbone.{net.head}.bias"}
     buffers = {name: value.clone() for name, value in net.named_buffers()}
@@ -385,7 +377,7 @@ def test_freeze_trains_the_last_layer_only(backbone):
 
 
 def test_a_transformer_is_made_for_the_images_of_its_weights():
-    """The weights of this one want images of 518 pixels, and not the 224 that it has without
+    """The weights of this one need images of 518 pixels, not the 224 of the network without
     them."""
     with torch.device("meta"):  # 2.5 GB otherwise
         net = pretrained("vit_h_14")
@@ -393,7 +385,7 @@ def test_a_transformer_is_made_for_the_images_of_its_weights():
 
 
 def test_an_unfrozen_backbone_learns_everywhere():
-    """Without freeze two steps move every parameter and the running statistics."""
+    """Without freeze, two steps change every parameter and the running statistics."""
     net = pretrained("mobilenet_v3_small")
     buffers = {name: value.clone() for name, value in net.named_buffers() if "running" in name}
     assert two_steps(net, 32)[1] == set()
@@ -405,13 +397,12 @@ def test_an_unfrozen_backbone_learns_everywhere():
 
 
 def test_google_networks_train_on_one_output():
-    """GoogLeNet, which has further outputs in training, gives the logits of the classes alone."""
+    """GoogLeNet, which has additional outputs in training, returns only the classes' logits."""
     assert pretrained("googlenet").train()(random_images(2, 32)).shape == (2, 7)
 
 
-def test_an_image_reaches_the_backbone_as_its_weights_want_it():
-    """A pixel value goes through the pipeline's normalisation and back, then through that of the
-    weights."""
+def test_an_image_reaches_the_backbone_as_its_weights_require():
+    """The pipeline's normalisation of a pixel is undone, and that of the weights applied."""
     net, seen = pretrained("resnet18", channels=1).eval(), []
     net.backbone.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
     net(torch.full((1, 1, 32, 32), (0.7 - 0.4) / 0.2))
@@ -421,23 +412,22 @@ def test_an_image_reaches_the_backbone_as_its_weights_want_it():
 
 
 def test_a_backbone_moves_to_the_layout_of_training():
-    """It can be put into channels-last memory, as every network is before it is trained."""
+    """It can be moved to channels-last memory, as every network is before it is trained."""
     net = pretrained("mobilenet_v3_small").to("cpu", memory_format=torch.channels_last)
     assert net(random_images(2, 32)).shape == (2, 7)
 
 
 def test_an_unknown_backbone_is_an_error_that_lists_them():
-    """A wrong name is answered with the names that there are."""
+    """The error for a wrong name lists the names that exist."""
     with pytest.raises(
-        UserError, match=r"no backbone 'resnet19' \(params\.yaml, train\.backbone\).* resnet18, "
+        UserError, match=r"^backbone 'resnet19' not found \(params\.yaml, train\.back.* resnet18, "
     ):
         pretrained("resnet19")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A function from a backbone to the file of its weights in an empty cache folder, behind a dead
-    proxy."""
+def weights_file(tmp_path, monkeypatch):
+    """A function that maps a backbone to its file of weights in an empty cache; downloads fail."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
@@ -451,18 +441,20 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", [*BACKBONES, "densenet121"])
-def test_placed_weights_are_loaded(backbone, place):
-    """Weights in torch's cache folder come into every layer but the last, older files' names
-    included."""
+def test_placed_weights_are_loaded(backbone, weights_file):
+    """Weights in torch's cache are loaded into every layer but the last, even with the names of
+    older files."""
     torch.manual_seed(7)
     source = torchvision.models.get_model(backbone, weights=None).state_dict()
     for name in [
         name for name in source if "num_batches_tracked" in name
-    ]:  # older files do not have it
+    ]:  # older files do not have this entry
         del source[name]
     old = {name: name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") for name in source}
     renamed = old if backbone == "densenet121" else {}
-    torch.save({renamed.get(name, name): value for name, value in source.items()}, place(backbone))
+    torch.save(
+        {renamed.get(name, name): value for name, value in source.items()}, weights_file(backbone)
+    )
     net = pretrained(backbone)
     fresh = {name: value.clone() for name, value in net.backbone.state_dict().items()}
     networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32), seed=0)
@@ -472,14 +464,14 @@ def test_placed_weights_are_loaded(backbone, place):
     assert all(torch.equal(loaded[name], source[name]) for name in source.keys() - head)
 
 
-def test_without_network_the_error_names_url_and_place(place):
-    """Weights that cannot be downloaded are one line with the URL and the file to place."""
+def test_without_network_the_error_names_url_and_path(weights_file):
+    """If weights cannot be downloaded, one line names the URL and the path to save it to."""
     net = pretrained("resnet18")
     with pytest.raises(UserError) as caught:
         networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32), seed=0)
     text = str(caught.value)
     assert "https://download.pytorch.org/models/resnet18-" in text
-    assert str(place("resnet18")) in text
+    assert str(weights_file("resnet18")) in text
     assert "\n" not in text
 
 
@@ -491,10 +483,9 @@ class Code:
 
 
 @pytest.mark.parametrize("content", ["garbage", "nothing", "another network", "code"])
-def test_a_wrong_file_of_weights_is_refused(content, place):
-    """A damaged file, another network's and one with code in it are one line, and nothing of it is
-    used."""
-    path, net = place("resnet18"), pretrained("resnet18")
+def test_a_wrong_file_of_weights_is_refused(content, weights_file):
+    """A damaged file, another network's, or one with code is refused in one line, and not used."""
+    path, net = weights_file("resnet18"), pretrained("resnet18")
     if content in ("garbage", "nothing"):
         path.write_bytes(b"garbage" if content == "garbage" else b"")
     else:
@@ -502,7 +493,7 @@ def test_a_wrong_file_of_weights_is_refused(content, place):
         torch.save(other if content == "another network" else Code(), path)
     before = bits(net)
     with pytest.raises(
-        UserError, match=r"^no weights of resnet18, .*delete this file and run again$"
+        UserError, match=r"^cannot load the weights of resnet18, .*delete this file and run again$"
     ) as caught:
         networks.prepare("pretrained", net, torch.zeros(1, 3, 32, 32), seed=0)
     assert str(path) in str(caught.value)
@@ -510,7 +501,7 @@ def test_a_wrong_file_of_weights_is_refused(content, place):
 
 
 def gradients(logits):
-    """The kinds of backward operations that lead to some logits."""
+    """The kinds of backward operations behind some logits."""
     kinds, todo = set(), [logits.grad_fn]
     while todo:
         node = todo.pop()
@@ -521,7 +512,7 @@ def gradients(logits):
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_gradients_are_the_same_on_every_run_of_a_gpu(name):
-    """Otherwise two runs with the same seed would not give the same bytes there (L1)."""
+    """Otherwise two runs with the same seed would not give the same bytes on a GPU (L1)."""
     kinds = gradients(build(name)(random_images(2, 32)))
     assert [kind for kind in kinds if UNREPEATABLE.search(kind)] == []
 

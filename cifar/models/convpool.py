@@ -1,7 +1,7 @@
 """Three convolution-and-pool layers, a sigmoid layer, a softmax layer that starts at zero.
 
 The ConvPoolLayer tutorial (recipe convpool), after the network3 of Nielsen's Neural Networks and
-Deep Learning. Its initial weights are kept, the large normal biases included.
+Deep Learning, with the same initial weights, including the large normal biases.
 """
 
 import math
@@ -18,7 +18,7 @@ DENSE = 100
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
-    """(N, channels, image_size, image_size) float to (N, num_classes) logits.
+    """Build the network: (N, channels, image_size, image_size) float to (N, num_classes) logits.
 
     Raises:
         UserError: images below 8x8 pixels.
@@ -28,7 +28,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
         size = f"{shape.image_size}x{shape.image_size}"
         raise UserError(
             f"images of {size} pixels are too small for convpool "
-            "(params.yaml, preprocess.image_size): 8 or more"
+            "(params.yaml, preprocess.image_size): use 8 or more"
         )
     layers: list[nn.Module] = []
     channels = shape.channels
@@ -46,6 +46,6 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
 
 
 def init_normal(layer: nn.Conv2d | nn.Linear, variance: float) -> None:
-    """Normal weights of the given variance, and biases of variance 1."""
+    """Initialise weights as normal with the given variance, and biases with variance 1."""
     nn.init.normal_(layer.weight, std=math.sqrt(variance))
     nn.init.normal_(layer.bias, std=1.0)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ DENSE = (256, 128)
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
-    """(N, channels, image_size, image_size) float to (N, num_classes) logits.
+    """Build the network: (N, channels, image_size, image_size) float to (N, num_classes) logits.
 
     Options:
         dropout: probability after each of the two dense layers; the tutorial has none.
@@ -36,7 +36,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
         size = f"{shape.image_size}x{shape.image_size}"
         raise UserError(
             f"images of {size} pixels are too small for dense_head "
-            "(params.yaml, preprocess.image_size): 22 or more"
+            "(params.yaml, preprocess.image_size): use 22 or more"
         )
     layers += [nn.Flatten()]
     inputs = channels * side * side

@@ -1,9 +1,9 @@
 """A shallow, wide network for the most accuracy per second of training.
 
-After Keller Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (2024), with Page's How to
-Train Your ResNet (2018) behind it: a first convolution that whitens 2x2 patches, computed from the
-data and frozen; blocks of convolution, pool, batch normalisation without scale, GELU; convolutions
-that start as the identity; logits scaled down.
+After Keller Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (2024), which builds on Page's
+How to Train Your ResNet (2018). A first convolution whitens 2x2 patches; it is computed from the
+data and frozen. Blocks of convolution, pool, batch normalisation without scale, and GELU follow.
+Convolutions start as the identity, and logits are scaled down.
 """
 
 import torch
@@ -20,13 +20,13 @@ MUON = True  # its layers have the scales that Muon's learning rates are made fo
 WIDTHS = (1, 4, 4)  # channels of the three blocks, in units of `width`
 PATCH = 2  # pixels, side of the whitened patches
 CHUNK = 1 << 18  # pixels whose patches are in memory at a time
-SMALLEST = 5e-4  # added to the eigenvalues, so that noise is not blown up
+SMALLEST = 5e-4  # added to the eigenvalues, so that noise is not amplified
 
 
 class Head(nn.Linear):
-    """The last layer, its logits divided by the number of its inputs.
+    """The last layer, which divides its logits by the number of its inputs.
 
-    The weights are then of order 1, and the first steps are small.
+    Its weights are therefore of order 1, and the first steps are small.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Head(nn.Linear):
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
-    """(N, channels, image_size, image_size) float to (N, num_classes) logits.
+    """Build the network: (N, channels, image_size, image_size) float to (N, num_classes) logits.
 
     Options:
         depth: convolutions in each of the three blocks. 0: two.
@@ -48,7 +48,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
         size = f"{shape.image_size}x{shape.image_size}"
         raise UserError(
             f"images of {size} pixels are too small for fast "
-            "(params.yaml, preprocess.image_size): 9 or more"
+            "(params.yaml, preprocess.image_size): use 9 or more"
         )
     depth = options.depth or 2
     width = options.width or 32
@@ -70,7 +70,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """Batch normalisation that trains its bias only, and forgets quickly."""
+    """Batch normalisation that trains only its bias, with statistics of the last few batches."""
     layer = nn.BatchNorm2d(channels, momentum=0.4, eps=1e-12)
     layer.weight.requires_grad = False
     return layer
@@ -91,7 +91,7 @@ def prepare(net: nn.Sequential, images: Tensor) -> None:
     whiten = net[0]
     assert isinstance(whiten, nn.Conv2d)
     values, vectors = torch.linalg.eigh(covariance(images))
-    # LAPACK leaves the signs open. Fix them by a direction that no eigenvector is orthogonal to.
+    # LAPACK may return either sign. Fix it by a direction that no eigenvector is orthogonal to.
     direction = torch.arange(1, len(vectors) + 1, dtype=vectors.dtype).sqrt()
     vectors = vectors * torch.where(direction @ vectors < 0, -1.0, 1.0)
     scaled = vectors / (values + SMALLEST).sqrt()
@@ -101,7 +101,7 @@ def prepare(net: nn.Sequential, images: Tensor) -> None:
 
 
 def covariance(images: Tensor) -> Tensor:
-    """Of the values of all 2x2 patches of (N, C, H, W): (4 C, 4 C) in double precision."""
+    """The covariance of all 2x2 patches of (N, C, H, W): (4 C, 4 C) in double precision."""
     size = images.shape[1] * PATCH**2
     count = 0
     sums = torch.zeros(size, dtype=torch.float64)

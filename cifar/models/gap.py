@@ -15,7 +15,7 @@ USES = ("width", "dropout")
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
-    """(N, channels, image_size, image_size) float to (N, num_classes) logits.
+    """Build the network: (N, channels, image_size, image_size) float to (N, num_classes) logits.
 
     Options:
         width: filters of every layer but the last. 0: 48.
@@ -28,7 +28,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
         size = f"{shape.image_size}x{shape.image_size}"
         raise UserError(
             f"images of {size} pixels are too small for gap "
-            "(params.yaml, preprocess.image_size): 18 or more"
+            "(params.yaml, preprocess.image_size): use 18 or more"
         )
     width = options.width or 48
     layers: list[nn.Module] = []

@@ -1,6 +1,6 @@
 """Any classification network of torchvision with its pre-trained weights and a new last layer.
 
-Inside the network, images are brought to the size and the normalisation that the weights ask for.
+The network itself resizes and normalises the images as its weights require.
 """
 
 import re
@@ -16,14 +16,14 @@ from cifar.dataset import Shape
 from cifar.model import NetworkOptions
 
 USES = ("backbone", "freeze")
-# Two networks with further outputs in training, and a normalisation of their own.
+# Two networks with additional outputs in training and their own normalisation.
 GOOGLE = ("googlenet", "inception_v3")
-# Names in the weights of DenseNet that torch no longer allows.
+# Names in DenseNet's weights that torch no longer allows.
 DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
 
 
 class Pretrained(nn.Module):
-    """Undoes the pipeline's normalisation, resizes, applies the weights' own, then the backbone."""
+    """Replaces the pipeline's normalisation by that of the weights, resizes, runs the backbone."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Pretrained(nn.Module):
         return self.backbone((x - new[0]) / new[1])
 
     def train(self, mode: bool = True) -> "Pretrained":
-        """A frozen backbone keeps the running statistics that it was trained with."""
+        """Set the mode; a frozen backbone keeps the running statistics of its own training."""
         super().train(mode)
         if self.freeze:
             self.backbone.eval()
@@ -62,20 +62,23 @@ class Pretrained(nn.Module):
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Module:
-    """(N, 1 or 3, H, W) float to (N, num_classes) logits; the weights come with `prepare`.
+    """Build the network: (N, 1 or 3, H, W) float to (N, num_classes) logits.
+
+    `prepare` loads the weights.
 
     Options:
         backbone: a name of torchvision.models.list_models(module=torchvision.models).
-        freeze: train the new last layer only.
+        freeze: whether to train only the new last layer.
 
     Raises:
-        UserError: no such backbone.
+        UserError: the backbone does not exist.
     """
     backbone = options.backbone
     known = torchvision.models.list_models(module=torchvision.models)
     if backbone is None or backbone not in known:
         raise UserError(
-            f"no backbone {backbone!r} (params.yaml, train.backbone): one of {', '.join(known)}"
+            f"backbone {backbone!r} not found (params.yaml, train.backbone): "
+            f"choose one of {', '.join(known)}"
         )
     transforms = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
     size = transforms.crop_size[0]
@@ -89,11 +92,12 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Module:
 
 
 def architecture(name: str, size: int, auxiliary: bool = False) -> nn.Module:
-    """The network as torchvision has it, without weights.
+    """The network as torchvision defines it, without weights.
 
     Args:
-        size: of its images; a vision transformer is made for one size.
-        auxiliary: with the further outputs that two networks have in training, as in their files.
+        size: height and width of its images, which a vision transformer fixes.
+        auxiliary: whether to include the additional outputs that two networks have in training, as
+            their files of weights do.
     """
     if name.startswith("vit_"):
         return torchvision.models.get_model(name, weights=None, image_size=size)
@@ -105,10 +109,11 @@ def architecture(name: str, size: int, auxiliary: bool = False) -> nn.Module:
 
 
 def prepare(net: Pretrained, images: Tensor) -> None:
-    """Load the pre-trained weights of all layers but the last, once downloaded into torch's cache.
+    """Load the pre-trained weights of all layers but the last, downloaded once to torch's cache.
 
     Raises:
-        UserError: they cannot be downloaded (it names the file to place), or the file is damaged.
+        UserError: the download fails (the message says where to put the file), or the file is
+            damaged.
     """
     weights = torchvision.models.get_model_weights(net.name).DEFAULT
     path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
@@ -116,18 +121,18 @@ def prepare(net: Pretrained, images: Tensor) -> None:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         for key in list(state):
             state[DENSENET.sub(r"\1\2", key)] = state.pop(key)
-        full = architecture(
-            net.name, net.resized_to, auxiliary=True
-        )  # it knows names of older files
+        # Loading into a whole network adds what older files lack.
+        full = architecture(net.name, net.resized_to, auxiliary=True)
         full.load_state_dict(state)
     except OSError as error:
         raise UserError(
-            f"no download of {weights.url} ({error}): get this file elsewhere, place it as {path}"
+            f"cannot download {weights.url} ({error}): get the file elsewhere and save it as {path}"
         ) from None
     except Exception as error:  # noqa: BLE001  a damaged file raises almost anything
         problem = " ".join(str(error).split())[:100]
         raise UserError(
-            f"no weights of {net.name}, {problem} ({path}): delete this file and run again"
+            f"cannot load the weights of {net.name}, {problem} ({path}): "
+            "delete this file and run again"
         ) from None
     state = net.backbone.state_dict()
     loaded = full.state_dict()
@@ -138,7 +143,8 @@ def prepare(net: Pretrained, images: Tensor) -> None:
 def replace_head(net: nn.Module, num_classes: int) -> str:
     """Replace the last linear layer (or 1x1 convolution) by one with `num_classes` outputs.
 
-    Returns its name.
+    Returns:
+        The name of the layer.
     """
     layers = net.named_modules()
     candidates = [(name, x) for name, x in layers if isinstance(x, nn.Linear | nn.Conv2d)]

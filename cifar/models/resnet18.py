@@ -15,7 +15,7 @@ STAGES = 4  # of two blocks each; the first keeps the image's size, the others h
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with batch normalisation beside a shortcut."""
+    """Two 3x3 convolutions with batch normalisation, and a shortcut around them."""
 
     def __init__(self, channels: int, filters: int, stride: int) -> None:
         super().__init__()
@@ -32,12 +32,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
-        # Pixels are left out before the shortcut's convolution: see networks.check_kernels.
+        # Pixels are skipped before the shortcut's convolution: see inspection.check_kernels.
         return self.relu(y + self.shortcut(x[:, :, :: self.stride, :: self.stride]))
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
-    """(N, channels, image_size, image_size) float to (N, num_classes) logits; any image size.
+    """Build the network: (N, channels, image_size, image_size) float to (N, num_classes) logits.
+
+    Images may have any size.
 
     Options:
         width: channels of the first stage, doubled in each following one. 0: 64.

@@ -18,7 +18,7 @@ DENSE = 128
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
-    """(N, channels, image_size, image_size) float to (N, num_classes) logits.
+    """Build the network: (N, channels, image_size, image_size) float to (N, num_classes) logits.
 
     Options:
         dropout: probability after the dense layer.
@@ -31,7 +31,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
         size = f"{shape.image_size}x{shape.image_size}"
         raise UserError(
             f"images of {size} pixels are too small for sgd_cnn "
-            "(params.yaml, preprocess.image_size): 8 or more"
+            "(params.yaml, preprocess.image_size): use 8 or more"
         )
     layers: list[nn.Module] = []
     channels = shape.channels

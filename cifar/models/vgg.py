@@ -17,17 +17,17 @@ DENSE = 128
 
 
 def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
-    """(N, channels, image_size, image_size) float to (N, num_classes) logits.
+    """Build the network: (N, channels, image_size, image_size) float to (N, num_classes) logits.
 
     Options:
         depth: blocks; each halves the image. 0: three.
         width: filters of the first block, doubled in each following one. 0: 32.
         dropout: probability after the first pool.
-        dropout_step: increase of it at each following pool and at the dense layer.
-        batch_norm: after every ReLU.
+        dropout_step: increase of dropout at each following pool and at the dense layer.
+        batch_norm: whether to normalise after every ReLU.
 
     Raises:
-        UserError: the image is too small for so many blocks, or dropout rises to 1.
+        UserError: images are too small for this many blocks, or dropout rises to 1 or more.
     """
     depth = options.depth or 3
     width = options.width or 32
@@ -35,13 +35,13 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
     if side < 1:
         raise UserError(
             f"{depth} blocks halve {shape.image_size}x{shape.image_size} images to nothing "
-            f"(params.yaml, train.depth): at most {shape.image_size.bit_length() - 1}, "
+            f"(params.yaml, train.depth): use at most {shape.image_size.bit_length() - 1}, "
             "or raise preprocess.image_size"
         )
     highest = options.dropout + depth * options.dropout_step
     if highest >= 1:
         raise UserError(
-            f"dropout rises to {highest:g} (params.yaml, train.dropout_step): it must stay below 1"
+            f"dropout rises to {highest:g} (params.yaml, train.dropout_step): keep it below 1"
         )
     layers: list[nn.Module] = []
     channels = shape.channels
@@ -66,7 +66,7 @@ def build(shape: Shape, options: NetworkOptions) -> nn.Sequential:
 def activation(filters: int, batch_norm: bool, pool: bool) -> list[nn.Module]:
     """ReLU, normalisation and pool.
 
-    Without normalisation the pool goes first: the same numbers, a third faster.
+    Without normalisation the pool comes first, which gives the same numbers and is a third faster.
     """
     pools: list[nn.Module] = [nn.MaxPool2d(2)] if pool else []
     if batch_norm:
