@@ -1,4 +1,4 @@
-"""Is a network that is 80 % sure right in 80 % of the cases?
+"""Compares confidence with accuracy: of predictions at 80 % confidence, 80 % should be right.
 
 Guo et al., On Calibration of Modern Neural Networks (2017).
 """
@@ -9,15 +9,15 @@ import numpy as np
 
 
 class Bin(NamedTuple):
-    low: float  # confidences above this one (the lowest bin: from it on)
-    high: float  # up to this one
+    low: float  # confidences above this (the lowest bin includes it)
+    high: float  # up to and including this
     images: int
-    confidence: float  # their mean
-    accuracy: float  # the fraction that was right
+    confidence: float  # mean
+    accuracy: float  # fraction of right predictions
 
 
 def bins(confidences: np.ndarray, right: np.ndarray, count: int = 10) -> list[Bin]:
-    """The predictions in `count` bins of equal width, without empty ones.
+    """Sort predictions into `count` bins of equal width; empty bins are left out.
 
     Args:
         confidences: (N,) probabilities of the predicted classes.
@@ -35,12 +35,12 @@ def bins(confidences: np.ndarray, right: np.ndarray, count: int = 10) -> list[Bi
 
 
 def expected_error(filled: list[Bin]) -> float:
-    """Mean distance between confidence and accuracy, each bin weighted by its predictions."""
+    """The mean distance between confidence and accuracy, weighted by the predictions of a bin."""
     total = sum(b.images for b in filled)
     return sum(b.images * abs(b.accuracy - b.confidence) for b in filled) / total
 
 
 def confident_mistakes(confidences: np.ndarray, right: np.ndarray, count: int) -> np.ndarray:
-    """The indices of the `count` most confident wrong predictions, of equal ones the first."""
+    """The indices of the `count` most confident wrong predictions; of equal ones, the first."""
     wrong = np.flatnonzero(~right)
     return wrong[np.argsort(-confidences[wrong], kind="stable")][:count]

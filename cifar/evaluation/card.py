@@ -1,6 +1,6 @@
-"""The model card: what the model is, how good, where it ends, what made it.
+"""Writes the model card: what the model is, how good it is, its limits, and its provenance.
 
-No time and no path is in it.
+The card contains no time and no path.
 """
 
 import re
@@ -11,13 +11,14 @@ from cifar.evaluation.metrics import ClassResult
 from cifar.evaluation.tables import Numbers
 from cifar.model import Model, Provenance
 
-UNEQUAL = 1.5  # times as many images
+UNEQUAL = 1.5  # ratio of the largest to the smallest class
 
 LIMITS = """\
 - It always predicts one of its classes, even for an image of something else.
-- The interval covers chance in the choice of the test images. Images from another source were not \
-measured.
-- Larger images are reduced to the centre square at the network's size. Small details are lost.
+- The interval covers only the random choice of the test images. Images from other sources were \
+not measured.
+- Larger images are cropped to the centre square and reduced to the network's size, so small \
+details are lost.
 """
 
 
@@ -25,7 +26,7 @@ def text(model: Model, numbers: Numbers, classes: list[ClassResult]) -> str:
     """The card as Markdown.
 
     Args:
-        numbers: of the test images, as in metrics/test.json.
+        numbers: metrics of the test images, as in metrics/test.json.
         classes: one row per class.
     """
     lines = [
@@ -47,15 +48,16 @@ def summary(model: Model) -> list[str]:
     return [
         f"# {model.network} on {dataset.name}",
         "",
-        f"{networks} `{model.network}` with {model.ensemble * model.parameters:,} parameters. From "
-        f"an image of {dataset.image_size}x{dataset.image_size} pixels, {colour}, to one of "
-        f"{len(dataset.classes)} classes: {', '.join(map(escape, dataset.classes))}.",
+        f"{networks} `{model.network}` with {model.ensemble * model.parameters:,} parameters. "
+        f"Input: {colour} images of {dataset.image_size}x{dataset.image_size} pixels. "
+        f"Output: one of {len(dataset.classes)} classes: "
+        f"{', '.join(map(escape, dataset.classes))}.",
         "",
     ]
 
 
 def result(numbers: Numbers, classes: list[ClassResult]) -> list[str]:
-    """How good it is, with the classes of the lowest accuracy."""
+    """How good the model is, including the three classes of lowest accuracy."""
     images = sum(row.images for row in classes)
     lowest = sorted((row for row in classes if row.images), key=lambda row: row.accuracy)[:3]
     accuracy = f"{numbers.accuracy:.2%}"
@@ -82,12 +84,12 @@ def result(numbers: Numbers, classes: list[ClassResult]) -> list[str]:
 
 
 def unequal(images: Sequence[int]) -> bool:
-    """Whether a class has so many more images than another that accuracy alone misleads."""
+    """Whether the classes differ so much in size that accuracy alone misleads."""
     return max(images) >= UNEQUAL * min(images)
 
 
 def means(numbers: Numbers) -> tuple[str, str]:
-    """The rows of the means over the classes, which differ if the classes are unequal."""
+    """The rows of the means over classes, in which small classes count as much as large ones."""
     return (
         f"| balanced accuracy | {numbers.balanced_accuracy:.2%} | |",
         f"| macro F1 | {numbers.macro_f1:.2%} | |",
@@ -99,12 +101,12 @@ def points(error: float) -> str:
 
 
 def escape(name: str) -> str:
-    """A class name that Markdown takes as it is, in a table too."""
+    """Escape a class name, so that Markdown shows it as it is, even in a table."""
     return re.sub(r"([\\`|<$*_&\[\]~#])", r"\\\1", name)
 
 
 def origin(provenance: Provenance) -> list[str]:
-    """What made it."""
+    """What made the model."""
     versions = sorted(provenance.versions.items())
     libraries = ", ".join(f"{name} {version}" for name, version in versions)
     train = sorted(provenance.parameters.train.items())
@@ -114,7 +116,7 @@ def origin(provenance: Provenance) -> list[str]:
         f"Trained on {provenance.device}, {stage.plural(provenance.threads, 'CPU thread')}, "
         f"with {libraries}.",
         f"Seed {provenance.parameters.seed}.",
-        "The model file holds the same; models/model.json names each file of code.",
+        "The model file has the same record; models/model.json lists the files of code.",
         "",
         "| parameter of train | value |",
         "|---|---|",

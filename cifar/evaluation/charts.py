@@ -1,4 +1,4 @@
-"""The charts. Every function takes plain data and returns a figure; the stage saves it.
+"""Draws the charts. Every function takes plain data and returns a figure; the stage saves it.
 
 Scales are fixed, so that the same chart of two runs can be compared side by side.
 """
@@ -26,7 +26,7 @@ ORANGE = "#D55E00"
 GREY = "#666666"
 TRAIN = BLUE
 VAL = ORANGE
-MANY = 20  # classes; beyond, names are smaller and cells have no numbers
+MANY = 20  # classes; with more, names are smaller and cells have no numbers
 CJK_FONTS = (  # for class names in Chinese, Japanese or Korean, which matplotlib's font lacks
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP"),
     *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
@@ -37,14 +37,14 @@ CJK_FONTS = (  # for class names in Chinese, Japanese or Korean, which matplotli
 
 
 def families(installed: Collection[str]) -> list[str]:
-    """The fonts in which a character is looked up: matplotlib warns of any that is missing."""
+    """The fonts to search for a character: only installed ones, as matplotlib warns of others."""
     return ["sans-serif", *(name for name in CJK_FONTS if name in installed)]
 
 
 plt.rcParams.update(
     {
         "font.family": families(fontManager.get_font_names()),
-        "text.parse_math": False,  # class names are text, also with dollar signs
+        "text.parse_math": False,  # class names are plain text, even with dollar signs
         "figure.constrained_layout.use": True,
         "font.size": 10,
         "figure.titlesize": 11,
@@ -63,7 +63,7 @@ plt.rcParams.update(
 
 
 def save(figure: Figure, handle: IO[bytes], dpi: int) -> None:
-    """PNG without matplotlib's version in it, so that the same figure gives the same bytes."""
+    """Save a figure as PNG, without matplotlib's version, so that its bytes are reproducible."""
     with warnings.catch_warnings():
         # An emoji that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -72,11 +72,11 @@ def save(figure: Figure, handle: IO[bytes], dpi: int) -> None:
 
 
 def curves(histories: Sequence[pd.DataFrame], kept: Sequence[int]) -> Figure:
-    """Loss and accuracy per epoch, in training and validation, with a mark at the kept epoch.
+    """Loss and accuracy of each epoch in training and validation, with a mark at the kept epoch.
 
     Args:
-        histories: one for each network of an ensemble; they share the colours.
-        kept: for each of them the epoch whose weights were kept, from 1.
+        histories: one for each network of an ensemble, all in the same colours.
+        kept: for each network the epoch whose weights were kept, from 1.
     """
     figure, (losses, accuracies) = plt.subplots(2, 1, sharex=True, figsize=(6, 5.5))
     for history, epoch in zip(histories, kept, strict=True):
@@ -92,7 +92,7 @@ def curves(histories: Sequence[pd.DataFrame], kept: Sequence[int]) -> Figure:
 
 
 def draw_curves(axis: Axes, history: pd.DataFrame, name: str, scale: float, kept: int) -> None:
-    """One network's training and validation curve of `name`, and a circle at the kept epoch."""
+    """Draw one network's training and validation curve of `name`, circling the kept epoch."""
     style = "o-" if len(history) <= 30 else "-"
     for part, color in (("train", TRAIN), ("val", VAL)):
         values = scale * history[f"{part}_{name}"].to_numpy()
@@ -102,13 +102,13 @@ def draw_curves(axis: Axes, history: pd.DataFrame, name: str, scale: float, kept
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Rows are the true classes, in per cent of each. Up to 20 classes the cells have numbers."""
+    """The confusion matrix, in per cent of each true class; up to 20 classes with numbers."""
     count = len(classes)
     percent = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(15.0, 2.6 + 0.36 * count)
     figure, axis = plt.subplots(figsize=(side + 0.6, side))
     norm = PowerNorm(0.5, vmin=0, vmax=100)  # a square root, so that rare mistakes show too
-    picture = axis.imshow(percent, cmap="cividis", norm=norm)
+    image = axis.imshow(percent, cmap="cividis", norm=norm)
     if count <= MANY:
         number_cells(axis, percent)
     size = 10 if count <= MANY else max(6, 10 - count / 17)
@@ -117,12 +117,12 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     axis.set_yticks(range(count), names, fontsize=size)
     axis.grid(False)
     axis.set(xlabel="predicted class", ylabel="true class", title=title)
-    figure.colorbar(picture, ax=axis, label="% of the true class", shrink=0.6, aspect=30)
+    figure.colorbar(image, ax=axis, label="% of the true class", shrink=0.6, aspect=30)
     return figure
 
 
 def number_cells(axis: Axes, percent: np.ndarray) -> None:
-    """Write whole per cents into the cells, where they are not zero."""
+    """Write whole per cents into the cells, except zeros."""
     for row, column in np.argwhere(percent >= 0.5):
         value = percent[row, column]
         color = "white" if value < 25 else "black"  # 25 is half-way up the square-root scale
@@ -131,26 +131,26 @@ def number_cells(axis: Axes, percent: np.ndarray) -> None:
 
 
 def classes(table: pd.DataFrame, accuracy: float) -> Figure:
-    """Accuracy of each class with its 95 % interval, in the order of the labels.
+    """The accuracy of each class with its 95 % interval, in the order of the labels.
 
     Args:
-        table: as in plots/classes.csv. A class without images has a row without a point.
-        accuracy: of all test images, from 0 to 1; a line shows it.
+        table: as in plots/classes.csv. A class without images gets a row without a point.
+        accuracy: accuracy on all test images, from 0 to 1, drawn as a line.
     """
     count = len(table)
     size = 10 if count <= 30 else 7
     step = 0.3 if count <= 30 else 0.16
     rows = np.arange(count)
-    known = table["images"].to_numpy() > 0
+    measured = table["images"].to_numpy() > 0
     values = 100 * table["accuracy"].to_numpy()
     below = values - 100 * table["accuracy_low"].to_numpy()
     above = 100 * table["accuracy_high"].to_numpy() - values
-    errors = np.clip([below, above], 0, None)[:, known]
+    errors = np.clip([below, above], 0, None)[:, measured]
     figure, axis = plt.subplots(figsize=(6, 1.3 + step * count))
     axis.axvline(100 * accuracy, color=GREY, lw=1, ls="--", label=f"all images: {accuracy:.2%}")
     axis.errorbar(
-        values[known],
-        rows[known],
+        values[measured],
+        rows[measured],
         xerr=errors,
         fmt="o",
         ms=0.5 * size,
@@ -159,7 +159,7 @@ def classes(table: pd.DataFrame, accuracy: float) -> Figure:
         clip_on=False,
     )
     for row in range(count):
-        text = f"{values[row]:.1f}" if known[row] else "no images"
+        text = f"{values[row]:.1f}" if measured[row] else "no images"
         axis.text(102, row, text, va="center", fontsize=size)
     axis.set_yticks(rows, [shorten(name) for name in table["class"]], fontsize=size)
     axis.set(xlim=(0, 100), ylim=(count - 0.3, -0.7), title="Test accuracy of each class")
@@ -172,13 +172,13 @@ def classes(table: pd.DataFrame, accuracy: float) -> Figure:
 def calibration(
     calibrated: Sequence[Bin], raw: Sequence[Bin], error: float, raw_error: float
 ) -> Figure:
-    """Accuracy over confidence, bin by bin, above the fraction of predictions in each bin.
+    """Accuracy over confidence in each bin, above the fraction of predictions in the bin.
 
     Args:
-        calibrated: of the confidences with the temperature.
-        raw: of those without it.
+        calibrated: bins of the confidences with the temperature.
+        raw: bins of the confidences without it.
         error: expected calibration error with the temperature, from 0 to 1.
-        raw_error: likewise without it.
+        raw_error: expected calibration error without it.
     """
     figure, (axis, below) = plt.subplots(2, 1, sharex=True, figsize=(5.5, 6), height_ratios=[3, 1])
     axis.plot([0, 100], [0, 100], "--", color=GREY, lw=1, label="confidence = accuracy")
@@ -194,7 +194,7 @@ def calibration(
 
 
 def draw_bins(axis: Axes, bins: Sequence[Bin], color: str, label: str) -> None:
-    """A point per bin, its area by the number of predictions in the bin."""
+    """Draw a point per bin, larger for more predictions."""
     confidence = [100 * b.confidence for b in bins]
     accuracy = [100 * b.accuracy for b in bins]
     total = sum(b.images for b in bins)
@@ -204,7 +204,7 @@ def draw_bins(axis: Axes, bins: Sequence[Bin], color: str, label: str) -> None:
 
 
 def draw_counts(axis: Axes, bins: Sequence[Bin], **style: Any) -> None:
-    """A bar per bin, as high as the fraction of the predictions in it."""
+    """Draw a bar per bin, as high as the fraction of predictions in it."""
     total = sum(b.images for b in bins)
     middles = [50 * (b.low + b.high) for b in bins]
     heights = [100 * b.images / total for b in bins]

@@ -1,4 +1,4 @@
-"""From logits and predictions to the numbers that are compared."""
+"""Computes the reported metrics from logits and predictions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ class ClassResult(NamedTuple):
 
 
 def summarize(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """The field's numbers for one split, rounded to what the count of images can carry.
+    """The usual metrics of one split, rounded to five places.
 
-    `accuracy_low` and `accuracy_high` are the 95 % interval. Top-5 accuracy is there from eleven
-    classes on. Balanced accuracy and macro F1 are means over the classes that have images.
+    `accuracy_low` and `accuracy_high` are the 95 % interval. With eleven classes or more there is a
+    top-5 accuracy. Balanced accuracy and macro F1 are means over the classes that have images.
 
     Args:
         logits: (N, classes).
@@ -49,7 +49,7 @@ def summarize(logits: Tensor, labels: Tensor) -> dict[str, Any]:
 def wilson(fraction: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a fraction of `count` images, by Wilson (1927).
 
-    Of samples of so many images, nineteen in twenty give an interval with the true fraction in it.
+    95 % of such intervals contain the true fraction.
     """
     extra = NORMAL_975**2 / count
     middle = fraction + extra / 2
@@ -58,26 +58,26 @@ def wilson(fraction: float, count: int) -> tuple[float, float]:
 
 
 def class_means(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[float, float]:
-    """Mean recall and mean F1 over the classes that have images: rare ones count as much as others.
+    """Mean recall and mean F1 over the classes that have images; rare ones count like others.
 
     Args:
         predicted: (N,) int64.
         labels: (N,) int64.
-        classes: how many there are.
+        classes: number of classes.
     """
     images = np.bincount(labels, minlength=classes)
     predictions = np.bincount(predicted, minlength=classes)
     hits = np.bincount(labels[predicted == labels], minlength=classes)
-    there = images > 0
-    recall = hits[there] / images[there]
-    f1 = 2 * hits[there] / (images[there] + predictions[there])
+    present = images > 0
+    recall = hits[present] / images[present]
+    f1 = 2 * hits[present] / (images[present] + predictions[present])
     return float(recall.mean()), float(f1.mean())
 
 
 def summarize_calibration(
     logits: Tensor, labels: Tensor, predictions: Predictions
 ) -> dict[str, Any]:
-    """What the temperature does: the calibrated loss, and the calibration error before and after.
+    """The calibrated loss, and the calibration error with and without the temperature.
 
     Args:
         logits: (N, classes), raw.
@@ -97,11 +97,11 @@ def summarize_calibration(
 def summarize_members(
     members: list[Tensor], mirrored: list[Tensor], labels: Tensor
 ) -> dict[str, Any]:
-    """The accuracy with mirrored images, if there are any, and that of each network of an ensemble.
+    """The accuracy with test-time augmentation, and that of each network of an ensemble, if any.
 
     Args:
         members: for each network its logits (N, classes).
-        mirrored: likewise of the mirrored images; empty without test-time augmentation.
+        mirrored: the same for mirrored images; empty without test-time augmentation.
         labels: (N,).
     """
     numbers: dict[str, Any] = {}
@@ -117,7 +117,7 @@ def summarize_members(
 def per_class(
     predicted: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 ) -> list[ClassResult]:
-    """The accuracy of each class; of one without images nothing is known, from 0 to 1.
+    """The accuracy of each class; for a class without images the interval is 0 to 1.
 
     Args:
         predicted: (N,) int64.
@@ -137,14 +137,14 @@ def sensitivity(
 ) -> np.ndarray:
     """How much the logit of the predicted class changes with each pixel.
 
-    The size of the gradient at the input, summed over the channels (Simonyan et al., 2014); 0 where
-    the network has none, as behind a frozen part.
+    It is the size of the gradient at the input, summed over the channels (Simonyan et al., 2014); 0
+    if the network has no gradient there, for example below a part without gradients.
 
     Args:
         images: (N, H, W, C) uint8.
 
     Returns:
-        (N, H, W) uint8; 255 is the most in an image.
+        (N, H, W) uint8, scaled to a maximum of 255 in each image.
     """
     x = normalize(images).detach().requires_grad_()
     # Copies, because a network may write into its input.

@@ -1,4 +1,4 @@
-"""The prediction for every test image."""
+"""The predictions for the test images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from cifar import inference
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row per image.
+    """The predictions, with one entry per image.
 
     Attributes:
-        names: where the images come from.
+        names: where each image comes from.
         labels: (N,) int64.
         choices: (N,) int64, the predicted classes.
-        confidences: (N,) their calibrated probabilities, rounded as in the file.
-        raw_confidences: (N,) their probabilities without the temperature, rounded likewise.
-        temperature: that the logits were divided by.
+        confidences: (N,) calibrated probabilities of the predicted classes, rounded as in the file.
+        raw_confidences: (N,) probabilities without the temperature, rounded likewise.
+        temperature: number by which the logits were divided.
     """
 
     names: Sequence[str]
@@ -33,7 +33,7 @@ class Predictions:
     def of(
         cls, names: Sequence[str], logits: Tensor, labels: Tensor, temperature: float
     ) -> "Predictions":
-        """The most likely class of each image.
+        """Predict the most likely class of each image.
 
         Args:
             logits: (N, classes).
@@ -52,11 +52,11 @@ class Predictions:
 
     @property
     def right(self) -> np.ndarray:
-        """(N,) bool."""
+        """(N,) bool, whether each prediction is right."""
         return self.choices == self.labels
 
     def rows(self, classes: Sequence[str]) -> Iterator[tuple[str, str, str, str, str]]:
-        """The rows of plots/predictions.csv, with the names of the classes."""
+        """Yield the rows of plots/predictions.csv, with the names of the classes."""
         confidences = zip(self.confidences, self.raw_confidences, strict=True)
         columns = (self.names, self.labels, self.choices, confidences)
         for name, label, choice, (calibrated, raw) in zip(*columns, strict=True):
@@ -64,5 +64,5 @@ class Predictions:
 
 
 def rounded(values: Tensor) -> np.ndarray:
-    """To the four places that the table has, so that both give the same calibration error."""
+    """Round to four places as in the table, so that both give the same calibration error."""
     return np.array([float(f"{value:.4f}") for value in values.tolist()])

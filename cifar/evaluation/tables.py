@@ -1,6 +1,6 @@
-"""The results of the stages, each read and checked in one place.
+"""Reads and checks the results of the stages.
 
-What is damaged ends in one line that names the file and the command that makes it again.
+The error for a damaged file is one line that names the file and the command that makes it again.
 """
 
 import operator
@@ -45,7 +45,7 @@ Loss = Annotated[float, Interval(ge=0)]
 
 @dataclass(frozen=True)
 class Numbers:
-    """Of the test images. Optional ones are there if the data or the parameters call for them."""
+    """Metrics of the test images; the optional ones depend on the data and the parameters."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -65,7 +65,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """metrics/test.json: the numbers, and the model that they are of."""
+    """The content of metrics/test.json: the metrics, and the checksum of the model."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -74,41 +74,41 @@ class Evaluation:
 
 
 def write_result(path: Path, result: Evaluation) -> None:
-    """The test numbers, without those that do not apply."""
+    """Write the test metrics, without those that do not apply."""
     record = asdict(result)
     numbers = {name: value for name, value in record["test"].items() if value is not None}
     files.write_json(path, record | {"test": numbers})
 
 
 def read_result(path: Path) -> Evaluation:
-    """The test numbers.
+    """Read the test metrics.
 
     Raises:
-        UserError: there are none, or damaged ones.
+        UserError: the file is missing or damaged.
     """
     if not path.exists():
-        raise UserError(f"no test numbers ({path}): `dvc repro evaluate` makes them")
+        raise UserError(f"test metrics not found ({path}): `dvc repro evaluate` makes them")
     return files.read_record(path, Evaluation)
 
 
 def read_predictions(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
-    """One row per test image: image, actual, predicted, confidence and raw_confidence.
+    """Read one row per test image: image, actual, predicted, confidence and raw_confidence.
 
     Raises:
-        UserError: damaged, empty, or of other classes.
+        UserError: the table is damaged, empty, or of other classes.
     """
     table = read(path, PREDICTIONS, "evaluate")
     unknown = (set(table["actual"]) | set(table["predicted"])) - set(classes)
     if unknown:
-        raise damaged(path, f"class {min(unknown)!r} is none of the model", "evaluate")
+        raise damaged(path, f"class {min(unknown)!r} is not one of the model's", "evaluate")
     return table
 
 
 def read_classes(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
-    """One row per class, in the order of the labels: its accuracy, test images and 95 % interval.
+    """Read one row per class, in the order of the labels: accuracy, test images, 95 % interval.
 
     Raises:
-        UserError: damaged, or of other classes.
+        UserError: the table is damaged, or of other classes.
     """
     table = read(path, CLASSES, "evaluate")
     if tuple(table["class"]) != classes:
@@ -117,13 +117,13 @@ def read_classes(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def read_history(path: Path, kept: tuple[int, ...]) -> list[pd.DataFrame]:
-    """For each network of an ensemble one row per epoch, from epoch 1.
+    """Read one table for each network of an ensemble, with one row per epoch, from epoch 1.
 
     Args:
         kept: for each network the epoch whose weights were kept.
 
     Raises:
-        UserError: damaged, or of another model.
+        UserError: the table is damaged, or of another model.
     """
     table = read(path, HISTORY, "train")
     histories = [part.reset_index(drop=True) for _, part in table.groupby("network")]
@@ -140,21 +140,21 @@ def right(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def read(path: Path, columns: dict[str, Kind], stage: str) -> pd.DataFrame:
-    """A table with these columns and at least one row; text stays text ("NA" is a name).
+    """Read a table with these columns and at least one row; text stays text ("NA" is a name).
 
     Raises:
-        UserError: there is none, other columns, no row, or a cell of another kind.
+        UserError: the table is missing or empty, or has other columns or cells of another kind.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"no such table ({path}): `dvc repro {stage}` makes it") from None
-    except (ValueError, pd.errors.ParserError):  # the first also for bytes that are no text
+        raise UserError(f"table not found ({path}): `dvc repro {stage}` makes it") from None
+    except (ValueError, pd.errors.ParserError):  # ValueError: also bytes that are not text
         raise damaged(path, "not a table", stage) from None
     if list(table.columns) != list(columns):
         raise damaged(path, f"its columns are not {', '.join(columns)}", stage)
     if table.empty:
-        raise damaged(path, "no rows", stage)
+        raise damaged(path, "the table has no rows", stage)
     for name, kind in columns.items():
         if kind != "text":
             table[name] = convert(table[name], kind, path, stage)
@@ -162,7 +162,7 @@ def read(path: Path, columns: dict[str, Kind], stage: str) -> pd.DataFrame:
 
 
 def convert(cells: pd.Series, kind: Kind, path: Path, stage: str) -> pd.Series:
-    """The cells of a column as numbers."""
+    """Convert the cells of a column to numbers."""
     values = pd.to_numeric(cells, errors="coerce")
     good = np.isfinite(values)
     if kind == "fraction":
@@ -171,7 +171,7 @@ def convert(cells: pd.Series, kind: Kind, path: Path, stage: str) -> pd.Series:
         good &= values.between(0, 2**53) & (values % 1 == 0)
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
-        problem = f"{str(cells.iloc[row])[:40]!r} is no {kind} (line {row + 2}, {cells.name})"
+        problem = f"{str(cells.iloc[row])[:40]!r} is not a {kind} (line {row + 2}, {cells.name})"
         raise damaged(path, problem, stage)
     return values.astype("int64" if kind == "count" else "float64")
 

@@ -1,4 +1,4 @@
-"""Pictures made of small images: samples, mistakes, filters. Their pixels stay squares."""
+"""Draws charts of small images: samples, mistakes and filters. Pixels stay square."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ROWS = 25  # of classes in one block of samples
-COLUMNS = 6  # of mistakes
-FILTERS = 64  # shown at most, sixteen a row
-SIDE = 24  # pixels at least of a filter, beside gaps of a sixth
-GAP = 0.82  # the grey between filters: lighter than no weight (0.5), darker than the largest one
+ROWS = 25  # classes in one block of samples
+COLUMNS = 6  # mistakes in a row
+FILTERS = 64  # shown at most, sixteen in a row
+SIDE = 24  # pixels, smallest side of a filter; gaps are a sixth of the side
+GAP = 0.82  # grey value between filters: lighter than no weight (0.5), darker than the largest one
 
 
 def samples(
     images: np.ndarray, labels: np.ndarray, classes: Sequence[str], samples_per_class: int
 ) -> Figure:
-    """The first training images of each class, one row a class, in blocks of 25 rows."""
+    """The first training images of each class, one row per class, in blocks of 25 rows."""
     rows = min(ROWS, len(classes))
     blocks = -(-len(classes) // rows)
     size = max(3.2, blocks * (0.62 * samples_per_class + 1.4)), 0.62 * rows + 0.4
@@ -51,7 +51,7 @@ def mistakes(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
 
 
 def sensitivity(images: np.ndarray, maps: np.ndarray, captions: Sequence[str]) -> Figure:
-    """Images with two-line captions, and below each one which of its pixels mattered.
+    """Images with two-line captions, and below each a map of the pixels that mattered.
 
     Args:
         maps: (N, H, W) uint8, as from `metrics.sensitivity`.
@@ -72,7 +72,7 @@ def sensitivity(images: np.ndarray, maps: np.ndarray, captions: Sequence[str]) -
 
 
 def filters(weights: np.ndarray) -> Figure:
-    """First-layer filters (N, C, h, w), in colour for three channels, else the mean in grey.
+    """First-layer filters (N, C, h, w): three channels in colour, others as their mean in grey.
 
     Each filter is scaled by its largest weight, so that filters of two runs can be compared.
     """
@@ -96,29 +96,29 @@ def filters(weights: np.ndarray) -> Figure:
 
 
 def message(text: str) -> Figure:
-    """A small picture that says why there is nothing to show."""
+    """A small figure with a sentence in place of a chart."""
     figure = plt.figure(figsize=(6, 0.8))
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11)
     return figure
 
 
 def show_grid(axis: Axes, images: np.ndarray, gap: float) -> np.ndarray:
-    """Rows and columns of images as one picture: a thousand axes would take minutes.
+    """Draw rows and columns of images as a single one: a thousand axes would take minutes.
 
     Args:
         images: (rows, columns, height, width, channels).
-        gap: the value between and around them.
+        gap: pixel value between and around the images.
 
     Returns:
         The middle of each row on the y axis.
     """
     rows, columns, height, width, channels = images.shape
     space = max(1, width // 6)
-    picture = np.full((rows, height + space, columns, width + space, channels), gap, images.dtype)
-    picture[:, :height, :, :width] = images.transpose(0, 2, 1, 3, 4)
-    picture = picture.reshape(rows * (height + space), columns * (width + space), channels)
-    picture = np.pad(picture, ((space, 0), (space, 0), (0, 0)), constant_values=gap)
-    show_image(axis, picture)
+    grid = np.full((rows, height + space, columns, width + space, channels), gap, images.dtype)
+    grid[:, :height, :, :width] = images.transpose(0, 2, 1, 3, 4)
+    grid = grid.reshape(rows * (height + space), columns * (width + space), channels)
+    grid = np.pad(grid, ((space, 0), (space, 0), (0, 0)), constant_values=gap)
+    show_image(axis, grid)
     axis.set(xticks=[], yticks=[])
     axis.tick_params(length=0)
     axis.grid(False)
@@ -127,6 +127,6 @@ def show_grid(axis: Axes, images: np.ndarray, gap: float) -> np.ndarray:
 
 
 def show_image(axis: Axes, image: np.ndarray) -> None:
-    """(H, W, 1 or 3), uint8 or floats in [0, 1]."""
+    """Draw an image (H, W, 1 or 3), uint8 or floats in [0, 1]."""
     pixels = image[..., 0] if image.shape[2] == 1 else image
     axis.imshow(pixels, cmap="gray", vmin=0, vmax=1 if image.dtype.kind == "f" else 255)

@@ -18,9 +18,9 @@ def test_bins_by_hand():
 
 
 def test_a_calibrated_network_has_no_error():
-    """If each confidence is the chance of being right the error goes to zero.
+    """If each confidence is the probability of being right, the error is close to zero.
 
-    That of an overconfident network is its excess.
+    The error of an overconfident network is its excess confidence.
     """
     rng = np.random.default_rng(0)
     confidences = rng.uniform(0.1, 1, 200_000)

@@ -1,4 +1,4 @@
-"""The model card: what the model is, its numbers with their intervals, its limits, what made it."""
+"""The model card: the model, its metrics with intervals, its limits and its provenance."""
 
 from dataclasses import replace
 
@@ -24,13 +24,13 @@ NUMBERS = Numbers(
 CLASSES = [ClassResult("cat", 0.9, 10, 0.6, 0.98), ClassResult("dog", 0.6, 10, 0.3, 0.83)]
 
 
-def test_the_card_has_every_fact():
-    """Size, numbers with intervals, the lowest classes first, versions and parameters are in it."""
+def test_the_card_is_complete():
+    """It has size, metrics with intervals, the lowest classes first, versions and parameters."""
     text = card.text(MODEL, NUMBERS, CLASSES)
     for part in (
         "# vgg on pets",
         f"2 networks `vgg` with {2 * MODEL.parameters:,} parameters",
-        "an image of 8x8 pixels, grey, to one of 2 classes: cat, dog.",
+        "Input: grey images of 8x8 pixels. Output: one of 2 classes: cat, dog.",
         "| on 20 test images | value | 95 % interval |",
         "| accuracy | 75.00% | 50.00% to 90.00% |",
         "| calibration error, before the temperature | 20.0 points | |",
@@ -55,7 +55,7 @@ def test_unequal_classes_have_their_means():
 
 
 def test_one_thread_is_one_thread():
-    """A number of one has no plural."""
+    """One thread and one network are in the singular."""
     provenance = replace(MODEL.provenance, threads=1)
     model = replace(MODEL, provenance=provenance, ensemble=1, epochs=(1,))
     text = card.text(model, NUMBERS, CLASSES)
@@ -63,7 +63,7 @@ def test_one_thread_is_one_thread():
 
 
 def test_a_class_without_test_images_is_not_among_the_lowest():
-    """Nothing was measured of it."""
+    """Its accuracy was not measured."""
     text = card.text(MODEL, NUMBERS, [ClassResult("none", 0.0, 0, 0.0, 1.0), *CLASSES])
     assert "accuracy of dog" in text and "accuracy of none" not in text
 
@@ -82,8 +82,8 @@ def test_a_class_without_test_images_is_not_among_the_lowest():
     ],
 )
 def test_a_class_name_is_text(name, escaped):
-    """Names that mean something in Markdown are escaped: a table row keeps its three cells."""
+    """Characters with a meaning in Markdown are escaped, so a table row keeps its three cells."""
     model = modelfile.record(classes=(name, "dog"))
     text = card.text(model, NUMBERS, [CLASSES[0]._replace(name=name), CLASSES[1]])
-    assert f"to one of 2 classes: {escaped}, dog." in text
+    assert f"Output: one of 2 classes: {escaped}, dog." in text
     assert f"| accuracy of {escaped} (among" in text

@@ -1,4 +1,4 @@
-"""The pictures: drawn for few and many classes, in grey and colour, with what they are to show."""
+"""The charts: drawn for few and many classes, in grey and colour, with the right content."""
 
 import io
 import warnings
@@ -54,7 +54,7 @@ def table(accuracies, images=10):
 
 
 def figures(classes, channels):
-    """Every picture of a data set with so many classes and channels."""
+    """Every chart of a data set with this number of classes and channels."""
     labels = np.arange(3 * classes) % classes
     matrix = np.random.default_rng(0).integers(50, size=(classes, classes))
     fractions = np.random.default_rng(0).random(classes)
@@ -81,8 +81,8 @@ def png(figure):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("classes", "channels"), [(2, 1), MANY])
-def test_pictures_repeat_their_bytes(classes, channels):
-    """Each picture is a PNG without date or version, the same bytes each time, and not blank."""
+def test_charts_have_reproducible_bytes(classes, channels):
+    """Each chart is a PNG without date or version, with the same bytes each time, and not blank."""
     first, second = figures(classes, channels), figures(classes, channels)
     for name, figure in first.items():
         assert isinstance(figure, Figure)
@@ -97,7 +97,7 @@ def test_pictures_repeat_their_bytes(classes, channels):
 @pytest.mark.slow
 @pytest.mark.parametrize(("classes", "channels"), [(2, 3), (10, 1), MANY])
 def test_nothing_is_cut_off(classes, channels):
-    """Everything that is drawn lies within its picture, to a hundredth of an inch."""
+    """Everything that is drawn lies within its figure, to a hundredth of an inch."""
     for name, figure in figures(classes, channels).items():
         figure.canvas.draw()
         (left, bottom), (right, top) = figure.get_tightbbox().get_points()
@@ -107,7 +107,7 @@ def test_nothing_is_cut_off(classes, channels):
 
 @pytest.mark.hostile
 def test_names_in_chinese_fall_back_to_an_installed_font(caplog):
-    """Only fonts that are there are asked for, after the usual one, which still draws the rest."""
+    """Only installed fonts are searched, after the usual one, which still draws the rest."""
     assert charts.families(["SimHei", "DejaVu Sans", "Noto Sans CJK JP"]) == [
         *("sans-serif", "Noto Sans CJK JP", "SimHei"),
     ]
@@ -121,14 +121,14 @@ def test_names_in_chinese_fall_back_to_an_installed_font(caplog):
 
 
 def test_save_closes_the_figure():
-    """A saved figure is given back: many pictures do not pile up in memory."""
+    """A saved figure is closed, so that many charts do not pile up in memory."""
     before = charts.plt.get_fignums()
     png(tiles.mistakes(pictures(1, 1), ["x"], "title"))
     assert charts.plt.get_fignums() == before
 
 
 def test_curves_show_the_numbers():
-    """Loss is above accuracy in per cent, for each network, with a mark at the kept epoch."""
+    """The loss is above the accuracy in per cent, with a mark at each network's kept epoch."""
     one, two = history(5), history(3, 1)
     figure = charts.curves([one, two], [2, 3])
     loss, accuracy = figure.axes
@@ -148,7 +148,7 @@ def test_curves_show_the_numbers():
 
 @pytest.mark.parametrize("epochs", [1, 2, 4, 400])
 def test_epochs_are_whole_numbers(epochs):
-    """The axis of epochs has no fractions, for one epoch either."""
+    """The axis of epochs has no fractions, not even for one epoch."""
     figure = charts.curves([history(epochs)], [1])
     figure.canvas.draw()
     assert all(tick.is_integer() for tick in figure.axes[1].get_xticks())
@@ -156,7 +156,7 @@ def test_epochs_are_whole_numbers(epochs):
 
 
 def test_the_cells_are_per_cents_of_the_rows():
-    """A cell is a per cent of its row; without images a row is empty.
+    """A cell is a percentage of its row; a class without images has an empty row.
 
     Beyond 20 classes the cells have no text.
     """
@@ -173,9 +173,9 @@ def test_the_cells_are_per_cents_of_the_rows():
 
 
 def test_classes_keep_their_order_and_scale():
-    """Classes are in the order of the labels from 0 to 100 %, with interval and number.
+    """Classes are in the order of the labels, on a scale of 0 to 100 %, with interval and number.
 
-    So the chart can be compared with that of another run. A class without images has no point.
+    The chart can therefore be compared with another run's. A class without images has no point.
     """
     rows = table([0.9, 0.0, 0.5])
     rows.loc[1, "images"] = 0
@@ -195,7 +195,7 @@ def test_classes_keep_their_order_and_scale():
 
 
 def test_calibration_shows_the_bins():
-    """Accuracy over confidence in per cent, before and after, and how many images each bin has."""
+    """The chart shows accuracy over confidence, before and after, and the images of each bin."""
     right = np.array([True, False, True, True])
     calibrated = calibration.bins(np.array([0.62, 0.64, 0.95, 0.95]), right)
     raw = calibration.bins(np.array([0.3, 0.3, 0.3, 0.3]), right)
@@ -215,7 +215,7 @@ def test_calibration_shows_the_bins():
 @pytest.mark.hostile
 @pytest.mark.parametrize("name", ["$a_b$", "a$", "$\\frac$", "<b>", "a|b", "\\", "🐈", "猫"])
 def test_names_are_text(name):
-    """A class name is drawn as it is in every picture, and no warning reaches the terminal."""
+    """A class name is drawn as it is in every chart, and no warning reaches the terminal."""
     rows = table([0.5, 0.5]).assign(**{"class": [name, "b"]})
     grey = pictures(2, 1)
     drawn = [
@@ -263,7 +263,7 @@ def test_many_classes_stand_in_blocks():
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7])
 def test_mistakes_carry_their_captions(count):
-    """Each image has its caption, in rows of six; without a mistake there is a sentence."""
+    """Each image has its caption, in rows of six; a sentence replaces a chart without mistakes."""
     images = pictures(count, 1)
     figure = tiles.mistakes(images, [f"caption {i}" for i in range(count)], "title")
     shown = [axis for axis in figure.axes if axis.images]
@@ -277,7 +277,7 @@ def test_mistakes_carry_their_captions(count):
 
 
 def cells(figure, height, width, gap):
-    """The filters in a picture, row by row, one value for each of their weights."""
+    """The filters in a chart, row by row, with one value for each weight."""
     picture = np.asarray(figure.axes[0].images[0].get_array())
     zoom = tiles.SIDE // width
     step = zoom * height + gap, zoom * width + gap
@@ -293,7 +293,7 @@ def cells(figure, height, width, gap):
 def test_filters_are_scaled_around_grey():
     """Zero is mid-grey and the largest weight of each filter white or black.
 
-    Three channels are colours, others their mean. The space around them is neither.
+    Three channels are in colour, others in the grey of their mean. The gaps have another grey.
     """
     weights = np.zeros((2, 3, 1, 2))
     weights[0, 0, 0, 0] = 4
@@ -311,7 +311,7 @@ def test_filters_are_scaled_around_grey():
 
 
 def test_filters_stand_in_rows_of_sixteen():
-    """Twenty filters of 3x3 are two rows, and of a hundred the first sixty-four are shown."""
+    """Twenty filters of 3x3 make two rows, and only the first sixty-four of a hundred are shown."""
     weights = np.random.default_rng(0).normal(size=(100, 1, 3, 3))
     figure = tiles.filters(weights[:20])
     shown = cells(figure, 3, 3, gap=4)
@@ -323,7 +323,7 @@ def test_filters_stand_in_rows_of_sixteen():
 
 
 def test_a_network_without_filters_has_a_small_sentence():
-    """The picture is one line of text, no blank page."""
+    """The chart is one line of text, not a blank page."""
     figure = tiles.filters(np.zeros((0, 1, 1, 1), np.float32))
     assert figure.get_figheight() < 1
     assert figure.texts[0].get_text().startswith("The first layer has no filters")
@@ -332,12 +332,12 @@ def test_a_network_without_filters_has_a_small_sentence():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_one_pixel_are_drawn(channels):
-    """The smallest images that the pipeline takes are shown in grey and in colour."""
+    """The smallest images that the pipeline accepts are shown in grey and in colour."""
     png(tiles.mistakes(pictures(2, channels, side=1), ["a", "b"], "title"))
     png(tiles.samples(pictures(2, channels, side=1), np.array([0, 1]), ["a", "b"], 1))
 
 
 def test_long_names_are_shortened():
-    """A name of up to fourteen letters stays, a longer one ends in an ellipsis and is as long."""
+    """A name of more than fourteen letters is cut to fourteen, with an ellipsis at its end."""
     assert charts.shorten("fourteen_chars") == "fourteen_chars"
     assert charts.shorten("fifteen_letters") == "fifteen_lette…"

@@ -1,4 +1,4 @@
-"""The numbers against values computed by hand and against other implementations."""
+"""Metrics compared with values computed by hand and with other implementations."""
 
 import math
 
@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 
 def logits_of(choices, classes):
-    """Logits whose largest value is at the given classes."""
+    """Logits whose largest values are at the given classes."""
     return torch.nn.functional.one_hot(torch.tensor(choices), classes).float()
 
 
@@ -31,7 +31,7 @@ def test_loss_and_accuracy_by_hand():
 
 @pytest.mark.parametrize(("right", "count"), [(0, 7), (7, 7), (3, 10), (8862, 10_000), (1, 1)])
 def test_the_interval_is_wilsons(right, count):
-    """The interval is Wilson's, as another implementation has it, at 0 and 100 % too."""
+    """The interval agrees with another implementation of Wilson's, even at 0 and 100 %."""
     labels = torch.zeros(count, dtype=torch.int64)
     numbers = metrics.summarize(logits_of([0] * right + [1] * (count - right), 2), labels)
     interval = binomtest(right, count).proportion_ci(method="wilson")
@@ -44,7 +44,7 @@ def test_the_interval_is_wilsons(right, count):
 
 
 def test_numbers_are_rounded_and_named():
-    """A summary by hand: classes 0 and 1 with two images and one, all predicted as 0."""
+    """A summary computed by hand: two images of class 0 and one of class 1, all predicted as 0."""
     numbers = metrics.summarize(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 0, 1]))
     loss = math.log(1 + math.e) - 2 / 3
     assert numbers == {
@@ -58,7 +58,7 @@ def test_numbers_are_rounded_and_named():
 
 
 def test_class_means_are_those_of_scikit_learn():
-    """Balanced accuracy and macro F1 agree with another implementation, for classes of any size."""
+    """Balanced accuracy and macro F1 agree with scikit-learn for classes of any size."""
     rng = np.random.default_rng(0)
     labels = rng.choice(4, 200, p=[0.7, 0.2, 0.07, 0.03])
     predicted = np.where(rng.random(200) < 0.6, labels, rng.integers(0, 4, 200))
@@ -68,14 +68,14 @@ def test_class_means_are_those_of_scikit_learn():
 
 
 def test_a_class_without_images_is_in_no_mean():
-    """The means are over the classes that have test images, also if others were predicted."""
+    """The means are over the classes that have test images, even if others were predicted."""
     labels = np.array([0, 0, 1, 1])
     predicted = np.array([0, 2, 1, 1])
     assert metrics.class_means(predicted, labels, 4) == pytest.approx((0.75, (2 / 3 + 1) / 2))
 
 
 def test_top5_accuracy_from_eleven_classes_on():
-    """With eleven classes the labels among the five largest logits are counted, with ten not."""
+    """Labels among the five largest logits count from eleven classes on, not with ten."""
     ranked = torch.arange(11.0).repeat(4, 1)  # class 10 first, class 6 fifth, class 5 sixth
     labels = torch.tensor([10, 6, 5, 0])
     assert metrics.summarize(ranked, labels)["top5_accuracy"] == 0.5
@@ -120,7 +120,7 @@ def test_a_temperature_changes_no_prediction():
 
 
 def test_per_class_counts():
-    """Each class has its own row; of one without images nothing is known, from 0 to 1."""
+    """Each class has its own row; the interval of a class without images is 0 to 1."""
     predicted = np.array([0, 1, 1, 2, 0])
     labels = np.array([0, 0, 1, 2, 2])
     rows = metrics.per_class(predicted, labels, "abcd")
@@ -132,7 +132,7 @@ def test_per_class_counts():
 
 
 def test_members_and_mirrored_images_have_their_accuracies():
-    """Each member has its accuracy; that with mirrored images is of the mean of all."""
+    """Each member has its accuracy; test-time augmentation averages all of their predictions."""
     labels = torch.tensor([0, 1])
     right = 2 * logits_of([0, 1], 2)
     wrong = logits_of([1, 0], 2)
@@ -142,9 +142,9 @@ def test_members_and_mirrored_images_have_their_accuracies():
 
 
 def test_sensitivity_is_the_gradient_of_the_predicted_class():
-    """Of a linear network it is the size of its weights, with 255 at the largest.
+    """For a linear network it is the size of its weights, with 255 for the largest.
 
-    Of two networks it is that of their mean; of no image there is none.
+    For two networks it is that of their mean; without images there is no map.
     """
     images = torch.randint(
         0, 256, (3, 2, 2, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

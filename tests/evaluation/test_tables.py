@@ -1,4 +1,4 @@
-"""The tables of results: what is read is checked for its meaning, or refused in one line."""
+"""The tables of results: their content is checked, and damage is refused in one line."""
 
 from dataclasses import MISSING, fields
 
@@ -9,7 +9,7 @@ from cifar import UserError, files
 from cifar.evaluation import tables
 from cifar.evaluation.tables import Evaluation, Numbers
 
-CLASSES = ("NA", "7")  # names that pandas would take for something else
+CLASSES = ("NA", "7")  # names that pandas would convert
 PREDICTIONS = "image,actual,predicted,confidence,raw_confidence\na.png,NA,7,0.75,0.5\n"
 TABLE = "class,accuracy,images,accuracy_low,accuracy_high\nNA,0.5,4,0.2,0.8\n7,0,0,0,1\n"
 HISTORY = (
@@ -60,18 +60,18 @@ def test_each_network_has_its_history(tmp_path):
         (b"\xff\xfe\x00", "not a table"),
         ("\0" * 100, "its columns are not"),
         ("a,b\n1,2\n", "its columns are not image, actual"),
-        (PREDICTIONS.splitlines()[0] + "\n", "no rows"),
+        (PREDICTIONS.splitlines()[0] + "\n", "the table has no rows"),
         (PREDICTIONS + 'b.png,"NA', "not a table"),
         (PREDICTIONS + "b.png,NA,7,0.5,0.5,9,9,9\n", "not a table"),
-        (PREDICTIONS + "b.png,NA,7,nan,0.5\n", "'nan' is no fraction (line 3, confidence)"),
-        (PREDICTIONS + "b.png,NA,7,0.5,1.5\n", "'1.5' is no fraction (line 3, raw_confidence)"),
-        (PREDICTIONS + "b.png,NA\n", "'' is no fraction (line 3, confidence)"),
-        (PREDICTIONS + "b.png,NA,dog,0.5,0.5\n", "class 'dog' is none of the model"),
+        (PREDICTIONS + "b.png,NA,7,nan,0.5\n", "'nan' is not a fraction (line 3, confidence)"),
+        (PREDICTIONS + "b.png,NA,7,0.5,1.5\n", "'1.5' is not a fraction (line 3, raw_confidence)"),
+        (PREDICTIONS + "b.png,NA\n", "'' is not a fraction (line 3, confidence)"),
+        (PREDICTIONS + "b.png,NA,dog,0.5,0.5\n", "class 'dog' is not one of the model's"),
         ("<<<<<<< HEAD\n" + PREDICTIONS, "its columns are not"),
     ],
 )
 def test_damaged_predictions_are_one_line(text, problem, tmp_path):
-    """Garbage, an empty table, other columns, cells and classes are refused in one line."""
+    """Garbage, an empty table, and other columns, cells or classes are refused in one line."""
     path = write(tmp_path / "p.csv", text)
     refused(problem, path, "evaluate", tables.read_predictions, CLASSES)
 
@@ -80,9 +80,9 @@ def test_damaged_predictions_are_one_line(text, problem, tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (TABLE.replace(",4,", ",4.5,"), "'4.5' is no count (line 2, images)"),
-        (TABLE.replace(",4,", ",-4,"), "'-4' is no count"),
-        (TABLE.replace(",4,", ",1e300,"), "'1e300' is no count"),
+        (TABLE.replace(",4,", ",4.5,"), "'4.5' is not a count (line 2, images)"),
+        (TABLE.replace(",4,", ",-4,"), "'-4' is not a count"),
+        (TABLE.replace(",4,", ",1e300,"), "'1e300' is not a count"),
         (TABLE.replace("NA", "other"), "its classes are not those of the model"),
         (TABLE.rpartition("7,")[0], "its classes are not those of the model"),
     ],
@@ -98,7 +98,7 @@ def test_damaged_classes_are_one_line(text, problem, tmp_path):
     ("text", "problem"),
     [
         ("garbage", "its columns are not network, epoch"),
-        (HISTORY.replace("2.5", "inf", 1), "'inf' is no number (line 2, train_loss)"),
+        (HISTORY.replace("2.5", "inf", 1), "'inf' is not a number (line 2, train_loss)"),
         (HISTORY.replace("0,2,", "0,3,"), "its epochs are not those of the model"),
         (HISTORY.rpartition("1,1")[0], "its epochs are not those of the model"),
         (HISTORY.replace("\n0,2,0.1,1.5,0.6,1.4,0.7", ""), "its epochs are not"),
@@ -125,7 +125,7 @@ def test_a_damaged_history_is_one_line(text, problem, tmp_path):
     ],
 )
 def test_a_damaged_result_is_one_line(content, tmp_path):
-    """Anything else than the test numbers and their model is refused in one line."""
+    """Anything but the test metrics and their model is refused in one line."""
     path = tmp_path / "test.json"
     files.write_json(path, content)
     with pytest.raises(UserError) as caught:
@@ -136,7 +136,7 @@ def test_a_damaged_result_is_one_line(content, tmp_path):
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path):
-    """Numbers that do not apply are left out of the file, and nothing else."""
+    """Only metrics that do not apply are left out of the file."""
     path = tmp_path / "test.json"
     result = Evaluation(Numbers(**NUMBERS, tta_accuracy=0.6), "0123")
     tables.write_result(path, result)
@@ -145,8 +145,8 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
 
 
 def test_a_missing_table_is_one_line(tmp_path):
-    """One line names the command that makes it."""
-    with pytest.raises(UserError, match=r"^no such table \(.*\): `dvc repro train` makes it$"):
+    """The error names the command that makes the table."""
+    with pytest.raises(UserError, match=r"^table not found \(.*\): `dvc repro train` makes it$"):
         tables.read_history(tmp_path / "none.csv", (1,))
 
 
