@@ -1,10 +1,10 @@
-"""Cases on a device that computes nothing: `python fake_gpu.py CASES`, a JSON object of them.
+"""Runs cases on a device that computes nothing: `python fake_gpu.py CASES`, a JSON object.
 
-Prints an object with, for each, how often it read from the device, or its error.
+Prints a JSON object with, for each case, the number of times it read from the device, or its error.
 
-Tensors in FakeTensorMode have shapes and devices, but no numbers. An operation on tensors of two
-devices raises, and so does reading a number from the device. What runs here therefore leaves
-nothing on the CPU by mistake, and waits for the device only where it says so.
+Tensors in FakeTensorMode have shapes and devices, but no values. An operation on tensors of two
+devices raises an error, and so does reading a value from the device. A case that succeeds therefore
+leaves nothing on the CPU by mistake, and waits for the device only where expected.
 """
 
 import json
@@ -31,7 +31,7 @@ SIZE = 32
 
 
 class Numbers:
-    """Stands for the one reading of an epoch: without it, `tolist` on the device raises."""
+    """Stands for the sums that an epoch reads, on which `tolist` would raise an error."""
 
     reads = 0
 
@@ -54,7 +54,7 @@ class File(OnDisk):
 
 
 def move(net):
-    """The network with its parameters and buffers on the device, in channels-last memory."""
+    """Move the parameters and buffers of a network to the device."""
     for module in net.modules():
         for name, value in module._parameters.items():
             if value is not None:
@@ -107,7 +107,7 @@ def train(p, net, shape):
 
 
 def evaluate(net, images, normalize):
-    """What stages/evaluate.py asks of a network: logits, also of mirrored images, and gradients."""
+    """Use a network like stages/evaluate.py: for logits, also of mirrored images, and gradients."""
     for transform in (normalize, lambda batch: normalize(batch.flip(2))):
         logits = inference.predict(net, images, transform)
         assert logits.device == DEVICE and logits.shape == (COUNT, 10)

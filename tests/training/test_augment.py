@@ -40,8 +40,7 @@ def equal(one, other):
 
 
 def test_every_offset_occurs_equally_often():
-    """Each pair of offsets from 0 to twice the shift occurs, the last included, in its share of the
-    images."""
+    """Every pair of offsets from 0 to twice the shift, inclusive, occurs equally often."""
     draws = draw(50_000, shift=2)
     counts = torch.bincount(draws.top * 5 + draws.left, minlength=25)
     assert len(counts) == 25
@@ -53,8 +52,7 @@ def test_every_offset_occurs_equally_often():
 
 
 def test_draws_repeat_and_differ():
-    """The same epoch of the same seed draws the same; another epoch or another seed draws
-    everything anew."""
+    """The same seed and epoch give the same draws; another seed or epoch changes all of them."""
     assert all(equal(draw(100), draw(100)))
     assert not any(equal(draw(100), draw(100, epoch=2)))
     assert not any(equal(draw(100), draw(100, seed=1)))
@@ -67,7 +65,7 @@ def test_switching_something_off_draws_the_same():
 
 
 def test_alternating_flips_show_both_sides():
-    """Of two epochs each image is mirrored in exactly one, and about half of them in the first."""
+    """Each image is mirrored in exactly one of two epochs, about half of them in the first."""
     first, second, third = (
         draw(1000, flip="alternating", epoch=epoch).mirror for epoch in (1, 2, 3)
     )
@@ -114,8 +112,8 @@ def test_padding_in_parts_keeps_every_image():
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (4, 4), (1, 3), (4, 0)])
 def test_a_crop_is_the_slice_of_the_padded_image(top, left, mirror):
-    """An image is the slice at its offsets, mirrored as drawn; sides may differ and the set may be
-    a part of one."""
+    """A crop is the slice at the image's offsets, mirrored as drawn, for any aspect and any part of
+    a set."""
     padded = augment.pad(images(6, 5, 7), 2)[1:]
     cropped = augment.apply(padded, torch.tensor([3]), given(top, left, mirror), 2)
     expected = padded[3, top : top + 5, left : left + 7]
@@ -123,8 +121,7 @@ def test_a_crop_is_the_slice_of_the_padded_image(top, left, mirror):
 
 
 def test_each_image_has_its_own_offsets():
-    """In a batch every image is cropped and mirrored by its own draws, in the order of the
-    batch."""
+    """Every image of a batch is cropped and mirrored by its own draws, in the batch's order."""
     shift, whole = 2, images(50, 6, 6)
     padded, draws, index = (
         augment.pad(whole, shift),
@@ -138,7 +135,7 @@ def test_each_image_has_its_own_offsets():
 
 
 def test_a_flip_alone_mirrors_exactly():
-    """Without shifts a mirrored image is the image from right to left."""
+    """Without a shift, a mirrored image is the image from right to left."""
     whole = images(4, 5, 6)
     flipped = augment.apply(whole, torch.arange(4), draw(4, shift=0, flip="none"), 0)
     assert torch.equal(flipped, whole)
@@ -151,7 +148,7 @@ def test_a_flip_alone_mirrors_exactly():
 
 
 def test_everything_off_leaves_images_untouched():
-    """No shift, no flip and no hole give the images as they are."""
+    """Without shift, flip and hole, images do not change."""
     whole, draws = images(9, 4, 4), draw(9, shift=0, flip="none")
     same = augment.apply(augment.pad(whole, 0), torch.arange(9), draws, 0)
     assert torch.equal(same, whole)
@@ -176,7 +173,7 @@ def test_a_hole_covers_its_square(size, row, column):
 
 
 def test_each_image_has_its_own_hole():
-    """Holes of a batch lie where each image's draw says, and reach every pixel in the long run."""
+    """Each hole lies where its image's draw puts it, and many holes reach every pixel."""
     draws = draw(2000)
     covered = augment.cut_out(torch.ones(2000, 1, 8, 8), draws, 3) == 0
     centres = (draws.hole * 8).long()
@@ -186,14 +183,13 @@ def test_each_image_has_its_own_hole():
 
 
 def test_a_hole_as_large_as_the_image_from_its_middle_leaves_nothing():
-    """A hole of twice the side covers the whole image wherever its centre is."""
+    """A hole of twice the image's side covers all of it wherever its centre is."""
     assert not augment.cut_out(torch.ones(50, 1, 5, 5), draw(50), 10).any()
 
 
 @pytest.mark.parametrize("side", [24, 16, 7])
 def test_smaller_images_are_those_of_pillow(side):
-    """Each pixel is the weighted mean of those that it covers, as Pillow's bilinear filter has
-    it."""
+    """Each pixel is the weighted mean of those that it covers, as with Pillow's bilinear filter."""
     originals = images(5, 32, 32)
     smaller = augment.resize(originals, side)
     assert smaller.dtype == torch.uint8 and smaller.is_contiguous()
@@ -208,7 +204,7 @@ def test_smaller_images_are_those_of_pillow(side):
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_an_epoch_shows_each_image_by_its_own_draw(on_disk, tmp_path):
-    """The first epochs show smaller images; each image is cropped, mirrored and cut as drawn."""
+    """The first epochs show smaller images; each is cropped, mirrored and cut out as drawn."""
     originals, labels = images(11, 8, 8), torch.arange(11)
     options = Augmentation(shift=1, flip="random", cutout=3, small_epochs=2, small_size=6)
     source = InMemory(originals, options)
@@ -237,7 +233,7 @@ def make(source, labels, options):
 
 
 def test_an_epoch_changes_each_image_as_drawn():
-    """Rotation and colours follow the draws of (seed, epoch, image), whatever the batches are."""
+    """Rotation and colours depend on seed, epoch and image, but not on the batches."""
     originals, labels = images(6, 8, 8), torch.arange(6)
     options = Augmentation(photo=PhotoOptions(rotate=30.0, brightness=0.5))
     shown = make(InMemory(originals, options), labels, options)
@@ -256,7 +252,7 @@ def test_an_epoch_changes_each_image_as_drawn():
 
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
 def test_an_epoch_mixes_images_and_labels_alike(mixing):
-    """The probabilities of a mixed image are the parts that two images have in it."""
+    """The probabilities of a mixed image are the fractions of the two images in it."""
     originals = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).expand(6, 8, 8, 1).clone()
     options = Augmentation(**{mixing: 1.0})
     shown = make(InMemory(originals, options), torch.arange(6), options)

@@ -41,7 +41,7 @@ AUGMENTATION = {*Train.model_fields} & {
 
 @pytest.fixture(scope="module")
 def results():
-    """For each case how often it read from the device, or its error."""
+    """For each case the number of times it read from the device, or its error."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), json.dumps(CASES)],
         cwd=ROOT,
@@ -59,7 +59,7 @@ def results():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_stays_on_the_cpu_and_an_epoch_reads_once(name, results):
-    """Two epochs and a prediction mix no devices, and read from the device once an epoch."""
+    """Two epochs and a prediction mix no devices, and read from the device once per epoch."""
     assert results[name] == 2
 
 

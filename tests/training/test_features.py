@@ -1,4 +1,4 @@
-"""A frozen backbone computed once: the same training, and the backbone sees each image once."""
+"""Training on a frozen backbone's features: the same result, and each image is seen once."""
 
 from dataclasses import fields, replace
 from functools import partial
@@ -24,7 +24,7 @@ IMAGES = torch.from_numpy(arrays().train_images)
 
 
 class Frozen(nn.Module):
-    """Random filters, dropout that is off, and a last layer that alone is trained or not."""
+    """Random filters, inactive dropout, and a last layer, which alone is trained if `freeze`."""
 
     def __init__(self, freeze=True, behind=None):
         super().__init__()
@@ -49,7 +49,7 @@ class Frozen(nn.Module):
 
 @pytest.fixture
 def train(parameters, monkeypatch, tmp_path):  # noqa: F811
-    """A function that trains a small frozen network; returns the result and the images it saw."""
+    """A function that trains a small network; returns the result and how many images it saw."""
 
     def run(net=Frozen, **changes):
         built = []
@@ -79,7 +79,7 @@ def train(parameters, monkeypatch, tmp_path):  # noqa: F811
     ids=str,
 )
 def test_training_on_features_is_training_on_images(train, monkeypatch, changes):
-    """The history and the networks are those of training on the images, up to the last bits."""
+    """History and networks are those of training on the images, up to rounding."""
     fitted, _ = train(**changes)
     monkeypatch.setattr(features, "trained_layer", lambda *_: None)
     reference, _ = train(**changes)
@@ -97,7 +97,7 @@ def test_training_on_features_is_training_on_images(train, monkeypatch, changes)
 
 @pytest.mark.parametrize("epochs", [1, 6])
 def test_the_backbone_sees_each_image_once(train, epochs):
-    """However many epochs there are, all images pass it once, and two before as a trial."""
+    """For any number of epochs, it sees every image once, after a trial with two images."""
     assert train(epochs=epochs)[1] == 2 + 24 + 12
 
 
@@ -107,13 +107,13 @@ def test_the_backbone_sees_each_image_once(train, epochs):
     ids=str,
 )
 def test_otherwise_every_epoch_runs_the_whole_network(train, changes):
-    """Images that change or do not fit in memory, or a backbone that learns: no features."""
+    """With augmentation, images on disk, or a trained backbone, no features are used."""
     net = partial(Frozen, freeze=changes.get("freeze", True))
     assert train(net, epochs=2, **changes)[1] == 2 * 24 + 3 * 12
 
 
 def test_any_augmentation_is_active():
-    """Each of its options, set alone, can change an image; the size of small images cannot."""
+    """Any single option can change images, except the size of small images."""
     values = {
         "shift": 1, "flip": "random", "cutout": 1, "small_epochs": 1, "mixup": 0.1, "cutmix": 0.1,
     }  # fmt: skip
@@ -127,7 +127,7 @@ def test_any_augmentation_is_active():
 
 
 def test_features_are_what_the_last_layer_gets():
-    """Of a network of torchvision: its last layer on the features gives its logits."""
+    """The last layer of a torchvision network turns the features into the network's logits."""
     options = NetworkOptions(backbone="mobilenet_v3_small", freeze=True)
     net = networks.build("pretrained", DATASET.shape, options, seed=0)
     layer = features.trained_layer(net, NORMALIZE(IMAGES[:1]))
@@ -142,7 +142,7 @@ def test_features_are_what_the_last_layer_gets():
 
 
 def test_a_network_that_is_more_than_its_last_layer_has_no_features():
-    """A layer behind the last, dropout, batch statistics, a convolution as the last layer."""
+    """A layer after the head, dropout, batch statistics, or a convolution as the head."""
     x = NORMALIZE(IMAGES[:2])
     assert features.trained_layer(net := Frozen(), x) is net.head
     assert features.trained_layer(Frozen(behind=nn.Softmax(1)), x) is None

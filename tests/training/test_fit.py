@@ -1,4 +1,4 @@
-"""A whole training: what is resumed, what is not done again, what the ensemble adds up to."""
+"""A whole training: it resumes, repeats nothing that is finished, and calibrates the ensemble."""
 
 from dataclasses import astuple
 from pathlib import Path
@@ -29,7 +29,7 @@ CHANGES = {
 
 
 class Memory:
-    """Checkpoints without a disk, which note what is saved."""
+    """Checkpoints in memory, which note what is saved."""
 
     def __init__(self):
         self.states = {}
@@ -45,7 +45,7 @@ class Memory:
 
 @pytest.fixture
 def parameters(tmp_path, monkeypatch):
-    """The section `train` with the changes, in a folder for the log."""
+    """The section `train` with CHANGES, and an empty current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(fit, "EpochLog", NoLog)
     values = params.read(ROOT / "params.yaml")["train"]
@@ -84,7 +84,7 @@ def bits(member):
 
 
 def test_each_network_is_saved_after_each_epoch_and_at_its_end(parameters):
-    """An ensemble trains one network after the other, from different seeds."""
+    """The networks of an ensemble train one after the other, from different seeds."""
     checkpoints = Memory()
     fitted = train(parameters, checkpoints)
     epochs = [(1, False), (2, False), (3, False), (3, True)]
@@ -95,7 +95,7 @@ def test_each_network_is_saved_after_each_epoch_and_at_its_end(parameters):
 
 
 def test_a_finished_network_is_not_trained_again(parameters, capsys):
-    """With everything finished no epoch is left; the weights and numbers are the same."""
+    """If everything is finished, no epoch is run, and weights and metrics are the same."""
     checkpoints = Memory()
     first = train(parameters, checkpoints)
     checkpoints.saved.clear()
@@ -113,7 +113,7 @@ class StopError(Exception):
 
 
 def test_an_interrupted_network_resumes_and_the_finished_one_stays(parameters, capsys):
-    """Stopped in the second network, the next run trains the rest of it, to the same bits."""
+    """After a stop in the second network, the next run trains its remaining epochs, bit for bit."""
     whole = train(parameters, Memory())
     checkpoints = Memory()
 
@@ -137,7 +137,7 @@ def test_an_interrupted_network_resumes_and_the_finished_one_stays(parameters, c
 
 
 def test_stopped_between_the_last_epoch_and_the_end_no_epoch_is_left(parameters):
-    """A state of all epochs without the kept weights is finished without another epoch."""
+    """A state with all epochs, but without the kept weights, needs no further epoch."""
     p = Train.model_validate(parameters.model_dump() | {"ensemble": 1})
     checkpoints = Memory()
 
@@ -166,7 +166,7 @@ def test_the_temperature_is_that_of_the_whole_ensemble(parameters):
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
-    """A class weighs inversely to its training images, and without weights all count alike."""
+    """Weights are inversely proportional to the class counts; `none` leaves them out."""
     counts = [90, 9, 1]
     labels = np.repeat(np.arange(3), counts)
     loss = fit.make_loss(counts, CPU, class_weights="balanced", label_smoothing=0.0)

@@ -25,14 +25,14 @@ CPU = torch.device("cpu")
     ],
 )
 def test_auto_keeps_what_fits_four_times(monkeypatch, load, size, processes, expected):
-    """Into all the memory of the device, whatever is in use; memory and disk are orders."""
+    """auto compares with the device's total memory; memory and disk are obeyed for any size."""
     monkeypatch.setattr(hardware, "total_memory", lambda device: 1000)
     assert loading.in_memory(size, CPU, processes, load=load) == expected
 
 
 @pytest.mark.parametrize("small", [False, True])
 def test_each_process_reads_its_part_alone(tmp_path, small):
-    """The images from disk are those in memory, and no others are read."""
+    """Images from disk equal those in memory, and only this process's are read."""
     images = torch.randint(256, (10, 8, 8, 3), dtype=torch.uint8)
     np.save(tmp_path / "images.npy", images.numpy())
     options = Augmentation(shift=2, small_epochs=1, small_size=6)

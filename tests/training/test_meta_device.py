@@ -1,7 +1,7 @@
-"""Every network and optimizer on torch's meta device: shapes without numbers, by its public API.
+"""Every network and optimizer on torch's meta device, whose tensors have shapes but no values.
 
-A tensor that stays on the CPU by mistake raises, and so does reading a number in the midst of a
-step. test_fake_gpu.py sees more, but needs private parts of torch.
+A tensor left on the CPU by mistake raises an error, and so does reading a value during a step.
+test_fake_gpu.py finds more, but needs private parts of torch.
 """
 
 from itertools import repeat
@@ -22,7 +22,7 @@ SHAPE = Shape(10, 3, 32, (0.5,) * 3, (0.2,) * 3)
 OFF = {"small_epochs": 0, "momentum": 0.0, "lr": 0.01, "schedule": "constant"}
 NETWORKS = sorted(path.stem for path in (ROOT / "cifar/models").glob("[a-z]*.py"))
 OPTIMIZERS = get_args(Train.model_fields["optimizer"].annotation)
-NUMBERS = torch.ones(2)  # in place of the sums that an epoch reads from the device
+NUMBERS = torch.ones(2)  # stands for the sums that an epoch reads from the device
 
 
 def trainer(**changes):
@@ -56,7 +56,7 @@ def test_a_network_trains_without_numbers(network):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_optimizer_steps_without_numbers(optimizer):
-    """After two steps its state, but for counters, is on the device."""
+    """After two steps, all of its state except counters is on the device."""
     fitting = trainer(
         model="fast", optimizer=optimizer, momentum=0.0 if "adam" in optimizer else 0.9
     )
@@ -67,7 +67,7 @@ def test_an_optimizer_steps_without_numbers(optimizer):
 
 
 def test_averaged_weights_stay_on_the_device():
-    """The average, which the fake GPU cannot copy, follows two steps and becomes the network."""
+    """Averaged weights, which the fake GPU cannot copy, follow two steps and can be loaded."""
     fitting = trainer(model="vgg", optimizer="sgd", ema=0.9)
     take_steps(fitting)
     assert all(value.is_meta for value in fitting.current.parameters())
@@ -75,7 +75,7 @@ def test_averaged_weights_stay_on_the_device():
 
 
 def test_a_tensor_on_the_cpu_is_noticed():
-    """A network with a buffer left on the CPU fails: these tests can fail."""
+    """A parameter left on the CPU raises an error, so these tests can fail."""
     fitting = trainer(model="vgg", optimizer="sgd")
     layer = next(m for m in fitting.net.modules() if isinstance(m, torch.nn.Conv2d))
     layer.bias = torch.nn.Parameter(torch.zeros(len(layer.weight)))

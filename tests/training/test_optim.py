@@ -1,4 +1,4 @@
-"""Optimizers against torch's and a decomposition, learning rates against written-out formulas."""
+"""Optimizers compared with torch's and with a decomposition, learning rates with formulas."""
 
 import copy
 import math
@@ -37,7 +37,7 @@ def set_gradients(net, seed):
 
 
 def rates(name, epochs=6, steps=4, warmup=0, validation=(), **changes):
-    """The learning rate of every step, the schedule being asked after each as in training."""
+    """The learning rate of every step, with the schedule stepping after each as in training."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)
     options = {"drop": 0.5, "drop_epochs": 2} | changes
     found = []
@@ -58,7 +58,7 @@ def rates(name, epochs=6, steps=4, warmup=0, validation=(), **changes):
 
 
 def formula(name, t, total, steps):
-    """The rate of step `t` of `total` after any warmup, with a drop of 0.5 every two epochs."""
+    """The rate of step `t` of `total` after the warmup, with a drop of 0.5 every two epochs."""
     if name == "step":
         return LR * 0.5 ** (t // (2 * steps))
     if name == "cosine":
@@ -79,8 +79,8 @@ def formula(name, t, total, steps):
 @pytest.mark.parametrize("warmup", [0, 2])
 @pytest.mark.parametrize("name", ["constant", "step", "cosine", "linear", "onecycle"])
 def test_rates_follow_the_formula(name, warmup):
-    """Every step's rate is that of the formula, after a straight rise from a thousandth of its
-    first value."""
+    """Every step's rate is that of the formula, after a linear rise from a thousandth of its first
+    value."""
     total, before = 6 * 4, warmup * 4
     first = formula(name, 0, total - before, 4)
     rise = [first * (0.001 + 0.999 * t / before) for t in range(before)]
@@ -89,7 +89,7 @@ def test_rates_follow_the_formula(name, warmup):
 
 
 def test_linear_and_cosine_end_at_zero():
-    """The step after the last one would have the rate zero, in a training of one step too."""
+    """The step after the last one would have a rate of zero, even in a training of one step."""
     for name in ("linear", "cosine"):
         for epochs, steps in ((1, 1), (3, 5)):
             optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)
@@ -111,7 +111,7 @@ def test_linear_and_cosine_end_at_zero():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_no_schedule_fails_at_its_end(name):
-    """A schedule is asked once after every step, the last included, without error or warning."""
+    """A schedule steps after every step, including the last, without error or warning."""
     for epochs, steps, warmup in ((1, 1, 0), (1, 2, 0), (2, 1, 0), (2, 1, 1), (5, 3, 4), (4, 7, 0)):
         if not (warmup and name == "plateau"):
             found = rates(name, epochs=epochs, steps=steps, warmup=warmup)
@@ -120,8 +120,7 @@ def test_no_schedule_fails_at_its_end(name):
 
 
 def test_plateau_drops_after_epochs_without_progress():
-    """Two epochs without a lower number halve the rate of the next one, and the count starts
-    again."""
+    """Two epochs without improvement halve the rate of the next one, and the count restarts."""
     numbers = [1.0, 0.9, 0.95, 0.9, 0.91, 0.92, 0.89999, 0.9, 0.89, 0.88]
     found = rates("plateau", epochs=10, steps=1, validation=numbers)
     drops = [0, 0, 0, 0, 1, 1, 2, 2, 2, 2]
@@ -130,7 +129,7 @@ def test_plateau_drops_after_epochs_without_progress():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_groups_of_different_rates_keep_their_ratios(name):
-    """Every schedule multiplies all rates alike: those of muon keep their published ratios."""
+    """Every schedule scales all rates alike, so those of muon keep their published ratios."""
     optimizer = make("muon", small_net())
     before = [group["lr"] for group in optimizer.param_groups]
     schedule = optim.make_schedule(
@@ -156,8 +155,8 @@ def test_groups_of_different_rates_keep_their_ratios(name):
     [*((name, 0) for name in SCHEDULES), *((name, 1) for name in SCHEDULES[:-1])],
 )
 def test_a_restored_schedule_gives_the_same_rates(optimizer_name, name, warmup):
-    """From any step on, an optimizer and a schedule with the state of others give the rates of
-    those, in all groups."""
+    """An optimizer and a schedule restored at any step give the same rates as before, in all
+    groups."""
 
     def start():
         optimizer = make(optimizer_name, small_net(), weight_decay=0.1)
@@ -182,7 +181,7 @@ def test_a_restored_schedule_gives_the_same_rates(optimizer_name, name, warmup):
 
 
 def test_sgd_adam_and_adamw_are_those_of_torch():
-    """The three names stand for torch's classes, with the given rate, momentum and form of it."""
+    """The three names stand for torch's classes, with the given rate and momentum."""
     sgd = make("sgd", small_net(), lr=0.3, momentum=0.9, nesterov=True)
     assert type(sgd) is torch.optim.SGD
     assert all(
@@ -197,8 +196,8 @@ def test_sgd_adam_and_adamw_are_those_of_torch():
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_decay_shrinks_weights_only(name):
-    """Without a gradient a step takes lr * decay off filters and matrices, and nothing off biases
-    and norms."""
+    """Without a gradient, a step shrinks filters and matrices by lr * decay, but not biases and
+    norms."""
     net = small_net()
     before = copy.deepcopy(net.state_dict())
     for parameter in net.parameters():
@@ -210,7 +209,7 @@ def test_decay_shrinks_weights_only(name):
 
 
 def test_decay_of_adam_is_part_of_the_gradient():
-    """Adam's decay is a penalty: a first step without another gradient moves every weight by the
+    """Adam's decay is a penalty: without another gradient, the first step moves every weight by the
     rate."""
     net = small_net()
     before = net[3].weight.clone()
@@ -222,7 +221,7 @@ def test_decay_of_adam_is_part_of_the_gradient():
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
 def test_every_trainable_parameter_is_in_one_group(name):
-    """Each parameter that learns is in exactly one group, and the frozen one in none."""
+    """Each trainable parameter is in exactly one group, and the frozen one in none."""
     net = small_net()
     found = [id(p) for group in make(name, net).param_groups for p in group["params"]]
     assert sorted(found) == sorted(id(p) for p in net.parameters() if p.requires_grad)
@@ -251,8 +250,8 @@ def test_orthogonalize_survives_a_zero_gradient():
 
 
 def test_the_sgd_groups_of_muon_are_torchs_sgd_bit_for_bit():
-    """Matrices and vectors move as under torch's SGD with Nesterov momentum, in the published
-    ratios to the rate."""
+    """Matrices and vectors move as with torch's SGD and Nesterov momentum, at rates in the
+    published ratios."""
     net, other = small_net(), small_net()
     muon = make("muon", net, lr=0.01, momentum=0.6, weight_decay=0.02, batch_size=250)
     groups = [  # rates in units of lr * batch size; decay of 0.02 per 500 images at that rate
@@ -280,8 +279,8 @@ def test_the_sgd_groups_of_muon_are_torchs_sgd_bit_for_bit():
 
 
 def test_filters_keep_their_norm_under_muon():
-    """A step scales the filters to the norm sqrt(filters), then takes lr times an orthogonalised
-    step from them."""
+    """A step scales the filters to the norm sqrt(filters), then subtracts lr times an orthogonal
+    step."""
     net = small_net()
     muon = make("muon", net, lr=0.05, momentum=0.6)
     buffer = torch.zeros(4, 27)

@@ -16,7 +16,7 @@ def images(count=4, height=20, width=20, channels=3):
 
 
 def draws(count=4, **changes):
-    """Draws that change nothing but for the given ones."""
+    """Draws that change nothing, except for the given ones."""
     values = {name: torch.ones(count) for name in ("scale", "brightness", "contrast", "saturation")}
     values |= {"angle": torch.zeros(count), "upside_down": torch.zeros(count, dtype=torch.bool)}
     return PhotoDraws(**(values | changes))
@@ -30,7 +30,7 @@ ALL = PhotoOptions(1.0, 0.1, True, 0.1, 0.1, 0.1)
 
 
 def test_draws_that_change_nothing():
-    """With a rotation by 0, factors of 1 and no flip the pixels stay, up to rounding."""
+    """A rotation by 0, factors of 1 and no flip leave the pixels unchanged, up to rounding."""
     found = photo.apply(images(), draws(), ALL)
     assert torch.allclose(found, images().float(), atol=1e-3)
 
@@ -57,7 +57,7 @@ def test_zoom(scale):
 
 
 def test_vertical_flip():
-    """Exactly the images that are drawn are turned upside down."""
+    """Only the images that were drawn are turned upside down."""
     x = images(2)
     flips = torch.tensor([True, False])
     found = photo.apply(x, draws(2, upside_down=flips), PhotoOptions(flip_vertical=True))
@@ -85,7 +85,7 @@ def test_colour(name, operator, channels):
 
 
 def test_each_image_has_its_own_draw():
-    """Draws differ between images, stay within the options, and are those of their seed."""
+    """Draws differ between images, stay within the options, and repeat with the seed."""
     options = PhotoOptions(20.0, 0.2, True, 0.3, 0.4, 0.5)
     found = photo.draw(1000, options, torch.Generator().manual_seed(1))
     again = photo.draw(1000, options, torch.Generator().manual_seed(1))
@@ -99,7 +99,7 @@ def test_each_image_has_its_own_draw():
 
 
 def test_an_option_leaves_the_others_draws():
-    """What is drawn for one option does not depend on which others are on."""
+    """The draws for one option do not depend on which others are on."""
     alone = photo.draw(10, PhotoOptions(rotate=5), torch.Generator().manual_seed(1))
     together = photo.draw(10, ALL, torch.Generator().manual_seed(1))
     assert torch.allclose(alone.angle / 5, together.angle)

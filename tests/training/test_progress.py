@@ -1,4 +1,4 @@
-"""What a training shows and logs: speed without skipped images, all epochs in the log."""
+"""The progress and the log of a training: speed without skipped images, all epochs logged."""
 
 import json
 import math
@@ -19,7 +19,7 @@ ROWS = [Epoch(number, 0.1 / number, 1.0, 0.5, 1.5 / number, 0.25) for number in 
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal, whose clock is turned by hand: a function that lets seconds pass."""
+    """A terminal with a clock set by hand: a function that lets seconds pass."""
     now = [1000.0]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -28,7 +28,7 @@ def terminal(monkeypatch):
 
 
 def test_skipped_images_are_no_speed(terminal):
-    """After a resume the bar starts behind the finished epochs, and its rate is of the new ones."""
+    """After resuming, the bar starts after the finished epochs, which do not count as speed."""
     bar = progress.Progress(epochs=10, images=1000, done=9)
     bar.bar._time = time.time
     bar.start(10)
@@ -44,7 +44,7 @@ def test_skipped_images_are_no_speed(terminal):
 
 
 def test_the_bar_reads_the_device_rarely(terminal):
-    """Between two looks at the numbers half a second passes, however many steps there are."""
+    """The numbers are read at most twice a second, however many steps there are."""
     looks = []
     number = SimpleNamespace(item=lambda: looks.append(1) or 1.0)
     bar = progress.Progress(epochs=1, images=100, done=0)
@@ -57,7 +57,7 @@ def test_the_bar_reads_the_device_rarely(terminal):
 
 
 def test_without_a_terminal_there_is_one_line_an_epoch(capsys):
-    """Elsewhere nothing but the epoch's line appears, and no number is read from the device."""
+    """Without a terminal only a line per epoch appears, and no number is read from the device."""
     bar = progress.Progress(epochs=3, images=100, done=0)
     bar.start(1)
     bar.step(50, None, None)
@@ -84,7 +84,7 @@ def lines(log):
 
 
 def test_the_log_has_one_object_an_epoch(log, tmp_path):
-    """Each line has the epoch's row, its network, the epochs of all, and the speed."""
+    """Each line has the epoch's row, its network, the number of epochs, and the speed."""
     assert log.folder == tmp_path / "runs/wide"
     log.write(0, ROWS[0], 123.456)
     log.write(1, ROWS[1], None)
@@ -97,7 +97,7 @@ def test_the_log_has_one_object_an_epoch(log, tmp_path):
 
 @pytest.mark.fault
 def test_a_log_that_is_removed_meanwhile_ends_no_training(log):
-    """`make clean` removes logs, also of a training that runs; what follows is logged."""
+    """If `make clean` removes the log of a running training, later epochs are still logged."""
     log.write(0, ROWS[0], 1.0)
     shutil.rmtree(log.folder)
     log.write(0, ROWS[1], 1.0)
@@ -105,7 +105,7 @@ def test_a_log_that_is_removed_meanwhile_ends_no_training(log):
 
 
 def test_a_new_run_starts_its_log_again(log, tmp_path):
-    """Lines and charts of an earlier run of the same name are gone; other files stay."""
+    """Lines and charts of an earlier run of the same name are removed; other files stay."""
     log.write(0, ROWS[0], 1.0)
     (log.folder / "events.out.tfevents.1.host").touch()
     (log.folder / "notes.txt").touch()
@@ -126,7 +126,7 @@ def test_without_an_experiment_the_log_is_of_the_workspace(tmp_path, monkeypatch
 
 
 def test_tensorboard_reads_the_same_numbers(log):
-    """Losses, accuracies and the rate of each network are what TensorBoard draws."""
+    """TensorBoard gets the losses, accuracies and learning rate of each network."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -143,7 +143,7 @@ def test_tensorboard_reads_the_same_numbers(log):
 
 
 def test_without_tensorboard_the_log_is_complete(tmp_path, monkeypatch):
-    """TensorBoard may be absent; the JSON lines are there."""
+    """The JSON lines do not need TensorBoard."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     log = progress.EpochLog(tmp_path, epochs=1)
     log.write(0, ROWS[0], 1.0)

@@ -1,4 +1,4 @@
-"""What made a model: all that its bytes depend on, and nothing that differs between equal runs."""
+"""A model's provenance: all that its bytes depend on, and nothing that equal runs differ in."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def record(data):
 
 
 def test_the_record_is_complete(data):
-    """Parameters, data, network file, device, threads and versions are there, as plain JSON."""
+    """It has parameters, data, network file, device, threads and versions, as plain JSON."""
     found = record(data)
     assert files.parse_record(json.dumps(asdict(found)), Provenance, "x") == found
     assert found.parameters == PARAMETERS
@@ -48,14 +48,14 @@ def test_the_record_is_complete(data):
 
 
 def test_other_data_is_another_record(data):
-    """A changed byte of the data changes its sum."""
+    """A changed byte of the data changes its checksum."""
     before = record(data)
     data.write_bytes(b"Pixels")
     assert record(data).data != before.data
 
 
 def test_no_code_is_in_the_record(data):
-    """The record in the weights' file knows no other code than the network's own file."""
+    """The record in the model file identifies no code but the network's file."""
     text = json.dumps(asdict(record(data)))
     names = [files.git_name(path.read_bytes()) for path in ROOT.glob("cifar/**/*.py")]
     assert [name for name in names if name in text] == [record(data).network_file]
@@ -63,7 +63,7 @@ def test_no_code_is_in_the_record(data):
 
 @pytest.mark.slow
 def test_the_loaded_code_is_the_stage_and_the_library(tmp_path):
-    """The files that count are the stage and every module of the library that it has loaded."""
+    """The code is the stage and every module of the library that it has loaded."""
     modules = [
         "cifar/__init__.py",
         "cifar/dataset.py",
@@ -85,9 +85,9 @@ def test_the_loaded_code_is_the_stage_and_the_library(tmp_path):
 
 
 def test_the_code_of_a_model_is_what_training_depends_on(first_run):
-    """model.json names the code that dvc.yaml has as dependencies of train, and the network's own.
+    """model.json lists the code among the dependencies of train in dvc.yaml, with the network's.
 
-    The sections of params.yaml are left out: what they say is in the parameters.
+    The modules of cifar.params are left out: the record has the values of the parameters.
     """
     stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["train"]
     made = json.loads((first_run.project.path / "models/model.json").read_text())

@@ -1,4 +1,4 @@
-"""Seeds: a function of seed, purpose and number alone."""
+"""Derived seeds depend only on seed, purpose and number."""
 
 import hashlib
 
@@ -25,8 +25,7 @@ def test_every_purpose_number_and_seed_has_its_own():
 
 
 def test_a_generator_repeats_and_leaves_the_global_state_alone():
-    """A generator draws the same numbers each time, whatever is drawn elsewhere, and changes
-    nothing there."""
+    """A generator repeats its numbers, and neither depends on the global one nor changes it."""
     torch.manual_seed(0)
     state = torch.get_rng_state()
     first = torch.rand(5, generator=seeds.generator(1, "order", 2))

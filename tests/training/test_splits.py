@@ -1,4 +1,4 @@
-"""The images of a training: how large they are, and in which epochs."""
+"""The images of a training: their size in each epoch, and labels that do not fit."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_the_smaller_side_is_rounded(scale, side, pixels):
 
 @pytest.mark.parametrize("small_epochs", [0, 1, 2, 3])
 def test_small_epochs_is_a_number_of_epochs(small_epochs):
-    """So many epochs, the first ones, show smaller images."""
+    """The first `small_epochs` epochs show smaller images."""
     p = Train.model_validate(VALUES | {"small_epochs": small_epochs})
     splits = load_splits(p, Arrays(*part(24), *part(12)), DATASET.shape, CPU, processes=1)
     sides = []
@@ -48,7 +48,7 @@ def test_small_epochs_is_a_number_of_epochs(small_epochs):
     "labels", [np.arange(23) % 3, np.full(24, 3), np.full(24, -1), np.zeros((24, 1), int)]
 )
 def test_labels_that_do_not_fit_are_one_line(labels):
-    """One too few, one that is no class, or a table of them."""
+    """A label is missing, is not a class, or labels are a table."""
     images, _ = part(24)
     arrays = Arrays(images, labels, *part(12))
     p = Train.model_validate(VALUES)

@@ -1,4 +1,4 @@
-"""The temperature: the minimum of the loss, bounded, and without effect on predictions."""
+"""The temperature minimises the loss, is bounded, and changes no prediction."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from cifar.training.temperature import HIGHEST, LOWEST, fit_temperature
 
 
 def sample(count=500, classes=5, scale=3.0, seed=0):
-    """Logits, and labels that are drawn from their probabilities at another scale."""
+    """Logits, and labels drawn from their probabilities at another scale."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, classes, generator=generator)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
@@ -25,7 +25,7 @@ def loss(logits, labels, temperature):
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
 def test_it_is_the_minimum_of_the_loss(scale):
-    """No temperature of a fine grid over all that is allowed has a lower loss."""
+    """No temperature on a fine grid within the bounds has a lower loss."""
     logits, labels = sample(scale=scale)
     fitted = fit_temperature(logits, labels)
     grid = np.geomspace(LOWEST, HIGHEST, 2000)
@@ -42,7 +42,7 @@ def test_it_undoes_the_scale_of_the_logits():
 
 @pytest.mark.parametrize("factor", [0.25, 4.0])
 def test_scaled_logits_scale_it(factor):
-    """Logits times a factor get the temperature times that factor: the probabilities stay."""
+    """Scaled logits get a temperature scaled alike, so the probabilities do not change."""
     logits, labels = sample()
     expected = factor * fit_temperature(logits, labels)
     assert fit_temperature(factor * logits, labels) == pytest.approx(expected, rel=1e-3)
@@ -51,7 +51,7 @@ def test_scaled_logits_scale_it(factor):
 @pytest.mark.parametrize("margin", [1.0, 3.0, 12.0])
 @pytest.mark.parametrize("count", [10, 1000])
 def test_all_right_does_not_go_to_the_bound(margin, count):
-    """Where every validation image is right, confidence is that of the rule of succession."""
+    """If all validation images are right, the confidence is that of the rule of succession."""
     labels = torch.arange(count) % 3
     logits = margin * F.one_hot(labels, 3).float()
     fitted = fit_temperature(logits, labels)
@@ -62,7 +62,7 @@ def test_all_right_does_not_go_to_the_bound(margin, count):
 
 
 def test_logits_that_say_nothing_stay_within_the_bounds():
-    """Equal logits, and logits that are always wrong, give a temperature that can be stored."""
+    """Equal logits and logits that are always wrong give a temperature within the bounds."""
     for logits in (torch.zeros(20, 3), -9.0 * F.one_hot(torch.arange(20) % 3, 3)):
         assert LOWEST <= fit_temperature(logits, torch.arange(20) % 3) <= HIGHEST
 

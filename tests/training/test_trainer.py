@@ -1,4 +1,4 @@
-"""The training loop: against one written by hand, what it keeps, when it stops, how it resumes."""
+"""The training loop: equal to one written by hand; what it keeps, when it stops, and resuming."""
 
 import copy
 import math
@@ -27,7 +27,7 @@ OFF = {
 
 
 def make_net(seed=0):
-    """A network with filters, buffers, dropout, and matrices."""
+    """A network with filters, buffers, dropout and matrices."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(1, 4, 3),
@@ -40,7 +40,7 @@ def make_net(seed=0):
 
 
 def make_trainer(net=None, *, optimizer="sgd", schedule="constant", lr=0.05, epochs=4, **changes):
-    """A trainer of steps of four, four and three images."""
+    """A trainer for batches of four, four and three images."""
     net = net or make_net()
     options = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.01, "batch_size": 4}
     made = optim.make_optimizer(net, optimizer=optimizer, lr=lr, **options)
@@ -50,7 +50,7 @@ def make_trainer(net=None, *, optimizer="sgd", schedule="constant", lr=0.05, epo
 
 
 def run(training, numbers=None, after_step=lambda *_: None):
-    """One epoch with its own order and dropout; `numbers` replace the validation's results."""
+    """Run one epoch with its own order and dropout; `numbers` replace the results of validation."""
     epoch = len(training.history) + 1
     torch.manual_seed(epoch)
     order = torch.randperm(11, generator=torch.Generator().manual_seed(epoch))
@@ -101,15 +101,15 @@ def test_an_epoch_is_that_of_a_loop_written_by_hand(clip_norm):
 
 
 def test_no_steps_move_nothing():
-    """A trainer that was made, and asked for its state, has left the network as it was."""
+    """Making a trainer and reading its state do not change the network."""
     training = make_trainer(ema=0.5)
     training.state()
     assert same(training.net.state_dict(), make_net().state_dict())
 
 
 def test_clipping_limits_the_gradient():
-    """With a limit of c a step of plain SGD is lr * c long where the gradient is longer, and as it
-    is elsewhere."""
+    """With a limit of c, a step of plain SGD is lr * c long if the gradient is longer than c, else
+    unchanged."""
     for limit, clipped in ((0.01, True), (1e6, False)):
         net = make_net()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
@@ -123,8 +123,8 @@ def test_clipping_limits_the_gradient():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_running_numbers_are_those_computed_afterwards(smoothing):
-    """Loss, without smoothing, and accuracy are means over images, not batches, and so are a
-    progress bar's numbers."""
+    """The loss, without smoothing, and the accuracy are means over images, not over batches, in the
+    progress bar too."""
     net, seen = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), []
     training = make_trainer(net, lr=0.0)
     training.loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
@@ -141,8 +141,8 @@ def test_running_numbers_are_those_computed_afterwards(smoothing):
 
 
 def test_averaged_weights_follow_the_formula():
-    """Averaged weights start at those of the first step and then keep `ema` of themselves, buffers
-    included."""
+    """Averaged weights and buffers start at those of the first step, then decay by `ema` per
+    step."""
     training, steps = make_trainer(ema=0.75), []
     run(training, after_step=lambda *_: steps.append(copy.deepcopy(training.net.state_dict())))
     average = training.current.state_dict()
@@ -164,8 +164,8 @@ def test_averaged_weights_follow_the_formula():
 )
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_the_weights_of_the_right_epoch_are_kept(monitor, keep, kept, ema):
-    """`best` gives the weights of the first epoch with the best watched number, `last` those of the
-    last one."""
+    """`best` keeps the weights of the first epoch with the best monitored metric, `last` those of
+    the last epoch."""
     numbers = [(0.9, 0.5), (0.8, 0.7), (0.7, 0.7), (0.5, 0.6), (0.6, 0.6)]  # loss and accuracy
     training, states = make_trainer(monitor=monitor, keep=keep, ema=ema), []
     for row in numbers:
@@ -178,8 +178,7 @@ def test_the_weights_of_the_right_epoch_are_kept(monitor, keep, kept, ema):
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 7), (1, 3), (2, 6), (3, 7)])
 def test_patience_counts_epochs_without_a_better_one(patience, epochs):
-    """Training stops when the last `patience` epochs were no better than the best before; equal is
-    not better."""
+    """Training stops after `patience` epochs that were not better than the best before them."""
     training = make_trainer(patience=patience, monitor="loss")
     for loss in (0.9, 0.8, 0.8, 0.7, 0.9, 0.8, 0.6):
         if training.stopped():
@@ -190,8 +189,8 @@ def test_patience_counts_epochs_without_a_better_one(patience, epochs):
 
 
 def test_the_plateau_schedule_looks_at_validation():
-    """The rate falls after an epoch without a better watched number, and a row tells the rate of
-    its own epoch."""
+    """The rate falls after an epoch without improvement, and each row has the rate of its own
+    epoch."""
     training = make_trainer(schedule="plateau", monitor="accuracy")
     rates = [
         run(training, row).lr
@@ -201,7 +200,7 @@ def test_the_plateau_schedule_looks_at_validation():
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-    """A training or validation loss of NaN or infinity is one line that names epoch and
+    """A training or validation loss of NaN or infinity is an error that names epoch and
     parameter."""
     for numbers in ((math.nan, 0.1), (math.inf, 0.1)):
         training = make_trainer()
@@ -218,9 +217,9 @@ def test_a_loss_that_is_not_finite_is_an_error():
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 @pytest.mark.parametrize("schedule", ["constant", "onecycle", "plateau"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
-def test_a_training_goes_on_with_the_same_bits(optimizer, schedule, ema, keep, tmp_path):
-    """Stored and restored into fresh objects after every epoch, a training ends with the same
-    weights and history."""
+def test_a_resumed_training_has_the_same_bits(optimizer, schedule, ema, keep, tmp_path):
+    """A training that is saved and restored after every epoch ends with the same weights and
+    history."""
     options = {"optimizer": optimizer, "schedule": schedule, "ema": ema, "keep": keep, "lr": 0.01}
     numbers = [(0.9, 0.5), (0.8, 0.7), (0.9, 0.6), (1.0, 0.6)]
     whole, parts = make_trainer(**options), make_trainer(**options)
@@ -249,8 +248,8 @@ def test_a_training_goes_on_with_the_same_bits(optimizer, schedule, ema, keep, t
     ],
 )
 def test_batches_hold_every_image_once(count, size, sizes):
-    """Every image comes once, in the order given, and a last batch of one joins the one before
-    it."""
+    """Batches have every image once, in the given order, and a last one of one image joins the one
+    before it."""
     order = torch.randperm(count)
     batches = list(trainer.split_order(order, size))
     assert [len(batch) for batch in batches] == sizes
@@ -272,8 +271,7 @@ def test_several_processes_have_two_images_each():
 
 
 def test_no_batch_of_one():
-    """Whatever the numbers of images and of images per step, above one of each, no batch has one
-    image."""
+    """For any number of images and any batch size above one, no batch has one image."""
     for count in range(2, 40):
         for size in range(2, 45):
             lengths = [len(batch) for batch in trainer.split_order(torch.arange(count), size)]
@@ -283,8 +281,8 @@ def test_no_batch_of_one():
 
 
 def test_metrics_of_an_ensemble_are_means():
-    """The numbers of one network are those of its kept epoch, those of several their means, rounded
-    to five places."""
+    """Metrics are those of the kept epoch, or their means over several networks, rounded to five
+    places."""
     first = trainer.Epoch(3, 0.1, 0.5, 0.25, 1.0, 0.123456789)
     second = trainer.Epoch(4, 0.1, 0.75, 0.5, 1.5, 0.5)
     one, two = trainer.metrics([first]), trainer.metrics([first, second])
