@@ -37,9 +37,9 @@ UNREPEATABLE = re.compile(
 
 def build(name, seed=0, **changes):
     """The network in its published form, except for the changes."""
-    facts = {"num_classes": 10, "channels": 3, "image_size": 32}
-    facts |= {key: changes.pop(key) for key in facts if key in changes}
-    shape = shape_of(**facts)
+    values = {"num_classes": 10, "channels": 3, "image_size": 32}
+    values |= {key: changes.pop(key) for key in values if key in changes}
+    shape = shape_of(**values)
     used = {key: value for key, value in changes.items() if key in networks.load_file(name).USES}
     return networks.build(name, shape, NetworkOptions(**used), seed)
 

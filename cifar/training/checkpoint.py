@@ -33,7 +33,7 @@ MACHINE = ("device", "threads", "versions")
 # (weights, two of Adam, averaged, best), the model, and its copy in DVC's cache.
 DISK = 4 * (2 * 5 + 2)
 POLL = 1.0  # seconds between two attempts to acquire a lock
-WAITING = 10.0  # seconds without a sign of a waiting process after which it counts as gone
+WAITING = 10.0  # seconds after which the mark of a waiting process no longer counts
 
 
 class Checkpoints:
@@ -76,7 +76,7 @@ class Checkpoints:
             yield
 
     def find_difference(self) -> str:
-        """Why a checkpoint of the same parameters and data cannot be used; empty without one.
+        """Why a checkpoint of the same parameters and data cannot be used; empty if there is none.
 
         A cluster, for example, may restart a job on another kind of node.
         """
@@ -102,7 +102,7 @@ class Checkpoints:
 
 
 def key(content: dict[str, Any]) -> str:
-    """The key of a run: a hash of 32 hex digits."""
+    """The key of a run: a hash of its content, as 32 hex digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -151,7 +151,7 @@ def wait_for(lock: FileLock, path: Path, owner: Path) -> None:
     """Wait for a lock, and leave a mark for its holder that a process is waiting."""
     try:
         holder = owner.read_text()
-    except FileNotFoundError:  # it has just ended, or has yet to write its name
+    except FileNotFoundError:  # it has just ended, or has not written its name yet
         holder = "another process"
     print(
         f"waiting for the training by {holder} ({path}): this one continues once that process has "

@@ -43,13 +43,13 @@ def draw(count: int, alpha: float, seed: int) -> MixDraws:
 
 
 def mixup(x: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
-    """Blend each network input (B, C, H, W) with the next; returns also its own weights (B,)."""
+    """Blend each input (B, C, H, W) with the next one; returns them and their own weights (B,)."""
     weight = draws.weight[:, None, None, None]
     return weight * x + (1 - weight) * x.roll(-1, 0), draws.weight
 
 
 def cutmix(x: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
-    """Paste a box of the next network input into each one; returns also its own weights (B,).
+    """Paste a box of the next input into each (B, C, H, W); returns them and their weights (B,).
 
     The box is clipped at the borders, and the weight is the fraction of the area that is left.
     """

@@ -2,7 +2,7 @@
 
 Muon: Jordan et al., Muon: An optimizer for hidden layers in neural networks (2024), in the form and
 with the constants of the same author's CIFAR-10 speed run. torch.optim.Muon accepts only matrices;
-this one flattens the filters of a convolution into one.
+this one flattens the filters of a convolution into a matrix.
 """
 
 from collections.abc import Callable

@@ -121,7 +121,7 @@ class Trainer:
         return row
 
     def objective(self, row: Epoch) -> float:
-        """The monitored metric, turned so that lower is better."""
+        """The monitored metric as a number to minimise."""
         return row.val_loss if self.monitor == "loss" else 1 - row.val_accuracy
 
     def steps(self, batches: Iterable[Batch], after_step: AfterStep) -> tuple[float, float]:

@@ -26,8 +26,8 @@ def test_a_calibrated_network_has_no_error():
     confidences = rng.uniform(0.1, 1, 200_000)
     right = rng.random(len(confidences)) < confidences
     assert calibration.expected_error(calibration.bins(confidences, right)) < 0.005
-    sure = calibration.bins(np.ones(10), np.arange(10) < 6)
-    assert calibration.expected_error(sure) == pytest.approx(0.4)
+    overconfident = calibration.bins(np.ones(10), np.arange(10) < 6)
+    assert calibration.expected_error(overconfident) == pytest.approx(0.4)
 
 
 def test_the_confident_mistakes_come_first():

@@ -25,7 +25,7 @@ def names(count):
     return [f"a class with number {i}" if i % 10 == 9 else f"class {i}" for i in range(count)]
 
 
-def pictures(count, channels, side=8):
+def random_images(count, channels, side=8):
     return np.random.default_rng(0).integers(
         256, size=(count, side, side, channels), dtype=np.uint8
     )
@@ -66,9 +66,11 @@ def figures(classes, channels):
         "confusion": charts.confusion(matrix, names(classes), "Test accuracy 50.00%"),
         "classes": charts.classes(table(fractions), 0.5),
         "calibration": charts.calibration(bins, bins, 0.123, 0.2),
-        "samples": tiles.samples(pictures(len(labels), channels), labels, short, 2),
-        "mistakes": tiles.mistakes(pictures(7, channels), captions, "Mistakes"),
-        "pixels": tiles.sensitivity(pictures(2, channels), pictures(2, 1)[..., 0], captions[:2]),
+        "samples": tiles.samples(random_images(len(labels), channels), labels, short, 2),
+        "mistakes": tiles.mistakes(random_images(7, channels), captions, "Mistakes"),
+        "pixels": tiles.sensitivity(
+            random_images(2, channels), random_images(2, 1)[..., 0], captions[:2]
+        ),
         "filters": tiles.filters(np.random.default_rng(0).normal(size=(classes, channels, 3, 3))),
     }
 
@@ -123,7 +125,7 @@ def test_names_in_chinese_fall_back_to_an_installed_font(caplog):
 def test_save_closes_the_figure():
     """A saved figure is closed, so that many charts do not pile up in memory."""
     before = charts.plt.get_fignums()
-    png(tiles.mistakes(pictures(1, 1), ["x"], "title"))
+    png(tiles.mistakes(random_images(1, 1), ["x"], "title"))
     assert charts.plt.get_fignums() == before
 
 
@@ -217,7 +219,7 @@ def test_calibration_shows_the_bins():
 def test_names_are_text(name):
     """A class name is drawn as it is in every chart, and no warning reaches the terminal."""
     rows = table([0.5, 0.5]).assign(**{"class": [name, "b"]})
-    grey = pictures(2, 1)
+    grey = random_images(2, 1)
     drawn = [
         charts.classes(rows, 0.5),
         charts.confusion(np.eye(2), [name, "b"], f"title {name}"),
@@ -235,14 +237,12 @@ def test_names_are_text(name):
 
 def test_samples_are_the_first_of_each_class():
     """Row k shows the first images of class k from left to right, then white."""
-    images, labels = pictures(6, 3, side=6), np.array([1, 0, 1, 1, 0, 1])
+    images, labels = random_images(6, 3, side=6), np.array([1, 0, 1, 1, 0, 1])
     figure = tiles.samples(images, labels, ["zero", "one"], 3)
     axis = figure.axes[0]
-    picture = axis.images[0].get_array()
-    assert (picture[0] == 255).all() and (picture[:, 0] == 255).all()
-    parts = [
-        [picture[row : row + 6, column : column + 6] for column in (1, 8, 15)] for row in (1, 8)
-    ]
+    grid = axis.images[0].get_array()
+    assert (grid[0] == 255).all() and (grid[:, 0] == 255).all()
+    parts = [[grid[row : row + 6, column : column + 6] for column in (1, 8, 15)] for row in (1, 8)]
     assert np.array_equal(parts[0][0], images[1])
     assert np.array_equal(parts[0][1], images[4])
     assert (parts[0][2] == 255).all()
@@ -254,17 +254,17 @@ def test_samples_are_the_first_of_each_class():
 
 def test_many_classes_stand_in_blocks():
     """A hundred classes are four blocks of twenty-five rows, every class with its name once."""
-    figure = tiles.samples(pictures(100, 1), np.arange(100), [str(i) for i in range(100)], 1)
+    figure = tiles.samples(random_images(100, 1), np.arange(100), [str(i) for i in range(100)], 1)
     found = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
     assert found == [[str(i) for i in range(start, start + 25)] for start in (0, 25, 50, 75)]
     last = figure.axes[3].images[0].get_array()
-    assert np.array_equal(last[24 * 9 + 1 : 25 * 9, 1:9], pictures(100, 1)[99, ..., 0])
+    assert np.array_equal(last[24 * 9 + 1 : 25 * 9, 1:9], random_images(100, 1)[99, ..., 0])
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7])
 def test_mistakes_carry_their_captions(count):
     """Each image has its caption, in rows of six; a sentence replaces a chart without mistakes."""
-    images = pictures(count, 1)
+    images = random_images(count, 1)
     figure = tiles.mistakes(images, [f"caption {i}" for i in range(count)], "title")
     shown = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title() for axis in shown] == [f"caption {i}" for i in range(count)]
@@ -278,13 +278,13 @@ def test_mistakes_carry_their_captions(count):
 
 def cells(figure, height, width, gap):
     """The filters in a chart, row by row, with one value for each weight."""
-    picture = np.asarray(figure.axes[0].images[0].get_array())
+    grid = np.asarray(figure.axes[0].images[0].get_array())
     zoom = tiles.SIDE // width
     step = zoom * height + gap, zoom * width + gap
-    tops = range(gap, picture.shape[0], step[0])
-    lefts = range(gap, picture.shape[1], step[1])
+    tops = range(gap, grid.shape[0], step[0])
+    lefts = range(gap, grid.shape[1], step[1])
     return [
-        picture[top : top + zoom * height : zoom, left : left + zoom * width : zoom].tolist()
+        grid[top : top + zoom * height : zoom, left : left + zoom * width : zoom].tolist()
         for top in tops
         for left in lefts
     ]
@@ -303,8 +303,8 @@ def test_filters_are_scaled_around_grey():
     first, second = cells(figure, 1, 2, gap=4)
     assert first == [[[1, 0.5, 0.5], [0.5, 0.25, 0.5]]]
     assert second == [[[0.5, 0.5, 0], [0.5, 0.5, 0.5]]]
-    picture = figure.axes[0].images[0].get_array()
-    assert (picture[:4] == tiles.GAP).all() and (picture[:, -4:] == tiles.GAP).all()
+    grid = figure.axes[0].images[0].get_array()
+    assert (grid[:4] == tiles.GAP).all() and (grid[:, -4:] == tiles.GAP).all()
     grey = tiles.filters(np.array([[[[-2.0, 0.0, 1.0]]], [[[0.0, 0.0, 0.0]]]]))
     assert cells(grey, 1, 3, gap=4) == [[[0, 0.5, 0.75]], [[0.5, 0.5, 0.5]]]
     assert "units of the filter's largest weight" in grey.axes[0].get_xlabel()
@@ -333,8 +333,8 @@ def test_a_network_without_filters_has_a_small_sentence():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_one_pixel_are_drawn(channels):
     """The smallest images that the pipeline accepts are shown in grey and in colour."""
-    png(tiles.mistakes(pictures(2, channels, side=1), ["a", "b"], "title"))
-    png(tiles.samples(pictures(2, channels, side=1), np.array([0, 1]), ["a", "b"], 1))
+    png(tiles.mistakes(random_images(2, channels, side=1), ["a", "b"], "title"))
+    png(tiles.samples(random_images(2, channels, side=1), np.array([0, 1]), ["a", "b"], 1))
 
 
 def test_long_names_are_shortened():

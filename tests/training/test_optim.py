@@ -69,10 +69,10 @@ def formula(name, t, total, steps):
         name == "onecycle"
     ):  # up from a 25th in three tenths of the steps, down to a 250,000th, both as half cosines
         top = 0.3 * (total + 1) - 1
-        start, end, share = (
+        start, end, progress = (
             (LR / 25, LR, t / top) if t <= top else (LR, LR / 25e4, (t - top) / (total - top))
         )
-        return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+        return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
     return LR
 
 
