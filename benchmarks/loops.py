@@ -124,7 +124,7 @@ def ours(
         file: to write the images to, and to read them from as the loop needs them.
     """
     hardware.set_threads(p.threads)
-    net = build(p, shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = networks.to_device(build(p, shape), device)
     images, labels = noise(shape)
     count = len(labels)
     training = make_trainer(p, net, np.bincount(labels).tolist(), World())

@@ -189,6 +189,11 @@ def black(shape: Shape, count: int) -> Tensor:
     return images.permute(0, 3, 1, 2)
 
 
+def to_device(net: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, with its filters channels last in memory, as its images are."""
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def prepare(network: str, net: nn.Module, images: Tensor, seed: int) -> None:
     """What a network does once before training: weights from the data, or pre-trained ones.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cifar import UserError, hardware, inference, model_file, tensors
+from cifar import UserError, hardware, inference, model_file, networks, tensors
 from cifar.data import pictures
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -57,7 +57,7 @@ class Classifier:
         self.path = Path(path)
         self.nets, self.model = model_file.load(self.path)
         for net in self.nets:
-            net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            networks.to_device(net, self.device)
         dataset = self.model.dataset
         self.normalize = tensors.normalizer(dataset.mean, dataset.std, self.device)
 

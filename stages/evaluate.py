@@ -8,10 +8,19 @@ from cifar import stage  # isort: skip  first, to report errors of the imports b
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from cifar import UserError, files, hardware, inference, model_file, params, tensors, waiting
+from cifar import (
+    UserError,
+    files,
+    hardware,
+    inference,
+    model_file,
+    networks,
+    params,
+    tensors,
+    waiting,
+)
 from cifar.dataset import Dataset, labels_fit
 from cifar.evaluation import calibration, card, metrics, tables
 from cifar.evaluation.predictions import Predictions
@@ -29,7 +38,7 @@ def main() -> None:
     waiting.watch(device)
     nets, model = model_file.load(WEIGHTS)
     for net in nets:
-        net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks.to_device(net, device)
     images, labels, names = read_test(model.dataset)
     normalize = tensors.normalizer(model.dataset.mean, model.dataset.std, device)
 

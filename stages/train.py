@@ -33,27 +33,27 @@ def main() -> Callable[[], None] | None:
     layers = () if distributed.rank() else inspect(p, dataset.shape, options)
     stage.check_imports()  # the network's file may import others
     checkpoint.check_space(stage.root(), p.ensemble * sum(layer.parameters for layer in layers))
-    started = distributed.start(
+    world = distributed.start(
         "stages.train",
         device=p.device,
         processes=p.processes,
         threads=p.threads,
         batch_size=p.batch_size,
     )
-    if not started:
+    if not world:
         return None
-    world, device, threads = started
 
     values = Parameters(seed, p.model_dump(exclude={"processes", "threads", "load"}))
     data = [*PARTS, DATA / "dataset.json"]
     file = networks.path_of(network=p.model)
-    origin = provenance.record(values, data, file, device, threads * world.size, world.size)
+    threads = world.threads * world.size
+    origin = provenance.record(values, data, file, world.device, threads, world.size)
     code = provenance.code()
     checkpoints = Checkpoints(stage.root() / ".checkpoints", origin, code)
-    print(f"{p.model} on {origin.device}, {stage.plural(threads, 'CPU thread')}")
+    print(f"{p.model} on {origin.device}, {stage.plural(world.threads, 'CPU thread')}")
     arrays = Arrays(*map(files.read_array, PARTS))
     with nullcontext() if world.rank else checkpoints.exclusive():
-        fitted = fit(p, seed, dataset.shape, options, arrays, world, device, checkpoints)
+        fitted = fit(p, seed, dataset.shape, options, arrays, world, checkpoints)
         if world.rank:
             return None
         model = Model(

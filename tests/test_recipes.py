@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sample import PROVENANCE
 
 from cifar import UserError, params, yaml12
 from cifar.dataset import Shape
 from cifar.experiments.table import flatten
 from cifar.params.train import Train
 from cifar.training import fit, inspection
+from cifar.training.checkpoint import Checkpoints
 from cifar.training.distributed import World
 from cifar.training.splits import Arrays, load_splits
 from recipes import edit, resolve
@@ -520,7 +522,7 @@ def test_a_recipe_has_the_published_parameters(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_recipe_trains(name, folder):
+def test_a_published_recipe_trains(name, folder, tmp_path):
     """Two steps of a published recipe give a finite loss and other weights."""
     values = resolve.check(resolve.resolve(name), ["train.epochs=1"])
     p, shape = section(values), shape_of(values)
@@ -532,10 +534,9 @@ def test_a_published_recipe_trains(name, folder):
     net = fit.build(p, shape, fit.network_options(p), 0, splits.sample, torch.device("cpu"))
     before = [value.clone() for value in net.parameters()]
 
-    def ignore(*_):
-        pass
-
-    member = fit.fit_member(p, 0, net, splits, World(), None, save=ignore, note=ignore)
+    world = World()
+    journal = fit.Journal(Checkpoints(tmp_path, PROVENANCE, {}), world, epochs=1)
+    member = fit.fit_member(p, 0, 0, net, splits, world, journal)
     assert math.isfinite(member.history[0].train_loss)
     after = member.net.parameters()
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))

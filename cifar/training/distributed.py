@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,25 +18,30 @@ from torch import Tensor, distributed, nn
 
 from cifar import UserError, hardware, waiting
 
+CPU = torch.device("cpu")
 # The others wait while the first waits for another training of the same experiment.
 WAITING = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class World:
-    """The rank of this process among those that share each batch.
+    """This process among those that share each batch.
 
     Attributes:
         rank: number of this process, from 0.
         size: number of processes.
         local_rank: number of this process on this machine, from 0.
         local_size: number of processes on this machine.
+        device: where this process computes.
+        threads: CPU threads of this process.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    device: torch.device = CPU
+    threads: int = 1
 
     def part(self, batch: Tensor) -> Tensor:
         """This process's part of a batch, (B,) to about (B / size,)."""
@@ -54,11 +59,11 @@ class World:
             distributed.all_reduce(numbers)
         return numbers
 
-    def broadcast(self, numbers: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
+    def broadcast(self, numbers: tuple[float, ...]) -> tuple[float, ...]:
         """Give every process the first one's numbers, so that all make the same decisions."""
         if self.size == 1:
             return numbers
-        sent = torch.tensor(numbers, dtype=torch.float64, device=device)
+        sent = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.broadcast(sent, src=0)
         return tuple(sent.tolist())
 
@@ -72,7 +77,7 @@ class World:
 
 def start(
     module: str, *, device: str, processes: int, threads: int, batch_size: int
-) -> tuple[World, torch.device, int] | None:
+) -> World | None:
     """Start the processes that share each batch, or join them if this is one of them.
 
     Args:
@@ -83,8 +88,7 @@ def start(
         batch_size: images of a batch over all processes.
 
     Returns:
-        This process's rank, its device and its number of threads; None if it started the others,
-        which have finished by then.
+        This process among all; None if it started the others, which have finished by then.
 
     Raises:
         UserError: the device does not exist, there are too few devices, or a batch is too small.
@@ -99,11 +103,14 @@ def start(
         check_devices(device, processes)
         launch(module, processes)
         return None
-    chosen = hardware.pick(device, "train.device", world.local_rank)
-    count = hardware.set_threads(threads, world.local_size)
-    waiting.watch(chosen)
-    join(world, chosen)
-    return world, chosen, count
+    world = replace(
+        world,
+        device=hardware.pick(device, "train.device", world.local_rank),
+        threads=hardware.set_threads(threads, world.local_size),
+    )
+    waiting.watch(world.device)
+    join(world)
+    return world
 
 
 def check_devices(device: str, processes: int) -> None:
@@ -139,7 +146,8 @@ def started() -> World | None:
     for name, value in zip(names, values, strict=True):
         if not re.fullmatch("[0-9]{1,9}", value):
             raise UserError(f"{value[:40]!a} is not a number ({name}): unset RANK, or use torchrun")
-    return World(*map(int, values))
+    rank, size, local_rank, local_size = map(int, values)
+    return World(rank, size, local_rank, local_size)
 
 
 def rank() -> int:
@@ -147,13 +155,14 @@ def rank() -> int:
     return (started() or World()).rank
 
 
-def join(world: World, device: torch.device) -> None:
+def join(world: World) -> None:
     """Connect to the other processes, if any; from then on only the first one prints."""
     if world.size == 1:
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = "gloo"
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+        backend = "nccl"
     distributed.init_process_group(backend, timeout=WAITING)
     if world.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends

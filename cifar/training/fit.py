@@ -6,7 +6,6 @@ Every parameter of `train` is read as `p.NAME` and passed on under its name: her
 inspection.py or stages/train.py.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
@@ -66,6 +65,36 @@ class Fitted:
         ]
 
 
+class Journal:
+    """Saves each network after each epoch, and logs the epoch.
+
+    Only the first process writes. All of them load the same state.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, world: World, epochs: int) -> None:
+        self.checkpoints = checkpoints
+        self.world = world
+        self.log = None if world.rank else EpochLog(stage.root(), epochs=epochs)
+
+    def load(self, number: int) -> dict[str, Any] | None:
+        """The last state of one network of the ensemble, if an interrupted run saved one."""
+        state = None if self.world.rank else self.checkpoints.load(number)
+        return self.world.broadcast_object(state)
+
+    def save(self, number: int, state: dict[str, Any]) -> None:
+        if not self.world.rank:
+            self.checkpoints.save(number, state)
+
+    def write(self, number: int, row: Epoch, speed: float | None = None) -> None:
+        """Log an epoch with its images per second; None for one from an interrupted run."""
+        if self.log:
+            self.log.write(number, row, speed)
+
+    def close(self) -> None:
+        if self.log:
+            self.log.close()
+
+
 def fit(
     p: Train,
     seed: int,
@@ -73,7 +102,6 @@ def fit(
     options: NetworkOptions,
     arrays: Arrays,
     world: World,
-    device: torch.device,
     checkpoints: Checkpoints,
 ) -> Fitted:
     """Train every network of the ensemble, one after the other, and calibrate them together.
@@ -81,32 +109,21 @@ def fit(
     Args:
         checkpoints: the first process resumes from them, and writes one after each epoch.
     """
-    splits = load_splits(p, arrays, shape, device, world.local_size)
-    log = None if world.rank else EpochLog(stage.root(), epochs=p.epochs)
+    splits = load_splits(p, arrays, shape, world.device, world.local_size)
+    journal = Journal(checkpoints, world, epochs=p.epochs)
     members = []
     logits = []
     for number in range(p.ensemble):
         member_seed = seeds.derive(seed, "network", number) if number else seed
-        state = world.broadcast_object(None if world.rank else checkpoints.load(number))
-        net = build(p, shape, options, member_seed, splits.sample, device)
+        net = build(p, shape, options, member_seed, splits.sample, world.device)
         if not number and not world.rank:
             note_size(net, shape)
-
-        def save(state: dict[str, Any], number: int = number) -> None:
-            if not world.rank:
-                checkpoints.save(number, state)
-
-        def note(row: Epoch, speed: float | None, number: int = number) -> None:
-            if log:
-                log.write(number, row, speed)
-
         part, data = trained_part(p, net, splits, shape)
-        member = fit_member(p, member_seed, part, data, world, state, save, note)
+        member = fit_member(p, member_seed, number, part, data, world, journal)
         members.append(replace(member, net=net))
         if not world.rank:
             logits.append(inference.predict(part, data.val_images, data.normalize))
-    if log:
-        log.close()
+    journal.close()
     return calibrate(members, logits, splits.val_labels) if logits else Fitted(members, 1.0, None)
 
 
@@ -148,52 +165,49 @@ def build(
     networks.prepare(
         network=p.model, net=net, images=sample, seed=seeds.derive(seed, "preparation")
     )
-    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return networks.to_device(net, device)
 
 
 def fit_member(
     p: Train,
     seed: int,
+    number: int,
     net: nn.Module,
     splits: Splits,
     world: World,
-    state: dict[str, Any] | None,
-    save: Callable[[dict[str, Any]], None],
-    note: Callable[[Epoch, float | None], None],
+    journal: Journal,
 ) -> Member:
     """Train one network, from the beginning or from its last saved epoch.
 
     Args:
-        state: the last state saved by an interrupted run, if any.
-        save: saves a state.
-        note: logs an epoch and its images per second.
+        seed: of this network.
+        number: of this network in the ensemble, from 0.
+        net: the network, or the part of it that is trained.
     """
+    state = journal.load(number)
     if state and "kept" in state:
-        net.load_state_dict(state["net"])
-        history = [Epoch(**row) for row in state["history"]]
-        member = Member(net, history, Epoch(**state["kept"]))
-        print(f"trained already, {stage.plural(len(history), 'epoch')}")
-    else:
-        fitting = make_trainer(p, net, splits.class_counts, world)
-        if state:
-            fitting.restore(state)
-            print(f"resuming an interrupted run after epoch {len(fitting.history)}")
-        for row in fitting.history:
-            note(row, None)
-        for row, speed in run_epochs(p, seed, fitting, splits, world, save):
-            note(row, speed)
-        return finish(fitting, save)
-    for row in member.history:
-        note(row, None)
-    return member
-
-
-def finish(fitting: Trainer, save: Callable[[dict[str, Any]], None]) -> Member:
-    """Load the kept weights into the network, and save it as trained."""
+        return restore(net, number, state, journal)
+    fitting = make_trainer(p, net, splits.class_counts, world)
+    if state:
+        fitting.restore(state)
+        print(f"resuming an interrupted run after epoch {len(fitting.history)}")
+    for row in fitting.history:
+        journal.write(number, row)
+    run_epochs(p, seed, number, fitting, splits, world, journal)
     kept = fitting.finish()
     history = [asdict(row) for row in fitting.history]
-    save({"net": fitting.net.state_dict(), "history": history, "kept": asdict(kept)})
-    return Member(fitting.net, fitting.history, kept)
+    journal.save(number, {"net": net.state_dict(), "history": history, "kept": asdict(kept)})
+    return Member(net, fitting.history, kept)
+
+
+def restore(net: nn.Module, number: int, state: dict[str, Any], journal: Journal) -> Member:
+    """Load a network that an interrupted run finished."""
+    net.load_state_dict(state["net"])
+    history = [Epoch(**row) for row in state["history"]]
+    print(f"trained already, {stage.plural(len(history), 'epoch')}")
+    for row in history:
+        journal.write(number, row)
+    return Member(net, history, Epoch(**state["kept"]))
 
 
 def make_trainer(p: Train, net: nn.Module, class_counts: list[int], world: World) -> Trainer:
@@ -264,32 +278,34 @@ def make_loss(
 def run_epochs(
     p: Train,
     seed: int,
+    number: int,
     fitting: Trainer,
     splits: Splits,
     world: World,
-    save: Callable[[dict[str, Any]], None],
-) -> Iterator[tuple[Epoch, float]]:
-    """Train the remaining epochs; yields each, once saved, with its images per second."""
+    journal: Journal,
+) -> None:
+    """Train the remaining epochs of one network; save, print and log each."""
     count = len(splits.train.labels)
-    device = splits.train.labels.device
 
     def validate(net: nn.Module) -> tuple[float, ...]:
         if world.rank:
-            return world.broadcast((0.0, 0.0), device)
+            return world.broadcast((0.0, 0.0))
         logits = inference.predict(net, splits.val_images, splits.normalize)
-        return world.broadcast(inference.loss_and_accuracy(logits, splits.val_labels), device)
+        return world.broadcast(inference.loss_and_accuracy(logits, splits.val_labels))
 
     progress = Progress(epochs=p.epochs, images=count, done=len(fitting.history))
     while len(fitting.history) < p.epochs and not fitting.stopped():
         epoch = len(fitting.history) + 1
-        order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch)).to(device)
-        indices = trainer.split_order(order, batch_size=p.batch_size, least=2 * world.size)
+        order = torch.randperm(count, generator=seeds.generator(seed, "order", epoch))
+        indices = trainer.split_order(
+            order.to(world.device), batch_size=p.batch_size, least=2 * world.size
+        )
         batches = splits.train.epoch(epoch, seed, indices, world.part)
         seeds.seed_everything(seeds.derive(seed, "dropout", epoch) + world.rank)
         progress.start(epoch)
         row = fitting.epoch(batches, validate, progress.step)
-        save(fitting.state())
-        yield row, progress.end(row)
+        journal.save(number, fitting.state())
+        journal.write(number, row, progress.end(row))
     progress.close()
 
 

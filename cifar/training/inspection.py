@@ -55,7 +55,7 @@ def rehearse(p: Train, shape: Shape, options: NetworkOptions) -> None:
         quick = quick.model_copy(update={"optimizer": "sgd"})
     with torch.random.fork_rng(devices=[]):
         with one_line(network=p.model, advice=copies if p.ema else contract):
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            networks.to_device(net, torch.device("cpu"))
             fitting = make_trainer(quick, net, [1] * shape.num_classes, World())
         with one_line(network=p.model, advice=contract, when="in training, "):
             fitting.steps([batch, batch], lambda *_: None)
@@ -93,7 +93,7 @@ def inspect_network(
     check_kernels(network, net)
     check_state(network, net)
     with one_line(network, "training keeps images and filters channels last in memory"):
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks.to_device(net, torch.device("cpu"))
     before = sizes(net)
     check(network, net, shape)
     check_growth(network, before, sizes(net))

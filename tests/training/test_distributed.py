@@ -22,9 +22,9 @@ def test_alone_nothing_is_shared():
     world, net, numbers = World(), torch.nn.Linear(1, 1), torch.ones(2)
     assert world.wrap(net) is net
     assert world.all_reduce(numbers) is numbers
-    assert world.broadcast((0.1, 0.2), torch.device("cpu")) == (0.1, 0.2)
+    assert world.broadcast((0.1, 0.2)) == (0.1, 0.2)
     assert world.broadcast_object(numbers) is numbers
-    distributed.join(world, torch.device("cpu"))
+    distributed.join(world)
     assert not torch.distributed.is_initialized()
 
 

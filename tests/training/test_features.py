@@ -64,7 +64,7 @@ def train(parameters, monkeypatch, tmp_path):  # noqa: F811
         np.save(tmp_path / "images.npy", arrays().train_images)
         images = files.read_array(tmp_path / "images.npy")
         data = replace(arrays(), train_images=images)
-        fitted = fit.fit(p, 0, DATASET.shape, OPTIONS, data, World(), CPU, Memory())
+        fitted = fit.fit(p, 0, DATASET.shape, OPTIONS, data, World(), Memory())
         return fitted, sum(net.seen for net in built)
 
     return run

@@ -76,7 +76,7 @@ def arrays(count=24):
 
 
 def train(p, checkpoints, seed=0):
-    return fit.fit(p, seed, DATASET.shape, OPTIONS, arrays(), World(), CPU, checkpoints)
+    return fit.fit(p, seed, DATASET.shape, OPTIONS, arrays(), World(), checkpoints)
 
 
 def bits(member):
