@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from annotated_types import Interval, MinLen
+from pydantic import Field
 
 MAX_SIDE = 4096  # pixels; a record that claims more is damaged
 BIDI = (
@@ -51,7 +51,7 @@ class Fetched:
     __pydantic_config__: ClassVar = STRICT
 
     name: str
-    classes: Annotated[tuple[str, ...], MinLen(2)]
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class Dataset:
     __pydantic_config__: ClassVar = STRICT
 
     name: str
-    classes: Annotated[tuple[str, ...], MinLen(2)]
-    image_size: Annotated[int, Interval(ge=1, le=MAX_SIDE)]
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    image_size: Annotated[int, Field(ge=1, le=MAX_SIDE)]
     channels: int
     normalize: str
-    mean: tuple[Annotated[float, Interval(ge=0, le=1)], ...]
-    std: tuple[Annotated[float, Interval(ge=1e-9, le=1)], ...]
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    std: tuple[Annotated[float, Field(ge=1e-9, le=1)], ...]
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from annotated_types import Interval, MaxLen, MinLen
+from pydantic import Field
 from safetensors import SafetensorError, deserialize
 
 from cifar import UserError, files
@@ -33,10 +33,10 @@ class NetworkOptions:
 
     __pydantic_config__: ClassVar = STRICT
 
-    depth: Annotated[int, Interval(ge=0, le=1000)] = 0
-    width: Annotated[int, Interval(ge=0, le=100_000)] = 0
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    dropout_step: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    depth: Annotated[int, Field(ge=0, le=1000)] = 0
+    width: Annotated[int, Field(ge=0, le=100_000)] = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout_step: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_norm: bool = False
     backbone: str | None = None
     freeze: bool = False
@@ -58,7 +58,7 @@ class Layer:
     name: str
     kind: str
     shape: tuple[int, ...]
-    parameters: Annotated[int, Interval(ge=0)]
+    parameters: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Provenance:
     data: dict[str, str]
     network_file: str
     device: str
-    threads: Annotated[int, Interval(ge=1)]
-    processes: Annotated[int, Interval(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    processes: Annotated[int, Field(ge=1)]
     versions: dict[str, str]
 
 
@@ -120,13 +120,13 @@ class Model:
     __pydantic_config__: ClassVar = STRICT
 
     format: int
-    network: Annotated[str, MaxLen(100)]
+    network: Annotated[str, Field(max_length=100)]
     dataset: Dataset
     options: NetworkOptions
     layers: tuple[Layer, ...]
-    ensemble: Annotated[int, Interval(ge=1, le=100)]
-    epochs: Annotated[tuple[Annotated[int, Interval(ge=1, le=1_000_000)], ...], MinLen(1)]
-    temperature: Annotated[float, Interval(ge=0.001, le=1000)]
+    ensemble: Annotated[int, Field(ge=1, le=100)]
+    epochs: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(min_length=1)]
+    temperature: Annotated[float, Field(ge=0.001, le=1000)]
     provenance: Provenance
 
     def __post_init__(self) -> None:

@@ -3,7 +3,9 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -450,6 +452,19 @@ def test_the_lock_files_pin_every_requirement():
     groups = settings["dependency-groups"]
     assert set().union(*map(names, groups.values())) <= developer.keys()
     assert not names(groups["test"] + groups["lint"]) - {"psutil"} & user.keys()
+
+
+def test_every_library_that_is_imported_is_required():
+    """What the code imports is listed in pyproject.toml, rather than installed by chance."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    requirements = [settings["project"]["dependencies"], *settings["dependency-groups"].values()]
+    required = set().union(*map(names, requirements))
+    modules = {name.partition(".")[0] for file in SOURCES for name in imported(file)}
+    ours = {path.name for path in ROOT.iterdir()}
+    packages = packages_distributions()
+    for module in modules - sys.stdlib_module_names - ours:
+        providers = [package.replace("_", "-") for package in packages[module]]
+        assert names(providers) & required, f"{module} is not listed"
 
 
 def test_stages_open_what_they_declare(first_run):

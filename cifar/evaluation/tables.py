@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from annotated_types import Interval
+from pydantic import Field
 
 from cifar import UserError, files
 from cifar.dataset import STRICT
@@ -39,8 +39,8 @@ HISTORY: dict[str, Kind] = {
     "val_loss": "number",
     "val_accuracy": "fraction",
 }
-Fraction = Annotated[float, Interval(ge=0, le=1)]
-Loss = Annotated[float, Interval(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Loss = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
