@@ -120,7 +120,7 @@ def test_two_groups_and_two_runs(sweep):
     [
         (
             ["HEAD", "train.dropuot=0.3"],
-            "no group or experiment train.dropuot=0.3 (did you mean train.dropout=0.3?)",
+            "no group or experiment matches train.dropuot=0.3 (did you mean train.dropout=0.3?)",
         ),
         (["HEAD"], "1 named (command line): name two groups"),
         (["--metric", "test.acuracy"], "no run has test.acuracy (--metric): there are "),
@@ -201,7 +201,7 @@ def test_groups_of_two_data_sets_are_not_compared(printed):
     """One line names both data sets; a parameter that is no part of a name finds its group."""
     with pytest.raises(UserError, match=r"^a is on digits, train.lr=2 on cifar10 "):
         printed([*DIGITS, *CIFAR], "a", "train.lr=2")
-    with pytest.raises(UserError, match=r"^2 groups have train.lr=1 \(command line\): "):
+    with pytest.raises(UserError, match=r"^2 groups match train.lr=1 \(command line\): "):
         printed([*DIGITS, *CIFAR], "d", "train.lr=1")
     words = ("fetch.dataset=cifar10,train.lr=3", "d")
     assert "d minus fetch.dataset=cifar10,train.lr=3: -10.00 points" in printed(CIFAR, *words)

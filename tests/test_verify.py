@@ -1,4 +1,4 @@
-"""`python -m tools.verify`: a recorded result is made again, and judged by the contract."""
+"""`python -m tools.verify`: a recorded result is reproduced, and judged by the contract."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from cifar.experiments import rerun
 from tools.verify import main
 
 pytestmark = pytest.mark.slow
-# A pipeline like ours that takes no time. THREADS stands for another environment, and NOISE names a
-# stage whose result is not the same every time.
+# A pipeline like ours that takes no time. THREADS simulates another environment, and NOISE names a
+# stage whose result differs from the recorded one.
 PIPELINE = """
 import json, os, sys
 from pathlib import Path
@@ -47,9 +47,9 @@ elif stage == "preprocess":
     array("data/processed/numbers.npy", np.load("data/fetched/numbers.npy") * 2 + noise)
 elif stage == "train":
     weight = np.load("data/processed/numbers.npy") + 0.25 * (threads - 2) + noise + seed
-    facts = {"device": "cpu, AVX2", "threads": threads, "processes": 1, "versions": {}}
+    provenance = {"device": "cpu, AVX2", "threads": threads, "processes": 1, "versions": {}}
     layers = [{"name": "second"}, {"name": "last"}]
-    record = json.dumps({"model": {"layers": layers, "provenance": facts}})
+    record = json.dumps({"model": {"layers": layers, "provenance": provenance}})
     tensors = {"last.weight": weight, "second.weight": weight / 2}
     Path("models").mkdir(exist_ok=True)
     Path("models/model.safetensors").write_bytes(save(tensors, {"model": record}))
@@ -88,7 +88,7 @@ stages:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """A repository with the quick pipeline, its result committed. Work in `quick` instead."""
+    """A repository with the quick pipeline and its committed result. Tests work in `quick`."""
     project = Project(tmp_path_factory.mktemp("verify") / "project")
     project.path.mkdir()
     files = {"pipeline.py": PIPELINE, "dvc.yaml": STAGES, "params.yaml": "seed: 0\n"}
@@ -145,7 +145,7 @@ def raw(project):
 
 
 def test_the_same_result(quick):
-    """A result that is the same passes, by nothing but the code and the raw data of its commit."""
+    """A result passes if the code and raw data of its commit alone give it again."""
     keep = raw(quick)
     for path in (quick.path / ".dvc/cache").rglob("*"):
         if path.is_file() and path.suffix != ".dir" and path.read_bytes() not in keep:
@@ -160,7 +160,7 @@ def test_the_same_result(quick):
 
 
 def test_another_environment(verify):
-    """Other threads gave other bytes: the report names what differs, and L3 decides."""
+    """Fewer threads gave different bytes: the report lists what differs, and L3 decides."""
     code, out, _ = verify(THREADS="1")
     text = " ".join(out.split())
     assert code == 0
@@ -179,22 +179,22 @@ def test_another_environment(verify):
 
 @pytest.mark.long
 def test_an_accuracy_out_of_tolerance(verify):
-    """An environment excuses other bytes, but not another accuracy."""
+    """Another environment excuses different bytes, but not a different accuracy."""
     code, out, _ = verify(THREADS="7")
     assert code == 1
     assert "Not reproduced: L1 does not apply" in out
-    assert "but accuracy is out of L3" in " ".join(out.split())
+    assert "but accuracy is outside the tolerance of L3" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ("train", "Not reproduced: 3 outputs differ, on the same device, threads and versions."),
-        ("preprocess", "Not reproduced: data/processed differs, which even L3 excludes."),
+        ("train", "Not reproduced: 3 outputs differ, with the same device, threads and versions."),
+        ("preprocess", "Not reproduced: data/processed differs, which L3 does not allow."),
     ],
 )
 def test_not_reproduced(verify, stage, message):
-    """What differs in the same environment, or in a stage of data, is not reproduced."""
+    """An output that differs in the same environment, or in a data stage, is not reproduced."""
     code, out, _ = verify(NOISE=stage)
     assert code == 1
     assert message in out
@@ -207,11 +207,11 @@ def test_the_recorded_file_is_lost(quick, verify):
     text = " ".join(out.split())
     assert code == 1
     assert "what differs cannot be shown: no models/model.safetensors of HEAD" in text
-    assert "Not reproduced: 3 outputs differ, and nothing says why." in out
+    assert "Not reproduced: 3 outputs differ, for an unknown reason." in out
 
 
 def test_raw_data_that_are_lost(quick, verify):
-    """Raw data that are in no cache and no remote: one line; from scratch they are made again."""
+    """Raw data in neither cache nor remote are a one-line error; --from-scratch fetches them."""
     lost(quick, *raw(quick))
     with pytest.raises(UserError, match=r"no data/fetched of HEAD .*push.*--from-scratch"):
         verify()
@@ -222,7 +222,7 @@ def test_raw_data_that_are_lost(quick, verify):
 
 @pytest.mark.long
 def test_raw_data_from_a_remote(quick, verify):
-    """Raw data that only the remote has are taken from there; a remote that is gone is one line."""
+    """Raw data that only the remote has come from there; a missing remote is a one-line error."""
     quick.run("dvc", "remote", "add", "--default", "storage", "../storage")
     quick.commit()
     quick.run("dvc", "push", "--quiet", "data/fetched")
@@ -236,7 +236,7 @@ def test_raw_data_from_a_remote(quick, verify):
 
 
 def test_damaged_raw_data(quick, verify):
-    """A flipped bit in DVC's cache is no reason to call a result not reproduced."""
+    """A flipped bit in DVC's cache is an error, not a result that is not reproduced."""
     for path in (quick.path / ".dvc/cache").rglob("*"):
         if path.is_file() and path.read_bytes() in raw(quick):
             path.chmod(0o644)
@@ -266,19 +266,19 @@ def test_inputs_that_dvc_add_tracks(quick, verify):
 
 def test_resumes(verify):
     """If interrupted, the same command resumes with the first stage that is not done."""
-    with pytest.raises(UserError, match=r"stage evaluate failed.*the same command resumes"):
+    with pytest.raises(UserError, match=r"stage evaluate failed.*run the same command again"):
         verify(STOP="evaluate")
     code, out, err = verify(NOISE="train")
     assert code == 0, "the training is not run again"
     assert "L1 held" in out
     assert "train: done before the interruption" in err
     assert "evaluate: python pipeline.py evaluate" in err
-    assert verify(NOISE="train")[0] == 1, "a whole verification leaves nothing to resume"
+    assert verify(NOISE="train")[0] == 1, "a complete verification leaves nothing to resume"
 
 
 @pytest.mark.long
 def test_a_kept_clone_is_not_resumed(quick, verify):
-    """--keep leaves the clone to look at, and the next verification begins again."""
+    """--keep leaves the clone for inspection, and the next verification starts over."""
     _, _, err = verify("--keep")
     clone = quick.path / err.split("The clone is kept: ")[1].strip()
     assert (clone / "models/model.safetensors").is_file()
@@ -292,7 +292,7 @@ def test_two_at_a_time(quick, verify):
     (quick.path / "runs/verify").mkdir(parents=True)
     with (
         FileLock(quick.path / f"runs/verify/{commit}.lock"),
-        pytest.raises(UserError, match="another process verifies HEAD"),
+        pytest.raises(UserError, match="another process is verifying HEAD"),
     ):
         verify()
 
@@ -316,10 +316,10 @@ def test_for_programs_and_for_pull_requests(verify):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("metrics/test.json", "0.5", "0.9", "metrics/test.json in Git is not the recorded one"),
-        ("pipeline.py", "import json", "import  json", "stage fetch was run with another pipeline"),
-        ("params.yaml", "seed: 0", "seed: 1", "stage train was run with another `seed`"),
-        ("dvc.yaml", "pipeline.py train", "-m train", "stage train has another command"),
+        ("metrics/test.json", "0.5", "0.9", "metrics/test.json in Git differs from"),
+        ("pipeline.py", "import json", "import  json", "stage fetch was run with a different"),
+        ("params.yaml", "seed: 0", "seed: 1", "stage train was run with a `seed`"),
+        ("dvc.yaml", "pipeline.py train", "-m train", "stage train has a different command"),
         ("dvc.yaml", "  fetch:", "  more: {cmd: 'true'}\n  fetch:", "stage more was not run"),
         ("dvc.lock", "stages:", "<<<<<<< HEAD\nstages:", "dvc.lock of HEAD"),
         ("dvc.lock", "stages:", "stage:", "no stages"),
@@ -329,7 +329,7 @@ def test_for_programs_and_for_pull_requests(verify):
     ],
 )
 def test_a_record_that_contradicts_its_commit(quick, verify, file, old, new, message):
-    """Edited metrics, a lock of other code, parameters or stages: one line each."""
+    """Edited metrics and a lock file of other code, parameters or stages are one-line errors."""
     quick.edit(file, lambda text: text.replace(old, new))
     quick.commit()
     with pytest.raises(UserError, match=message):
@@ -337,18 +337,18 @@ def test_a_record_that_contradicts_its_commit(quick, verify, file, old, new, mes
 
 
 def test_stages_that_do_not_fit(quick, verify):
-    """A lock whose stages have not met each other's latest outputs is refused."""
+    """A lock file whose stages have not run on each other's latest outputs is refused."""
     quick.edit(
         "dvc.lock",
         lambda text: re.sub(r"(outs:\n    - path: data/fetched\n.*\n.*md5: .)", r"\g<1>0", text),
     )
     quick.commit()
-    with pytest.raises(UserError, match="stage preprocess has not met its latest inputs"):
+    with pytest.raises(UserError, match="stage preprocess has not run on its latest inputs"):
         verify()
 
 
 def test_no_record(quick, verify):
-    """A commit without dvc.lock, and a name that nothing has: one line each."""
+    """A commit without dvc.lock and an unknown name are one-line errors."""
     (quick.path / "dvc.lock").unlink()
     quick.commit()
     with pytest.raises(UserError, match=r"no recorded result, HEAD has no dvc.lock"):
@@ -377,7 +377,7 @@ def test_experiments(quick, verify):
 
 @pytest.mark.long
 def test_versions_of_another_lock(quick, verify):
-    """The versions of the commit are named before the work, and as a reason for other bytes."""
+    """The versions of the commit are shown before the rerun, and as a reason for differences."""
     (quick.path / "requirements.lock").write_text("numpy==1.0 ; python_version < '3'\nnumpy==1.1\n")
     quick.commit()
     code, out, err = verify(NOISE="train")
@@ -389,7 +389,7 @@ def test_versions_of_another_lock(quick, verify):
 
 
 def test_nothing_leads_out_of_the_clone(monkeypatch):
-    """The stages of the clone know no variable of DVC, Git or Python's path."""
+    """The stages in the clone see no variable of DVC or Git, and no PYTHONPATH."""
     for name in ("DVC_ROOT", "DVC_STAGE", "GIT_DIR", "GIT_WORK_TREE", "PYTHONPATH"):
         monkeypatch.setenv(name, "elsewhere")
     assert "elsewhere" not in rerun.environment().values()
@@ -397,7 +397,7 @@ def test_nothing_leads_out_of_the_clone(monkeypatch):
 
 @pytest.mark.long
 def test_digits(reproduced):
-    """The real pipeline, killed after the first epoch of its training: resumed, and L1 held."""
+    """The real pipeline, killed after the first epoch of its training, resumes, and L1 holds."""
     command = [sys.executable, "-m", "tools.verify"]
     environment = reproduced.environment()
     with subprocess.Popen(
@@ -414,7 +414,7 @@ def test_digits(reproduced):
 
 @pytest.mark.long
 def test_digits_with_other_threads(reproduced):
-    """A result of two threads is made again on one core: the report names the threads."""
+    """A result of two threads is reproduced on one core: the report names the threads."""
     if len(getattr(os, "sched_getaffinity", lambda _: [])(0)) < 2:
         pytest.skip("one core, or a system that does not bind processes to cores")
     reproduced.run("dvc", "exp", "run", "--name", "two", "-S", "train.threads=0")

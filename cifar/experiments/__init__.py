@@ -1,1 +1,1 @@
-"""DVC's experiments as data, and what several of them show."""
+"""Read DVC's experiments as data, compare them, and reproduce them."""

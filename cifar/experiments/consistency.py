@@ -1,4 +1,4 @@
-"""Whether a recorded result fits its commit: its code, parameters, stages, and its files in Git."""
+"""Check that a recorded result agrees with its commit: code, parameters, stages, files in Git."""
 
 from pathlib import Path
 from typing import Any
@@ -9,24 +9,25 @@ from cifar.experiments.table import stale
 
 
 def check(recorded: Recorded) -> None:
-    """Compare the record with its commit, but for the code: see `check_code`.
+    """Check that the record agrees with its commit; `check_code` checks the code.
 
     Raises:
-        UserError: metrics that were edited, other parameters or stages, or stages that do not fit.
+        UserError: a stage is out of date, a parameter or command differs, or a metric was edited.
     """
     where = f"dvc.lock of {recorded.title}"
     try:
         problem = find_problem(recorded)
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise UserError(f"damaged, or dvc.yaml or params.yaml is ({where}): name another") from None
+        damaged = "dvc.lock, dvc.yaml or params.yaml is damaged"
+        raise UserError(f"{damaged} ({where}): choose another commit") from None
     if problem:
-        advice = "`dvc repro` there, and commit dvc.lock with its results"
+        advice = "run `dvc repro` at that commit, and commit dvc.lock with its results"
         raise UserError(f"{problem} ({where}): {advice}")
 
 
 def find_problem(recorded: Recorded) -> str | None:
     if old := stale(recorded.stages):
-        return f"stage {old[0]} has not met its latest inputs"
+        return f"stage {old[0]} has not run on its latest inputs"
     declared = read_yaml(recorded, "dvc.yaml")["stages"]
     if missing := declared.keys() - recorded.stages.keys():
         return f"stage {min(missing)} was not run"
@@ -34,13 +35,13 @@ def find_problem(recorded: Recorded) -> str | None:
     for name in recorded.order:
         stage = recorded.stages[name]
         if declared.get(name, {}).get("cmd") != stage["cmd"]:
-            return f"stage {name} has another command in dvc.yaml"
+            return f"stage {name} has a different command in dvc.yaml"
         for key, value in stage.get("params", {}).get("params.yaml", {}).items():
             if lookup(values, key) != value:
-                return f"stage {name} was run with another `{key}` than in params.yaml"
+                return f"stage {name} was run with a `{key}` that differs from params.yaml"
     for path, expected in recorded.outputs.items():
         if path in recorded.in_git and md5_of(recorded.content(path)) != expected:
-            return f"{path} in Git is not the recorded one, but edited or committed apart"
+            return f"{path} in Git differs from the recorded file"
     return None
 
 
@@ -57,18 +58,18 @@ def lookup(values: Any, key: str) -> Any:
 
 
 def check_code(recorded: Recorded, checkout: Path) -> None:
-    """Compare the code that the record names with that of its commit.
+    """Check that the code files listed in the record are those of its commit.
 
     Raises:
-        UserError: the result was made by other code.
+        UserError: the result was made by different code.
     """
     for name, stage in recorded.stages.items():
         for dep in stage.get("deps", []):
             path = dep["path"]
             if path in recorded.outputs or md5(checkout / path) == dep["md5"]:
                 continue
-            problem = "another" if path in recorded.in_git else "an untracked"
+            problem = "a different" if path in recorded.in_git else "an untracked"
             raise UserError(
                 f"stage {name} was run with {problem} {path} (dvc.lock of {recorded.title}): "
-                "`dvc repro` there and commit dvc.lock with its code"
+                "run `dvc repro` at that commit, and commit dvc.lock with its code"
             )

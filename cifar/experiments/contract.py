@@ -1,7 +1,7 @@
-"""The contract of reproducibility (docs/design.md): which level a rerun of a result kept.
+"""The reproducibility contract (docs/design.md): which of its levels a rerun of a result meets.
 
-L1: on the same device, threads and versions every output is byte-identical. L3: elsewhere the data
-stages are, and the test accuracy agrees within a tolerance.
+L1: with the same device, threads and versions, every output is byte-identical. L3: otherwise, the
+outputs of the data stages are byte-identical, and the test accuracy agrees within a tolerance.
 """
 
 import re
@@ -15,7 +15,7 @@ from cifar.experiments import groups, statistics, table
 from cifar.experiments.recorded import Recorded
 
 METRIC = "test.accuracy"
-SEEDS = 3  # fewer do not make a standard deviation
+SEEDS = 3  # at least as many are needed for a standard deviation
 LIBRARIES = (  # their versions may change an output
     "matplotlib",
     "numpy",
@@ -32,10 +32,10 @@ PIN = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Change:
-    """Something of the environment that differs.
+    """One difference between two environments.
 
     Attributes:
-        name: device, threads, processes, or a program.
+        name: device, threads, processes, python, or a library.
         recorded: its value when the result was recorded.
         here: its value now.
     """
@@ -50,14 +50,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The test accuracy, and what L3 allows.
+    """The recorded test accuracy, that of the rerun, and the tolerance of L3.
 
     Attributes:
         recorded: from 0 to 1.
-        made: that of the rerun.
-        low: the least that is allowed.
-        high: the most.
-        basis: where the tolerance comes from.
+        made: the accuracy of the rerun.
+        low: the lowest accuracy allowed.
+        high: the highest accuracy allowed.
+        basis: how the tolerance was computed.
     """
 
     recorded: float
@@ -73,14 +73,14 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The level that was kept, L1 or L3, or nothing; and why."""
+    """The level that the rerun meets (L1, L3 or None), and the reason as a sentence."""
 
     level: str | None
     text: str
 
 
 def pin_changes(recorded: Recorded) -> list[Change]:
-    """The libraries whose installed version is none of those in the commit's requirements.lock."""
+    """The libraries whose installed version is not in requirements.lock of the commit."""
     if "requirements.lock" not in recorded.in_git:
         return []
     pins: dict[str, list[str]] = {}
@@ -105,7 +105,7 @@ def installed(name: str) -> str:
 def environment_changes(
     recorded: Mapping[str, Any], made: Mapping[str, Any], pins: Iterable[Change]
 ) -> list[Change]:
-    """What differs between the provenance of two models, and of what it does not know, the pins."""
+    """What differs between the provenance of two models, and the pins that it does not cover."""
     a, b = (environment(record.get("provenance", {})) for record in (recorded, made))
     changes = [
         Change(name, a[name], b.get(name, "unknown")) for name in a if a[name] != b.get(name)
@@ -114,17 +114,17 @@ def environment_changes(
 
 
 def environment(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Device, threads, processes and versions of a model's provenance."""
+    """The device, threads, processes and versions in a model's provenance."""
     names = [name for name in ("device", "threads", "processes") if name in provenance]
     versions = provenance.get("versions", {})
     return {name: str(provenance[name]) for name in names} | dict(versions)
 
 
 def accuracy(recorded: Recorded, before: Mapping[str, Any], after: Mapping[str, Any]) -> Accuracy:
-    """The accuracy in two versions of metrics/test.json, with the tolerance of L3.
+    """The accuracies in two versions of metrics/test.json, with the tolerance of L3.
 
-    It is three standard deviations over seeds, or the recorded 95 % interval if too few seeds
-    were run.
+    The tolerance is three standard deviations over seeds, or the recorded 95 % interval if too
+    few seeds were run.
 
     Raises:
         LookupError: a number is missing.
@@ -140,42 +140,44 @@ def accuracy(recorded: Recorded, before: Mapping[str, Any], after: Mapping[str, 
 
 
 def seeds(recorded: Recorded) -> list[float]:
-    """The test accuracy of each seed of the result: runs that differ by nothing else."""
+    """The test accuracy for each seed, from runs that differ from the result in nothing else."""
 
-    def but_seed(of: Mapping[str, str]) -> dict[str, str]:
-        return {key: value for key, value in of.items() if key != "seed"}
+    def but_seed(inputs: Mapping[str, str]) -> dict[str, str]:
+        return {key: value for key, value in inputs.items() if key != "seed"}
 
     try:
         runs, _ = table.read()
     except UserError:
         return []
-    inputs = but_seed(table.inputs_of(recorded.stages))
-    equal = [run for run in runs if METRIC in run.metrics and but_seed(run.inputs) == inputs]
+    expected = but_seed(table.inputs_of(recorded.stages))
+    equal = [run for run in runs if METRIC in run.metrics and but_seed(run.inputs) == expected]
     return [run.metrics[METRIC] for run in groups.one_each(equal, ["seed"])[0]]
 
 
 def judge(
     differing: Sequence[str], changes: Sequence[Change], known: bool, numbers: Accuracy | None
 ) -> Verdict:
-    """The verdict in the words of the contract.
+    """Judge a rerun by the contract.
 
     Args:
         differing: the outputs that are not byte-identical.
-        changes: of the environment.
+        changes: the differences between the environments.
         known: whether the recorded environment is known.
-        numbers: the test accuracies, if both are there.
+        numbers: the test accuracies, or None if one is missing.
     """
     if not differing:
         return Verdict("L1", "L1 held: every output is byte-identical.")
     if data := [path for path in differing if path.startswith("data/")]:
-        return Verdict(None, f"Not reproduced: {data[0]} differs, which even L3 excludes.")
+        return Verdict(None, f"Not reproduced: {data[0]} differs, which L3 does not allow.")
     if not changes:
         count = "1 output differs" if len(differing) == 1 else f"{len(differing)} outputs differ"
-        where = "on the same device, threads and versions" if known else "and nothing says why"
-        return Verdict(None, f"Not reproduced: {count}, {where}.")
+        same, unknown = "with the same device, threads and versions", "for an unknown reason"
+        return Verdict(None, f"Not reproduced: {count}, {same if known else unknown}.")
     reason = "; ".join(map(str, changes))
     because = f"L1 does not apply, because the environment differs ({reason})"
     if numbers and numbers.low <= numbers.made <= numbers.high:
         return Verdict("L3", f"{because}, and accuracy is within the tolerance of L3: {numbers}.")
-    problem = f"accuracy is out of L3: {numbers}" if numbers else "there is no accuracy to compare"
+    problem = "there is no accuracy to compare"
+    if numbers:
+        problem = f"accuracy is outside the tolerance of L3: {numbers}"
     return Verdict(None, f"Not reproduced: {because}, but {problem}.")

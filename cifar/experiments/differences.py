@@ -1,4 +1,4 @@
-"""What differs between two versions of an output, in one line for a person."""
+"""Describe in one line how two versions of an output differ."""
 
 import csv
 import json
@@ -13,12 +13,12 @@ from PIL import Image
 from cifar import UserError, files, model
 from cifar.experiments.table import flatten
 
-LONG = 60  # characters of a value that are shown
-MISSING = "missing"  # in place of a value
+LONG = 60  # characters; a longer value is shortened
+MISSING = "missing"  # stands for a value that one of them does not have
 
 
 def describe(recorded: Path, made: Path) -> str:
-    """What differs first, and how much differs.
+    """Describe the first difference, and how much differs in all.
 
     Args:
         recorded: a file or a folder.
@@ -46,7 +46,7 @@ def folders(recorded: Path, made: Path) -> str:
         if name not in a & b or (recorded / name).read_bytes() != (made / name).read_bytes()
     ]
     if not differing:
-        return "other bytes"
+        return "different bytes"
     first = differing[0]
     text = describe(recorded / first, made / first) if first in a else "not recorded"
     return f"{counted(differing, names, 'file')}, first {first}: {text}"
@@ -69,7 +69,7 @@ def tensors(recorded: Path, made: Path) -> str:
 
 
 def gap(a: np.ndarray | None, b: np.ndarray | None) -> Any:
-    """The largest difference of two tensors, 0 if there is none; in words if they have no such."""
+    """The largest difference between two tensors, 0 if equal; a text if it is not a number."""
     if a is None or b is None:
         return "not made" if b is None else "not recorded"
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -77,11 +77,11 @@ def gap(a: np.ndarray | None, b: np.ndarray | None) -> Any:
     if a.tobytes() == b.tobytes():
         return 0
     size = float(np.abs(b.astype(np.float64) - a.astype(np.float64)).max(initial=0))
-    return size if np.isfinite(size) and size else "other bits"
+    return size if np.isfinite(size) and size else "different bits"
 
 
 def in_order_of_use(names: list[str], record: Any) -> list[str]:
-    """Sort the names of tensors by their layers, as far as the record knows these."""
+    """Sort the names of tensors by the order of their layers in the record; unknown ones last."""
     positions = {layer["name"]: number for number, layer in enumerate(record.get("layers", []))}
 
     def number(name: str) -> int:
@@ -92,7 +92,7 @@ def in_order_of_use(names: list[str], record: Any) -> list[str]:
 
 
 def record(path: Path) -> dict[str, Any]:
-    """The record in a model file of any version; empty if there is none."""
+    """The record in a model file of any version; empty if it cannot be read."""
     try:
         text = model.read_metadata(path.read_bytes(), path)["model"]
         return dict(json.loads(text)["model"])
@@ -105,13 +105,13 @@ def documents(recorded: Path, made: Path) -> str:
 
 
 def values(recorded: Any, made: Any) -> str:
-    """What differs between two nested mappings."""
+    """Describe how two nested mappings differ."""
     a, b = (dict(flatten(tree)) for tree in (recorded, made))
     names = list(a | b)
     differing = [name for name in names if a.get(name, MISSING) != b.get(name, MISSING)]
     if not differing:
-        return "the same values, other bytes"
-    # Numbers before the checksum of a model, which differs whenever they do.
+        return "the same values, different bytes"
+    # A number tells more than the checksum of a model, which differs whenever a number does.
     first = min(differing, key=lambda name: not isinstance(b.get(name), float))
     old, new = a.get(first, MISSING), b.get(first, MISSING)
     text = (
@@ -128,7 +128,7 @@ def rows(recorded: Path, made: Path) -> str:
         return f"{len(b) - 1} rows of {','.join(b[0])}, recorded {len(a) - 1} of {','.join(a[0])}"
     differing = [number for number in range(1, len(a)) if a[number] != b[number]]
     if not differing:
-        return "the same rows, other bytes"
+        return "the same rows, different bytes"
     first = differing[0]
     pair = f"{short(','.join(b[first]))}, recorded {short(','.join(a[first]))}"
     text = f"{counted(differing, a[1:], 'row')}, first row {first}: {pair}"
@@ -136,7 +136,7 @@ def rows(recorded: Path, made: Path) -> str:
         return text
     column = a[0].index("predicted")
     others = sum(a[number][column] != b[number][column] for number in differing)
-    return f"{text}; {others} with another predicted class"
+    return f"{text}; {others} with a different predicted class"
 
 
 def arrays(recorded: Path, made: Path) -> str:
@@ -145,7 +145,7 @@ def arrays(recorded: Path, made: Path) -> str:
         return f"{b.dtype} {list(b.shape)}, recorded {a.dtype} {list(a.shape)}"
     differing = np.asarray(a != b)
     if not differing.any():
-        return "the same values, other bytes"
+        return "the same values, different bytes"
     index = tuple(int(number) for number in np.argwhere(differing)[0])
     text = f"{int(differing.sum()):,} of {a.size:,} values differ, first at {list(index)}"
     return f"{text}: {short(b[index])}, recorded {short(a[index])}"
@@ -157,12 +157,12 @@ def pixels(recorded: Path, made: Path) -> str:
         return f"{b.shape[1]}x{b.shape[0]} pixels, recorded {a.shape[1]}x{a.shape[0]}"
     differing = (a != b).any(axis=2)
     if not differing.any():
-        return "the same pixels, other bytes"
+        return "the same pixels, different bytes"
     return f"{int(differing.sum()):,} of {differing.size:,} pixels differ"
 
 
 def content(recorded: Path, made: Path) -> str:
-    """The first line of a text that differs, or the first byte of anything else."""
+    """Describe the first line that differs in a text, or the first byte in any other file."""
     a, b = recorded.read_bytes(), made.read_bytes()
     first = next(
         (number for number, (x, y) in enumerate(zip(a, b, strict=False)) if x != y),
@@ -177,7 +177,7 @@ def content(recorded: Path, made: Path) -> str:
 
 
 def counted(differing: Sequence[Any], everything: Sequence[Any], noun: str) -> str:
-    """'1 of 4 rows differs', '2 of 4 rows differ'."""
+    """A text such as '1 of 4 rows differs' or '2 of 4 rows differ'."""
     verb = "differs" if len(differing) == 1 else "differ"
     plural = noun if len(everything) == 1 else f"{noun}s"
     return f"{len(differing):,} of {len(everything):,} {plural} {verb}"

@@ -1,4 +1,4 @@
-"""Runs that differ only by their seed (or fold) as one group, named by what a person changed."""
+"""Group runs that differ only by their seed (or fold), and name each group by its parameters."""
 
 import io
 import itertools
@@ -13,13 +13,14 @@ from cifar.experiments.table import Result, plain
 
 Groups = Mapping[str, Sequence[Result]]
 Datasets = Mapping[str, Groups]
-LONGEST = 24  # characters of a value in the name of a group
+LONGEST = 24  # characters; a longer value is shortened in the name of a group
 
 
 def group(results: Sequence[Result], over: Sequence[str]) -> dict[str, list[Result]]:
-    """Results of one data set that differ in nothing but the inputs `over`, by group.
+    """Group the results of one data set: those of a group differ only in the inputs `over`.
 
-    A name is like `train.dropout=0.1,train.lr=0.01`, or `all` of a single group.
+    Maps the name of each group to its members. A name looks like
+    `train.dropout=0.1,train.lr=0.01`; a single group is called `all`.
     """
     groups: dict[str, list[Result]] = {}
     for run, differing in zip(results, names(results, over), strict=True):
@@ -28,7 +29,7 @@ def group(results: Sequence[Result], over: Sequence[str]) -> dict[str, list[Resu
 
 
 def names(results: Sequence[Result], over: Sequence[str]) -> list[str]:
-    """The name of each result's group; a value is shortened unless two would look alike."""
+    """The name of each result's group; long values are shortened unless two look alike."""
     described = [
         {key: value for key, value in differences.items() if key not in over}
         for differences in ranking.differences(results)
@@ -47,7 +48,7 @@ def names(results: Sequence[Result], over: Sequence[str]) -> list[str]:
 
 
 def shorten(value: str) -> str:
-    """A path as the name of its file, a checksum as seven digits, any long text with its ends."""
+    """Shorten a path to the name of its file, and any other long text to its two ends."""
     if "/" in value:
         value = Path(value).name or value
     if len(value) <= LONGEST:
@@ -56,9 +57,9 @@ def shorten(value: str) -> str:
 
 
 def one_each(members: Sequence[Result], over: Sequence[str]) -> tuple[list[Result], list[Result]]:
-    """The first result of each seed (or of what else `over` names), in order, and the others.
+    """The first result for each seed (or other inputs in `over`), in order; and all others.
 
-    A run that was done twice is no second sample.
+    A run that was repeated with the same seed is not a second sample.
     """
     samples: dict[tuple[str, ...], Result] = {}
     for run in members:
@@ -69,7 +70,7 @@ def one_each(members: Sequence[Result], over: Sequence[str]) -> tuple[list[Resul
 
 
 def without_repeats(datasets: Datasets, over: Sequence[str]) -> tuple[Datasets, list[str]]:
-    """The groups with each seed once, and the names of the runs that repeat another."""
+    """The groups with one run for each seed, and the names of the runs that repeat another."""
     chosen: dict[str, dict[str, list[Result]]] = {}
     repeated: list[str] = []
     for dataset, sets in datasets.items():
@@ -81,27 +82,27 @@ def without_repeats(datasets: Datasets, over: Sequence[str]) -> tuple[Datasets, 
 
 
 def find_pair(words: Sequence[str], datasets: Datasets, over: Sequence[str]) -> Datasets:
-    """The two groups that the words name, under these words.
+    """The two groups that the words refer to, with these words as their names.
 
     Raises:
-        UserError: they are on different data sets, or share a run.
+        UserError: they belong to different data sets, or have a run in common.
     """
     first, second = words
     dataset, a = find(first, datasets, over)
     other, b = find(second, datasets, over)
     if dataset != other:
         where = f"{first} is on {dataset}, {second} on {other}"
-        raise UserError(f"{where} (command line): name two groups of one data set")
+        raise UserError(f"{where} (command line): choose two groups of one data set")
     for x, y in itertools.product(a, b):
         if x.inputs == y.inputs:
             both = x.name if x.name == y.name else f"{x.name} as {y.name}"
             shared = f"{first} and {second} share a run, {both}"
-            raise UserError(f"{shared} (command line): name two different groups")
+            raise UserError(f"{shared} (command line): choose two different groups")
     return {dataset: {first: a, second: b}}
 
 
 def find(word: str, datasets: Datasets, over: Sequence[str]) -> tuple[str, Sequence[Result]]:
-    """The data set and the members of the run or the group that a word names, each seed once."""
+    """Find the run or group that a word refers to: its data set, and one run for each seed."""
     everything = [(dataset, *item) for dataset, sets in datasets.items() for item in sets.items()]
     for dataset, _, members in everything:
         if alone := [run for run in members if run.name == word]:
@@ -113,29 +114,33 @@ def find(word: str, datasets: Datasets, over: Sequence[str]) -> tuple[str, Seque
     if len(fitting) == 1:
         ((dataset, _, members),) = fitting
         return dataset, one_each(members, over)[0]
-    known = [name for _, name, members in everything for name in (name, *(m.name for m in members))]
-    problem = f"{len(fitting)} groups have {word}"
+    candidates = [
+        name for _, name, members in everything for name in (name, *(m.name for m in members))
+    ]
+    problem = f"{len(fitting)} groups match {word}"
     if not fitting:
-        problem = f"no group or experiment {word}{params.did_you_mean(word, known)}"
+        problem = f"no group or experiment matches {word}{params.did_you_mean(word, candidates)}"
     raise UserError(f"{problem} (command line): `python -m tools.compare` lists them")
 
 
 def fits(part: str, name: str, members: Sequence[Result]) -> bool:
-    """Whether `train.lr=0.1` is in the name of a group or true of all its members."""
+    """Whether a part such as `train.lr=0.1` is in the name of a group, or true of all members."""
     key, _, value = part.partition("=")
     return part in name.split(",") or all(run.inputs.get(key) == value for run in members)
 
 
 def label(result: Result, over: Sequence[str]) -> tuple[str, ...]:
-    """The values of `over`; an older commit may not know a parameter."""
+    """The values of the inputs `over`; empty for a parameter that an older commit did not have."""
     return tuple(result.inputs.get(key, "") for key in over)
 
 
 def predictions(result: Result) -> pd.DataFrame:
-    """Columns image, actual and predicted, as text; from DVC's cache, not from the workspace.
+    """The predictions for the test images: columns image, actual and predicted, as text.
+
+    They come from DVC's cache, not from the workspace.
 
     Raises:
-        UserError: the cache does not have them.
+        UserError: they are not in the cache.
     """
     import dvc.api  # half a second to import
     from dvc.exceptions import DvcException
@@ -145,6 +150,6 @@ def predictions(result: Result) -> pd.DataFrame:
         text = dvc.api.read("plots/predictions.csv", rev=revision)
     except (DvcException, OSError):
         message = f"no predictions of {result.name} (DVC's cache)"
-        raise UserError(f"{message}: `dvc exp pull` or `dvc pull` them") from None
+        raise UserError(f"{message}: run `dvc exp pull` or `dvc pull`") from None
     columns = ["image", "actual", "predicted"]
     return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)[columns]

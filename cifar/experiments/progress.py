@@ -7,17 +7,17 @@ from typing import Any
 
 
 class Epochs:
-    """Reads the rows of a file while another process writes them; the file may not exist yet."""
+    """A reader of rows that another process is still writing; the file may not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = 0
 
     def new(self) -> list[dict[str, Any]]:
-        """The rows added since the last call; a line that is still being written has to wait."""
+        """The rows added since the last call, without a line that is still being written."""
         try:
             with self.path.open("rb") as handle:
-                if handle.seek(0, os.SEEK_END) < self.position:  # another file since `make clean`
+                if handle.seek(0, os.SEEK_END) < self.position:  # a new file, after `make clean`
                     self.position = 0
                 handle.seek(self.position)
                 lines, newline, _ = handle.read().rpartition(b"\n")
@@ -28,5 +28,5 @@ class Epochs:
 
 
 def path_of(name: str) -> Path:
-    """Where the training of the experiment `name` writes its epochs."""
+    """The file to which the training of the experiment `name` writes its epochs."""
     return Path("runs", name, "epochs.jsonl")

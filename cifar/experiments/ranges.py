@@ -10,10 +10,10 @@ Ranges = dict[str, tuple[str, list[Any]]]  # such as {"train.lr": ("log", [0.01,
 
 
 def read(path: str) -> Ranges:
-    """The ranges in a YAML file, both ends checked as values of params.yaml.
+    """Read the ranges in a YAML file, and check their ends as values of params.yaml.
 
     Raises:
-        UserError: with the first mistake.
+        UserError: a range is invalid; the message describes the first mistake.
     """
     ranges = {key: read_range(key, spec, path) for key, spec in yaml12.read(path).items()}
     if not ranges:
@@ -21,7 +21,8 @@ def read(path: str) -> Ranges:
     for key, (kind, values) in ranges.items():
         section, _, name = str(key).partition(".")
         if section != "train":
-            raise UserError(f"{key} is no parameter of train ({path}): search those of train only")
+            problem = f"{key} is not a parameter of train"
+            raise UserError(f"{problem} ({path}): search only parameters of train")
         for value in values:
             parameters = params.read()
             parameters["train"][name] = value if kind == "choice" else KINDS[kind](value)
@@ -30,7 +31,7 @@ def read(path: str) -> Ranges:
 
 
 def read_range(key: str, spec: Any, path: str) -> tuple[str, list[Any]]:
-    """The kind and the values of {KIND: [LOW, HIGH]}, or of {choice: [A, B, ...]}."""
+    """The kind and the values in {KIND: [LOW, HIGH]} or {choice: [A, B, ...]}."""
     kind, values = "", None
     if isinstance(spec, dict) and len(spec) == 1:
         ((kind, values),) = spec.items()
@@ -42,7 +43,8 @@ def read_range(key: str, spec: Any, path: str) -> tuple[str, list[Any]]:
             raise UserError(f"{key}: no values ({path}): write {{choice: [A, B]}}")
         return kind, values
     if len(values) != 2 or any(type(value) not in (int, KINDS[kind]) for value in values):
-        raise UserError(f"{key}: {values} is no range of kind {kind} ({path}): write two numbers")
+        problem = f"{key}: {values} is not a range of kind {kind}"
+        raise UserError(f"{problem} ({path}): write two numbers")
     low, high = values
     if low >= high:
         raise UserError(f"{key}: {low} is not below {high} ({path}): write the lower one first")

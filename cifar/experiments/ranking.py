@@ -1,4 +1,4 @@
-"""Results side by side: a table for each data set, best first, with the parameters that differ."""
+"""Rank results: a table for each data set, best first, with the parameters that differ."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ FIXED = ("name", "also", "workspace", TEST, VAL)  # columns of a ranking before 
 
 
 def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Results of each data set, under its name; two versions of its raw data are two data sets."""
+    """Map each data set to its results; two versions of its raw data are two data sets."""
     raw: dict[str, set[str]] = {}
     for run in results:
         versions = raw.setdefault(run.inputs["fetch.dataset"], set())
@@ -29,17 +29,17 @@ def by_dataset(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def differences(results: Sequence[Result]) -> list[dict[str, str]]:
-    """For each result the parameters in which results of one data set differ.
+    """For each result of one data set, its values of the parameters that differ among them.
 
-    `code` stands for source files that differ: a hash of their hashes. A file that only some
-    results have (another network's) makes no difference: the parameter that chose it does.
+    `code` stands for the source files that differ: a hash of their hashes. A file that only some
+    results have, such as that of another network, does not count; the parameter that chose it does.
     """
     differing = differing_inputs(results)
     return [described(run.inputs, differing) for run in results]
 
 
 def differing_inputs(results: Sequence[Result]) -> set[str]:
-    """The parameters and files of which results have more than one value."""
+    """The parameters and files that have more than one value among the results."""
     values: dict[str, set[str]] = {}
     for run in results:
         for key, value in run.inputs.items():
@@ -65,32 +65,32 @@ def is_code(key: str) -> bool:
 def rank(results: Sequence[Result]) -> pd.DataFrame:
     """The distinct results of one data set, best test accuracy first, then by validation accuracy.
 
-    Columns: name; also (other names of the run); workspace (it holds this result);
+    Columns: name; also (other names of the run); workspace (whether it holds this result);
     test.accuracy and val.accuracy, NaN if not measured; and the parameters that differ.
     """
     runs = distinct(results)
     rows = [fixed(names, run) for names, run in runs]
     frame = pd.DataFrame(rows, columns=FIXED).astype({TEST: float, VAL: float})
     differing = pd.DataFrame(differences([run for _, run in runs]), index=frame.index)
-    known = dict.fromkeys(key for _, run in runs for key in run.inputs)
-    frame = frame.join(differing[[key for key in [*known, "code"] if key in differing]])
+    order = dict.fromkeys(key for _, run in runs for key in run.inputs)
+    frame = frame.join(differing[[key for key in [*order, "code"] if key in differing]])
     return frame.sort_values([TEST, VAL], ascending=False, kind="stable", ignore_index=True)
 
 
 def fixed(names: Sequence[str], result: Result) -> tuple[str, str, bool, Any, Any]:
-    """The columns of a run before its parameters."""
+    """The cells of a run in the columns before its parameters."""
     also = ", ".join(name for name in names[1:] if name != "workspace")
     metrics = result.metrics
     return names[0], also, "workspace" in names, metrics.get(TEST), metrics.get(VAL)
 
 
 def parameters(ranked: pd.DataFrame) -> list[str]:
-    """The columns of a ranking that hold parameters, and the version of the code."""
+    """The columns of a ranking that hold parameters or the version of the code."""
     return [str(column) for column in ranked if column not in FIXED]
 
 
 def distinct(results: Sequence[Result]) -> list[tuple[list[str], Result]]:
-    """Each run once, with all its names: an experiment, its commit and the workspace are one."""
+    """Each run once, with all its names, such as its experiment, its commit and the workspace."""
     runs: dict[Any, tuple[list[str], Result]] = {}
     for run in results:
         identity = frozenset(run.inputs.items()), frozenset(run.metrics.items())

@@ -1,4 +1,4 @@
-"""A recorded result: what the dvc.lock of a commit says, and the recorded outputs themselves."""
+"""A recorded result: the dvc.lock of a commit, and the outputs that it lists."""
 
 import functools
 import hashlib
@@ -20,10 +20,10 @@ class Recorded:
     """The result of one commit.
 
     Attributes:
-        name: by which the user asked for it.
+        name: the name that the user gave.
         commit: 40 hex digits.
         stages: as in dvc.lock.
-        in_git: the files of the commit.
+        in_git: the paths of all files of the commit.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Recorded:
 
     @property
     def outputs(self) -> dict[str, str]:
-        """DVC's md5 of each output."""
+        """Maps the path of each output to DVC's md5."""
         return {
             out["path"]: out["md5"]
             for stage in self.stages.values()
@@ -60,14 +60,14 @@ class Recorded:
         return short if self.commit.startswith(self.name) else f"{self.name} ({short})"
 
     def content(self, path: str) -> bytes:
-        """A file of the commit."""
+        """The content of a file of the commit."""
         return git("show", f"{self.commit}:{path}")
 
     def copy(self, path: str, target: Path) -> None:
         """Write the recorded output `path` to `target`.
 
         Raises:
-            UserError: it is in neither Git, DVC's cache nor a remote.
+            UserError: it is not in Git, DVC's cache or a remote.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         if path in self.in_git:
@@ -75,11 +75,11 @@ class Recorded:
             return
         try:
             storage(self.commit).get(path, str(target), recursive=True)
-        except Exception as error:  # noqa: BLE001  the libraries of remotes raise their own kinds
+        except Exception as error:  # noqa: BLE001  each kind of remote raises its own
             reason = "" if isinstance(error, FileNotFoundError) else f", {error}"
             raise UserError(
                 f"no {path} of {self.title} in DVC's cache or a remote{reason} (dvc.lock): "
-                "`dvc push` it where it was made"
+                "run `dvc push` where it was made"
             ) from None
 
 
@@ -102,7 +102,7 @@ def read(name: str) -> Recorded:
     if "dvc.lock" not in in_git:
         raise UserError(
             f"no recorded result, {name} has no dvc.lock (the default has none yet): "
-            "name another commit, or an experiment of `dvc exp list --all`"
+            "choose another commit, or an experiment from `dvc exp list --all`"
         )
     text = git("show", f"{commit}:dvc.lock").decode(errors="replace")
     lock = yaml12.loads(text, f"dvc.lock of {name}")
@@ -111,17 +111,17 @@ def read(name: str) -> Recorded:
     except (LookupError, TypeError, ValueError):
         stages = {}
     if not stages:
-        raise UserError(f"no stages (dvc.lock of {name}): name another commit")
+        raise UserError(f"no stages (dvc.lock of {name}): choose another commit")
     return Recorded(name, commit, stages, in_git)
 
 
 def find(name: str) -> str:
-    """The commit of that name in Git, or else of the experiment.
+    """The commit that Git knows by this name, or else that of the experiment with this name.
 
-    Of several experiments with one name, that of the last commit.
+    If several experiments have this name, the one that started from the last commit is found.
 
     Raises:
-        UserError: there is none, or several of other commits.
+        UserError: nothing has this name, or several experiments of other commits have it.
     """
     try:
         return git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").decode().strip()
@@ -141,16 +141,17 @@ def find(name: str) -> str:
         return matches[0][0]
     if matches:
         commits = ", ".join(commit[:7] for commit, _ in matches)
-        raise UserError(f"{len(matches)} experiments are called {name} ({commits}): name a commit")
+        problem = f"{len(matches)} experiments are called {name}"
+        raise UserError(f"{problem} ({commits}): choose one of these commits")
     hint = params.did_you_mean(name, experiments)
     raise UserError(
         f"no commit or experiment {name}{hint} (command line): "
-        "`git log` and `dvc exp list --all` name them"
+        "`git log` and `dvc exp list --all` list them"
     )
 
 
 def md5(path: Path) -> str:
-    """DVC's checksum of a file or a folder; empty if there is none."""
+    """DVC's checksum of a file or a folder; empty if it does not exist."""
     if path.is_dir():
         entries = [
             {"md5": md5(file), "relpath": file.relative_to(path).as_posix()}
@@ -170,10 +171,10 @@ def md5_of(content: bytes) -> str:
 
 
 def git(*arguments: str) -> bytes:
-    """What a command of Git prints.
+    """The output of a Git command.
 
     Raises:
-        UserError: it failed; with its last line.
+        UserError: it failed; the message is the last line of its error.
     """
     done = subprocess.run(["git", *arguments], capture_output=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""Makes a recorded result again, in a clone of its commit, from its raw data alone."""
+"""Reproduce a recorded result from its raw data, in a clone of its commit."""
 
 import os
 import shutil
@@ -19,10 +19,10 @@ RAW = "data/fetched"
 
 
 class Rerun:
-    """One result that is made again. If it is interrupted, the same call resumes it.
+    """A rerun of one result. If it is interrupted, the same call resumes it.
 
     Args:
-        recorded: what to make.
+        recorded: the result to reproduce.
         from_scratch: fetch the raw data as well, instead of taking them from DVC.
     """
 
@@ -32,7 +32,7 @@ class Rerun:
         self.from_scratch = from_scratch
         self.folder = ROOT / f"{recorded.commit[:12]}{suffix}"
         self.clone = self.folder / "clone"
-        self.done = self.folder / "done"  # one file per finished stage; none of a whole rerun
+        self.done = self.folder / "done"  # one file per finished stage; removed at the end
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -47,7 +47,8 @@ class Rerun:
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
-                f"another process verifies {self.recorded.title} ({self.folder}): wait for it"
+                f"another process is verifying {self.recorded.title} ({self.folder}): "
+                "wait until it ends"
             ) from None
         try:
             yield
@@ -58,7 +59,7 @@ class Rerun:
         """Clone the commit, without any of its results.
 
         Raises:
-            UserError: the result was made by other code.
+            UserError: the result was made by different code.
         """
         if not self.done.is_dir():
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -78,10 +79,10 @@ class Rerun:
                     self.recorded.copy(path, self.clone / path)
 
     def run(self) -> None:
-        """Run the stages that are not done.
+        """Run the stages that have not finished yet.
 
         Raises:
-            UserError: the raw data cannot be had, or a stage fails.
+            UserError: the raw data are not available, or a stage fails.
         """
         for name in self.recorded.order:
             mark = self.done / name
@@ -111,27 +112,27 @@ class Rerun:
             )
 
     def run_stage(self, name: str) -> None:
-        command = self.recorded.stages[name]["cmd"]  # a line, or a list of them
+        command = self.recorded.stages[name]["cmd"]  # a line or a list of lines
         for line in [command] if isinstance(command, str) else command:
             print(f"{name}: {line}", file=sys.stderr, flush=True)
-            # In a shell, as DVC does. What it prints goes to stderr: stdout is for the result.
+            # In a shell, as DVC does. Its output goes to stderr: stdout is for the verdict.
             shell = ["sh", "-c", line]
             done = subprocess.run(
                 shell, cwd=self.clone, env=environment(), stdout=sys.stderr, check=False
             )
             if done.returncode:
                 raise UserError(
-                    f"stage {name} failed, for the reason above ({self.clone}): "
-                    "the same command resumes there"
+                    f"stage {name} failed, see its message above ({self.clone}): "
+                    "fix the cause and run the same command again, it resumes"
                 )
 
     def finish(self, keep: bool) -> None:
-        """Delete the clone, or mark it as whole: it is no interrupted one."""
+        """Delete the clone, or keep it as a finished one, which no later call resumes."""
         shutil.rmtree(self.done if keep else self.folder, ignore_errors=True)
 
 
 def environment() -> dict[str, str]:
-    """The variables of this process, without those that lead out of the clone."""
+    """The environment variables of this process, without those that point outside the clone."""
     outside = ("DVC_", "GIT_", "PYTHONPATH")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -139,10 +140,10 @@ def environment() -> dict[str, str]:
 
 
 def git(*arguments: str) -> None:
-    """Run a command of Git that changes the clone, whatever GIT_DIR says."""
+    """Run a Git command on the clone, even if GIT_DIR is set."""
     done = subprocess.run(
         ["git", *arguments], env=environment(), capture_output=True, encoding="utf-8", check=False
     )
     if done.returncode:
         line = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"no clone, {line} ({ROOT}): fix this and run again")
+        raise UserError(f"cannot clone the commit, {line} ({ROOT}): fix this and run again")

@@ -1,4 +1,4 @@
-"""Mean and interval of a few runs, and whether two groups differ by more than chance."""
+"""The mean and interval of a few runs, and whether two groups differ by more than chance."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from cifar import UserError
 
 
 class Summary(NamedTuple):
-    """Of the runs of one group: mean, standard deviation, 95 % interval; NaN if undefined."""
+    """Mean, standard deviation and 95 % interval of the runs of a group; NaN if undefined."""
 
     n: int
     mean: float
@@ -22,7 +22,7 @@ class Summary(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean of the second group minus that of the first, its 95 % interval, and the p-value."""
+    """The mean of the second group minus that of the first, its 95 % interval and p-value."""
 
     mean: float
     low: float
@@ -47,7 +47,10 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """By Welch's t, for unequal spreads; NaN if a group has one run, or neither has any spread."""
+    """Compare two groups by Welch's t-test, which allows for unequal variances.
+
+    Interval and p-value are NaN if a group has one run, or neither has any spread.
+    """
     a = summarize(first)
     b = summarize(second)
     difference = b.mean - a.mean
@@ -62,12 +65,12 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def discordant(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int]:
-    """How many images only the first got right, and only the second.
+    """Count the images that only the first run got right, and those that only the second did.
 
-    Columns image, actual and predicted.
+    Both have the columns image, actual and predicted.
 
     Raises:
-        UserError: other images, or the same ones with other labels.
+        UserError: their images or labels differ.
     """
     images = ["image", "actual"]
     if not first[images].equals(second[images]):
@@ -80,7 +83,7 @@ def discordant(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int]:
 def mcnemar(only_first: int, only_second: int) -> float:
     """The exact p-value of McNemar's test.
 
-    If two runs are equally good, a coin decides which is right where only one is.
+    If two runs are equally good, each is as likely as the other to be the only one that is right.
     """
     pairs = only_first + only_second
     return float(stats.binomtest(only_first, pairs).pvalue) if pairs else 1.0

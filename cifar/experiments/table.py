@@ -1,4 +1,4 @@
-"""DVC's experiments and commits as records: what each was made from, and what came out."""
+"""Read DVC's experiments and commits as records: the inputs of each run, and its metrics."""
 
 import json
 import re
@@ -10,15 +10,15 @@ from typing import Any
 
 from cifar import UserError, yaml12
 
-TRAINED = ("fetch", "preprocess", "train")  # the stages behind train and validation numbers
+TRAINED = ("fetch", "preprocess", "train")  # the stages behind training and validation numbers
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its name, its commit, what it was made from and what came out.
+    """A finished run: its name, commit, inputs and metrics.
 
     `inputs` holds parameters ({'train.lr': '0.1'}) and the hashes of source files and raw data
-    ({'stages/train.py': '1a2b3c4'}); `metrics` only numbers that this run made.
+    ({'stages/train.py': '1a2b3c4'}); `metrics` holds only numbers that belong to this run.
     """
 
     name: str
@@ -38,13 +38,13 @@ class Entry:
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
-        """The content of each metrics file."""
+        """Maps the path of each metrics file to its content."""
         contents = {path: file.get("data") for path, file in self.data.get("metrics", {}).items()}
         return {path: content for path, content in contents.items() if isinstance(content, dict)}
 
 
 def read(all_commits: bool = True) -> tuple[list[Result], list[str]]:
-    """Every finished run, experiments before commits; and a line for each reason to leave some out.
+    """All finished runs, experiments before commits; and a line for each reason to omit others.
 
     Raises:
         UserError: git or dvc fails.
@@ -64,7 +64,7 @@ def read(all_commits: bool = True) -> tuple[list[Result], list[str]]:
 
 
 def entries(all_commits: bool) -> Iterator[Entry]:
-    """The experiments in `dvc exp show`, then the commits themselves, the workspace last."""
+    """Yield the experiments in `dvc exp show`, then the commits, then the workspace."""
     revisions = [f"--rev={commit}" for commit in commits()] if all_commits else []
     listed = json.loads(run("dvc", "exp", "show", "--json", *revisions))
     for commit in listed:
@@ -83,7 +83,7 @@ def entries(all_commits: bool) -> Iterator[Entry]:
 def commits() -> list[str]:
     """HEAD, the commits that changed dvc.lock, and those that experiments started from.
 
-    All commits (--all-commits) would add no result, and DVC reads five of them a second.
+    Reading all commits (--all-commits) would add no result; DVC reads only five of them a second.
     """
     head = run("git", "rev-parse", "HEAD").split()
     changed = run("git", "log", "--format=%H", "--", "dvc.lock").split()
@@ -93,7 +93,7 @@ def commits() -> list[str]:
 
 
 def result(entry: Entry) -> tuple[Result | None, str]:
-    """The run that an entry shows, if it is one, and why it or its test numbers are left out.
+    """The run of an entry, or None; and why it or its test numbers are left out, if they are.
 
     Raises:
         UserError: its dvc.lock is damaged.
@@ -112,12 +112,12 @@ def result(entry: Entry) -> tuple[Result | None, str]:
     if evaluated(lock) and models(entry) != "different":
         return Result(entry.name, entry.commit, inputs, numbers), ""
     kept = {key: value for key, value in numbers.items() if not key.startswith("test.")}
-    foreign = "test numbers left out, they are of another model" if kept != numbers else ""
+    foreign = "test numbers left out, they belong to another model" if kept != numbers else ""
     return Result(entry.name, entry.commit, inputs, kept), foreign
 
 
 def without_lock(entry: Entry) -> tuple[Result | None, str]:
-    """A fresh clone has metrics and no dvc.lock: they count if they are of one model."""
+    """As `result`, for a fresh clone: without dvc.lock, its metrics count if of one model."""
     if entry.name == "HEAD" and models(entry) == "same":
         recorded = entry.data["params"]["params.yaml"]["data"]
         values = {name: value for name, value in recorded.items() if name != "plot"}
@@ -127,7 +127,7 @@ def without_lock(entry: Entry) -> tuple[Result | None, str]:
 
 
 def models(entry: Entry) -> str:
-    """Whether training and test numbers are of one model: same, different, or unknown."""
+    """Whether training and test numbers belong to one model: same, different, or unknown."""
     names = [entry.files.get(f"metrics/{part}.json", {}).get("model") for part in ("train", "test")]
     if None in names:
         return "unknown"
@@ -135,16 +135,16 @@ def models(entry: Entry) -> str:
 
 
 def numbers_of(contents: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float]]:
-    """('test.accuracy', 0.99) and so on, of all metrics files."""
+    """Yield pairs like ('test.accuracy', 0.99) from all metrics files."""
     for content in contents.values():
         yield from ((k, v) for k, v in flatten(content) if isinstance(v, int | float))
 
 
 def read_lock(commit: str) -> dict[str, Any]:
-    """The stages in dvc.lock of a commit or of the workspace; empty if there are none.
+    """The stages in dvc.lock of a commit or of the workspace; empty without such a file.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     try:
         if commit == "workspace":
@@ -165,7 +165,7 @@ def read_lock(commit: str) -> dict[str, Any]:
 
 
 def check_lock(stages: dict[str, Any]) -> None:
-    """Read what is used of the stages of a dvc.lock; damage raises almost anything."""
+    """Access all that is used of the stages in a dvc.lock; damage raises almost any exception."""
     for entry in stages.values():
         dict(entry.get("params", {}).get("params.yaml", {}))
         for file in [*entry.get("deps", []), *entry.get("outs", [])]:
@@ -173,10 +173,10 @@ def check_lock(stages: dict[str, Any]) -> None:
 
 
 def inputs_of(stages: dict[str, Any]) -> dict[str, str]:
-    """Parameters, source files and raw data of a dvc.lock; those of evaluate if it ran last.
+    """The parameters, source files and raw data in a dvc.lock.
 
-    Empty if a training stage has not met the outputs of the one before. params.yaml itself may
-    have been edited since.
+    Those of evaluate are included if it has run on the latest model. Empty if a training stage has
+    not run on the latest outputs of the one before. params.yaml may have been edited since.
     """
     inputs: dict[str, str] = {}
     if not stages.keys() >= set(TRAINED) or set(TRAINED) & set(stale(stages)):
@@ -191,12 +191,12 @@ def inputs_of(stages: dict[str, Any]) -> dict[str, str]:
 
 
 def evaluated(stages: dict[str, Any]) -> bool:
-    """Whether the test numbers are those of the model."""
+    """Whether the test numbers belong to the latest model."""
     return "evaluate" in stages and "evaluate" not in stale(stages)
 
 
 def stale(stages: dict[str, Any]) -> list[str]:
-    """The stages of a dvc.lock that have not met the outputs of the one before."""
+    """The stages in a dvc.lock that have not run on the latest outputs of others."""
     made = {out["path"]: out["md5"] for entry in stages.values() for out in entry.get("outs", [])}
     needed = [(name, file) for name, entry in stages.items() for file in entry.get("deps", [])]
     old = [name for name, file in needed if made.get(file["path"], file["md5"]) != file["md5"]]
@@ -204,13 +204,13 @@ def stale(stages: dict[str, Any]) -> list[str]:
 
 
 def plain(value: Any) -> str:
-    """A parameter as text: 0 and 0.0 are one value, also at the end of `train.dropout=0.0`."""
+    """A parameter as text, 0.0 in the same way as 0; also at the end of `train.dropout=0.0`."""
     text = value if isinstance(value, str) else json.dumps(value)
     return re.sub(r"(?<=\d)\.0$", "", text)
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Pairs like ('train.lr', 0.1) of nested mappings."""
+    """Yield pairs like ('train.lr', 0.1) from nested mappings."""
     for key, value in (tree or {}).items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -219,17 +219,18 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def run(*command: str) -> str:
-    """What a command prints.
+    """The output of a command.
 
     Raises:
-        UserError: it failed; with its error.
+        UserError: it failed or does not exist.
     """
     try:
         done = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
     except FileNotFoundError:
-        raise UserError(f"no {command[0]} command (PATH): activate the environment") from None
+        problem = f"command {command[0]} not found (PATH)"
+        raise UserError(f"{problem}: activate the environment") from None
     if done.returncode:
         call = " ".join(command[:3])
         raise UserError(f"{error_of(done.stderr)} ({call}): fix this and run it again")
@@ -237,7 +238,7 @@ def run(*command: str) -> str:
 
 
 def error_of(text: str) -> str:
-    """The error in what dvc or git printed; DVC ends with a line about its support."""
+    """The first error in the output of dvc or git, without its label; else the first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match("(error|fatal): ", line, re.IGNORECASE)]
     return re.sub("^(?i:error|fatal): ", "", (errors or lines or ["no message"])[0])

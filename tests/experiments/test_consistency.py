@@ -1,4 +1,4 @@
-"""A record that does not fit its commit is refused, with the first thing that differs."""
+"""A record that does not agree with its commit is refused; the first difference is named."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ def md5(content: bytes) -> str:
 
 
 def stage():
-    """What dvc.lock says of the one stage."""
+    """The only stage in dvc.lock."""
     return {
         "cmd": "python -m stages.train",
         "deps": [{"path": "stages/train.py", "md5": md5(b"code")}],
@@ -55,15 +55,15 @@ def test_a_record_that_fits_passes():
 @pytest.mark.parametrize(
     ("path", "content", "problem"),
     [
-        ("dvc.yaml", b"stages: {train: {cmd: other}}\n", "stage train has another command"),
+        ("dvc.yaml", b"stages: {train: {cmd: other}}\n", "stage train has a different command"),
         ("dvc.yaml", b"stages: {train: {}, plot: {}}\n", "stage plot was not run"),
-        ("params.yaml", b"train: {lr: 0.2}\n", "stage train was run with another `train.lr`"),
-        ("params.yaml", b"train: {}\n", "damaged, or dvc.yaml or params.yaml is"),
-        ("metrics/train.json", b"{}\n", "metrics/train.json in Git is not the recorded one"),
+        ("params.yaml", b"train: {lr: 0.2}\n", "stage train was run with a `train.lr`"),
+        ("params.yaml", b"train: {}\n", "dvc.lock, dvc.yaml or params.yaml is damaged"),
+        ("metrics/train.json", b"{}\n", "metrics/train.json in Git differs from the recorded file"),
     ],
 )
 def test_what_contradicts_the_record_is_named(path, content, problem):
-    """Another command, parameter or metric, and files that cannot be read, are one line each."""
+    """A different command, parameter or metric and an unreadable file are one-line errors."""
     recorded = commit(stage())
     recorded.files[path] = content
     with pytest.raises(UserError, match=f"^{re.escape(problem)}.*dvc.lock of HEAD"):
@@ -72,15 +72,15 @@ def test_what_contradicts_the_record_is_named(path, content, problem):
 
 @pytest.mark.hostile
 def test_stages_in_a_circle_are_damage():
-    """Stages that need each other have no order in which they could run."""
+    """Stages that depend on each other cannot be run in any order."""
     entry = stage()
     entry["deps"] = entry["outs"]
-    with pytest.raises(UserError, match=r"^damaged.*dvc.lock of HEAD"):
+    with pytest.raises(UserError, match=r"is damaged .dvc.lock of HEAD"):
         consistency.check(commit(entry))
 
 
 def test_code_is_compared_with_the_checkout(tmp_path):
-    """The same file passes; another one is an error that names it."""
+    """The same file passes; a different one is an error that names it."""
     path = tmp_path / "stages/train.py"
     path.parent.mkdir()
     path.write_bytes(b"code")

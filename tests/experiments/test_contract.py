@@ -1,4 +1,4 @@
-"""The verdict on a rerun, in the words of the contract."""
+"""The verdict on a rerun by the contract."""
 
 from dataclasses import replace
 

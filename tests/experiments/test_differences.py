@@ -46,12 +46,12 @@ def image(*reds):
     [
         ([1, 2], [1, 2.5], "first a by up to 0.5"),
         ([[1]], [1], "first a: float32 [1], recorded float32 [1, 1]"),
-        ([0.0], [-0.0], "first a: other bits"),
-        ([1.0], [np.nan], "first a: other bits"),
+        ([0.0], [-0.0], "first a: different bits"),
+        ([1.0], [np.nan], "first a: different bits"),
     ],
 )
 def test_a_tensor(describe, a, b, text):
-    """A tensor differs by its largest difference, by its shape, or by bits alone."""
+    """The largest difference of a tensor is shown, or its shapes, or that only bits differ."""
     assert describe(".safetensors", weights(a=a), weights(a=b)) == f"1 of 1 tensor differs, {text}"
 
 
@@ -66,13 +66,13 @@ def test_tensors_in_the_order_of_use(describe):
 
 
 def test_a_tensor_of_one_side(describe):
-    """A tensor that only one file has is a difference."""
+    """A tensor that only one file has counts as a difference."""
     text = describe(".safetensors", weights(a=[1]), weights(a=[1], b=[1]))
     assert text == "1 of 2 tensors differs, first b: not recorded"
 
 
 def test_the_same_tensors(describe):
-    """Of equal tensors the records are compared."""
+    """If all tensors are equal, the records are compared."""
     old, new = weights({"epochs": [1]}, a=[1]), weights({"epochs": [2]}, a=[1])
     change = "1 of 1 value differs, first epochs: [2], recorded [1]"
     assert describe(".safetensors", old, new) == f"the same tensors; in the record, {change}"
@@ -96,11 +96,11 @@ def test_the_same_tensors(describe):
             '{"model": "def", "test": 0.75}',
             "2 of 2 values differ, first test: 0.75, recorded 0.5 (+0.25)",
         ),
-        ('{"a": 1}', '{"a":  1}', "the same values, other bytes"),
+        ('{"a": 1}', '{"a":  1}', "the same values, different bytes"),
     ],
 )
 def test_metrics(describe, old, new, text):
-    """A value is named by its keys; of floats the difference is shown."""
+    """A value is named by its keys; for floats, the difference is shown."""
     assert describe(".json", old, new) == text
 
 
@@ -111,10 +111,10 @@ def test_metrics(describe, old, new, text):
             "x,cat\ny,cat\n",
             "x,cat\ny,dog\n",
             "1 of 2 rows differs, first row 2: y,dog, recorded y,cat; "
-            "1 with another predicted class",
+            "1 with a different predicted class",
         ),
         ("x,cat\n", "", "0 rows of image,predicted, recorded 1 of image,predicted"),
-        ("x,cat\n", '"x",cat\n', "the same rows, other bytes"),
+        ("x,cat\n", '"x",cat\n', "the same rows, different bytes"),
     ],
 )
 def test_rows(describe, old, new, text):
@@ -131,14 +131,14 @@ def test_arrays(describe):
 
 
 def test_pixels(describe):
-    """Of pictures the pixels are counted that differ."""
+    """Pixels that differ are counted."""
     assert describe(".png", image(1, 2), image(1, 3)) == "1 of 2 pixels differ"
     assert describe(".png", image(1), image(1, 2)) == "2x1 pixels, recorded 1x1"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json", ".csv", ".npy", ".png", ".tar", ".md"])
 def test_damage(describe, suffix):
-    """What cannot be read as its suffix says is compared as bytes."""
+    """A file that cannot be read in the format of its suffix is compared byte by byte."""
     assert describe(suffix, b"\x80", b"\x80\x81") == "first at byte 1; 2 bytes, recorded 1"
 
 
@@ -148,12 +148,12 @@ def test_a_list_in_place_of_metrics(describe):
 
 
 def test_texts(describe):
-    """Of a text the first line that differs is shown."""
+    """The first line that differs is shown."""
     assert describe(".md", "one\ntwo\n", "one\n2\n") == "first in line 2: 2, recorded two"
 
 
 def test_folders(tmp_path):
-    """Of a folder the first file that differs is described, or the one that only one side has."""
+    """The first file that differs is described, or the one that only one folder has."""
     for name, files in {"old": {"a": "1", "b/c": "1"}, "new": {"a": "2", "d": "1"}}.items():
         for file, content in files.items():
             path = tmp_path / name / file

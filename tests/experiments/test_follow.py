@@ -4,7 +4,7 @@ from cifar.experiments.progress import Epochs
 
 
 def test_each_row_is_read_once_and_whole(tmp_path):
-    """No file, no row; a row comes once, as soon as its line is complete, and not before."""
+    """Without a file there are no rows; each row is read once, when its line is complete."""
     path = tmp_path / "epochs.jsonl"
     epochs = Epochs(path)
     assert epochs.new() == []
@@ -17,7 +17,7 @@ def test_each_row_is_read_once_and_whole(tmp_path):
 
 
 def test_a_log_that_begins_again_is_read_from_its_start(tmp_path):
-    """`make clean` removes the file of a running training, which then writes another one."""
+    """`make clean` removes the file of a running training, which then writes a new one."""
     path = tmp_path / "epochs.jsonl"
     epochs = Epochs(path)
     path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n')

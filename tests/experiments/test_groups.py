@@ -33,7 +33,7 @@ def test_groups_are_named_by_what_sets_them_apart():
 
 
 def test_long_values_are_shortened():
-    """A path is the name of its file, a checksum has its ends; two values never look alike."""
+    """A path is shortened to its file name, a checksum to its ends; no two values look alike."""
     runs = [
         result("a", source="/home/me/data/cifar.tar.gz", sha="1" * 64),
         result("b", source="null", sha="2" * 64),
@@ -47,7 +47,7 @@ def test_long_values_are_shortened():
 
 
 def test_a_repeated_run_counts_once():
-    """Of two runs of one seed the first counts; seeds are in the order of numbers."""
+    """Of two runs with the same seed, the first counts; seeds are sorted as numbers."""
     seeds = (("a", "10"), ("b", "9"), ("c", "10"), ("d", "1"))
     runs = [result(name, seed=seed) for name, seed in seeds]
     chosen, again = groups.one_each(runs, ["seed"])
@@ -74,19 +74,19 @@ def test_a_word_names_a_run_or_a_group(word, members):
     datasets = {"digits": groups.group(runs, ["seed"])}
     dataset, named = groups.find(word, datasets, ["seed"])
     assert (dataset, [run.name for run in named]) == ("digits", members)
-    with pytest.raises(UserError, match=r"^2 groups have train.epochs=8 "):
+    with pytest.raises(UserError, match=r"^2 groups match train.epochs=8 "):
         groups.find("train.epochs=8", datasets, ["seed"])
 
 
 def test_a_parameter_that_older_runs_have_not():
-    """Runs of a commit from before the parameter are a sample of their own."""
+    """Runs of a commit that did not have the parameter yet are a sample of their own."""
     runs = [result("new", seed="0", fold="1"), result("old", seed="0")]
     assert groups.label(runs[1], ["fold"]) != groups.label(runs[0], ["fold"])
     assert groups.one_each(runs, ["fold"]) == ([runs[1], runs[0]], [])
 
 
 def test_predictions_are_text(monkeypatch):
-    """Classes keep their names, 007 and NA too; a cache without them is one line."""
+    """Class names such as 007 and NA are kept; missing predictions are a one-line error."""
     import dvc.api
 
     lines = "image,actual,predicted,confidence\n1.png,007,NA,0.5\n"
@@ -99,5 +99,7 @@ def test_predictions_are_text(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr(dvc.api, "read", missing)
-    with pytest.raises(UserError, match=r"^no predictions of a \(DVC's cache\): `dvc exp pull`"):
+    with pytest.raises(
+        UserError, match=r"^no predictions of a \(DVC's cache\): run `dvc exp pull`"
+    ):
         groups.predictions(result("a"))

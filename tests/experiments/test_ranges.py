@@ -21,8 +21,8 @@ ROOT = Path(__file__).parent.parent.parent
             "train.lr: {'logarithmic': [0.1, 0.2]} (ranges.yaml): write {KIND:",
         ),
         ("train.lr: 0.1", "train.lr: 0.1 (ranges.yaml): write {KIND: [LOW, HIGH]}"),
-        ("train.lr: {float: [0.1, high]}", "train.lr: [0.1, 'high'] is no range of kind float"),
-        ("train.epochs: {int: [1, 2.5]}", "train.epochs: [1, 2.5] is no range of kind int"),
+        ("train.lr: {float: [0.1, high]}", "train.lr: [0.1, 'high'] is not a range of kind float"),
+        ("train.epochs: {int: [1, 2.5]}", "train.epochs: [1, 2.5] is not a range of kind int"),
         ("train.droput: {float: [0, 0.5]}", "unknown key train.droput (did you mean dropout?)"),
         ("train.dropout: {float: [0, 1]}", "train.dropout = 1.0: must be less than 1"),
         ("train.optimizer: {choice: [sgd, adm]}", "train.optimizer = 'adm': must be"),
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent.parent
         ("", "no sections (ranges.yaml)"),
         (
             "preprocess.val_fraction: {float: [0.1, 0.2]}",
-            "preprocess.val_fraction is no parameter of train (ranges.yaml)",
+            "preprocess.val_fraction is not a parameter of train (ranges.yaml)",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Results side by side: a ranking for each data set, with the parameters that differ."""
+"""A ranking of results for each data set, with the parameters that differ."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def result(name, test=None, val=0.5, **inputs):
 
 
 def test_data_sets_are_never_ranked_together():
-    """Each data set has its table; the same name with other raw data is another data set."""
+    """Each data set has its own table; the same name with other raw data is another data set."""
     runs = [
         result("a"),
         result("b", fetch__dataset="cifar10"),
@@ -45,7 +45,7 @@ def test_the_best_comes_first():
 
 
 def test_only_parameters_that_differ_are_columns():
-    """In the order of params.yaml; a value that only newer runs have makes no difference."""
+    """They are in the order of params.yaml; one that only newer runs have does not count."""
     runs = [
         result("a", 0.2, train__lr="0.1", train__epochs="8", seed="0", train__new="1"),
         result("b", 0.1, train__lr="0.2", train__epochs="8", seed="1"),
@@ -57,7 +57,7 @@ def test_only_parameters_that_differ_are_columns():
 
 
 def test_a_run_counts_once():
-    """An experiment, its commit and the workspace are one row; the workspace marks it."""
+    """An experiment, its commit and the workspace are one row, marked as in the workspace."""
     runs = [result(name, 0.5, seed="0") for name in ("more", "HEAD", "workspace")]
     ranked = ranking.rank([*runs, result("other", 0.4, seed="1")])
     assert list(ranked["name"]) == ["more", "other"]
@@ -81,6 +81,6 @@ def test_edited_code_is_a_difference_and_another_network_is_not():
 
 @pytest.mark.parametrize("model", ["fast", "vgg"])
 def test_a_ranking_of_one_has_no_parameters(model):
-    """With one result there is nothing that differs."""
+    """With one result, no parameter differs."""
     ranked = ranking.rank([result("a", 0.5, train__model=model)])
     assert list(ranked.columns) == list(ranking.FIXED)

@@ -1,4 +1,4 @@
-"""What a few runs tell, on numbers worked by hand."""
+"""Statistics of a few runs, on numbers computed by hand."""
 
 import math
 
@@ -12,14 +12,15 @@ from cifar.experiments import statistics
 
 
 def test_mean_deviation_and_interval():
-    """Of 1, 2 and 3: mean 2, deviation 1, and 4.3027 (Student's t) times 1 / √3 on either side."""
+    """1, 2 and 3 have mean 2, standard deviation 1, and an interval of 4.3027 (Student's t) / √3
+    to either side."""
     row = statistics.summarize([1, 2, 3])
     half = 4.302652729911275 / math.sqrt(3)
     assert row[:3] == (3, 2, 1) and row[3:] == pytest.approx((2 - half, 2 + half))
 
 
 def test_one_run_has_no_interval():
-    """A single run has a mean and neither deviation nor interval, which are not zero."""
+    """A single run has a mean, but neither a standard deviation nor an interval: not even zero."""
     row = statistics.summarize([0.5])
     assert row[:2] == (1, 0.5) and np.isnan(row[2:]).all()
     difference = statistics.welch([0.5], [0.6, 0.7])
@@ -27,7 +28,7 @@ def test_one_run_has_no_interval():
 
 
 def test_welch():
-    """Difference, interval and p-value for unequal groups: by hand, and as SciPy has them."""
+    """Difference, interval and p-value of unequal groups are those by hand, and SciPy's."""
     difference = statistics.welch([1, 2, 3], [4, 6, 8])
     error, freedom = math.sqrt(1 / 3 + 4 / 3), (5 / 3) ** 2 / (((1 / 3) ** 2 + (4 / 3) ** 2) / 2)
     half = stats.t.ppf(0.975, freedom) * error
@@ -40,7 +41,7 @@ def test_welch():
 
 @pytest.mark.parametrize("second", [0.1, 0.6])
 def test_runs_without_any_spread(second):
-    """Identical runs have no interval, instead of one without width, nor has their difference."""
+    """Identical runs have no interval, rather than one of width 0; nor has their difference."""
     row = statistics.summarize([0.1] * 3)  # their mean is not 0.1 to the last bit
     assert row[:3] == pytest.approx((3, 0.1, 0)) and row.std == 0 and np.isnan(row[3:]).all()
     difference = statistics.welch([0.1] * 3, [second] * 2)
@@ -59,7 +60,7 @@ def test_mcnemar(pairs, p):
 
 
 def test_images_that_one_run_alone_got_right():
-    """Only images count on which one run alone is right; other images or labels are refused."""
+    """Images that only one run got right are counted; different images or labels are refused."""
     columns = {"image": list("abcde"), "actual": ["cat", "cat", "dog", "dog", "dog"]}
     first = pd.DataFrame(columns | {"predicted": ["cat", "dog", "dog", "cat", "dog"]})
     second = pd.DataFrame(columns | {"predicted": ["dog"] * 5})

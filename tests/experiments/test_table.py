@@ -1,4 +1,4 @@
-"""DVC's experiments as records: what a run was made from, and which numbers are its own."""
+"""DVC's experiments as records: the inputs of a run, and the numbers that belong to it."""
 
 import json
 
@@ -56,24 +56,24 @@ def without(name):
 
 
 def test_a_run_is_what_its_lock_file_says():
-    """Parameters, code and raw data make a number; intermediate data and pictures do not."""
+    """Inputs are parameters, code and raw data, but neither intermediate data nor charts."""
     assert table.inputs_of(lock()) == TRAIN_INPUTS | {"evaluate.tta": "none"}
 
 
 @pytest.mark.parametrize("stages", [lock(evaluate={"model": "older"}), without("evaluate")])
 def test_a_run_without_evaluation_is_a_training(stages):
-    """If evaluate has not met this model, its parameters are not those of the run."""
+    """If evaluate has not run on this model, its parameters do not belong to the run."""
     assert table.inputs_of(stages) == TRAIN_INPUTS
 
 
 @pytest.mark.parametrize("stages", [lock(train={"data/processed": "older"}), without("train")])
 def test_a_half_finished_training_is_none(stages):
-    """If train has not met the outputs of preprocess, or has not run, there is no run."""
+    """If train has not run, or not on the latest outputs of preprocess, there is no run."""
     assert table.inputs_of(stages) == {}
 
 
 def test_a_stage_that_has_not_met_the_newest_outputs():
-    """It is named, the pictures' stage too; of a finished run none is."""
+    """It is listed, also if it is plot; after a finished run, no stage is."""
     assert table.stale(lock()) == []
     old = lock(evaluate={"model": "older"}, plot={"model": "older"})
     assert table.stale(old) == ["evaluate", "plot"]
@@ -81,14 +81,14 @@ def test_a_stage_that_has_not_met_the_newest_outputs():
 
 @pytest.mark.parametrize(("integer", "decimal"), [(0, 0.0), (8, 8.0), (-1, -1.0)])
 def test_a_number_is_one_value_however_it_is_written(integer, decimal):
-    """0 and 0.0 are one value, also in a word of the command line; 10 and 0.05 stay."""
+    """0 and 0.0 are the same value, also on the command line; 10 and 0.05 do not change."""
     assert table.plain(integer) == table.plain(decimal) == str(integer)
     assert table.plain(f"train.lr={decimal}") == f"train.lr={integer}"
     assert (table.plain(10), table.plain(0.05)) == ("10", "0.05")
 
 
 def metrics(test_model="m1", train_model="m1"):
-    """What `dvc exp show` has of the two metrics files."""
+    """The two metrics files, as `dvc exp show` prints them."""
     train = {"epoch": 2, "val": {"accuracy": 0.4}, "model": train_model}
     test = {"test": {"accuracy": 0.5}, "model": test_model}
     contents = {"metrics/train.json": train, "metrics/test.json": test}
@@ -113,7 +113,7 @@ def experiment(name, numbers, state=None):
 
 @pytest.fixture
 def shown(monkeypatch, tmp_path):
-    """`dvc exp show` gives these commits; `git show` gives the lock files, if there are any."""
+    """Read results, where `dvc exp show` prints these commits and `git show` these lock files."""
 
     def show(commits, locks):
         def run(*command):
@@ -153,10 +153,10 @@ TRAINING = ["epoch", "val.accuracy"]
     ],
 )
 def test_foreign_test_numbers_are_left_out(shown, models, stages, expected):
-    """Test numbers count if models agree and the lock file fits; otherwise one line says so."""
+    """Test numbers count if the models agree and evaluate is up to date; else a remark says so."""
     results, remarks = shown([commit(HEAD, metrics(*models))], {HEAD: stages})
     assert numbers(results) == {"HEAD": expected}
-    line = "test numbers left out, they are of another model: HEAD"
+    line = "test numbers left out, they belong to another model: HEAD"
     assert remarks == ([] if expected == ALL else [line])
 
 
@@ -190,7 +190,7 @@ def test_what_has_no_numbers_of_its_own_is_named(shown):
 
 
 def test_the_committed_result_of_a_fresh_clone_counts(shown):
-    """HEAD has metrics and no dvc.lock: a result of its params.yaml, if both are of one model."""
+    """HEAD has metrics but no dvc.lock: they count if both files belong to one model."""
     results, remarks = shown([commit(HEAD, metrics())], {})
     assert numbers(results) == {"HEAD": ALL} and remarks == []
     assert results[0].inputs == {"seed": "1", "fetch.dataset": "cifar10"}
@@ -215,7 +215,7 @@ DAMAGED = {
 @pytest.mark.hostile
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_lock_file_is_one_line(content, tmp_path, monkeypatch):
-    """Whatever is wrong with it, the line names the file and how to get it back."""
+    """Whatever is wrong with it, the message names the file and says how to restore it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_bytes(content)
     with pytest.raises(UserError, match=r"^damaged \(dvc.lock\): .*`git checkout dvc.lock`"):
@@ -231,7 +231,7 @@ def test_a_lock_file_without_stages_is_none(content, tmp_path, monkeypatch):
 
 
 def test_a_commit_of_a_damaged_lock_file_is_left_out(shown):
-    """One such commit does not keep the others from the table."""
+    """One such commit does not keep the others out of the table."""
     results, remarks = shown(
         [commit("workspace", {}), commit(HEAD, metrics()), commit(OLD, metrics())],
         {HEAD: lock(), OLD: {"train": None}},
@@ -262,13 +262,13 @@ def test_commits_with_experiments_or_results_are_asked_for(monkeypatch):
     ],
 )
 def test_the_error_of_a_command_is_shown(printed, error):
-    """The error that dvc or git printed, without its label, and not the line about support."""
+    """It is what dvc or git printed, without its label and without the line about support."""
     assert table.error_of(printed) == error
 
 
 def test_a_command_that_fails_is_one_line():
-    """Its error, the command and what to do; a command that is missing likewise."""
+    """The message has its error, the command and what to do; so has that of a missing command."""
     with pytest.raises(UserError, match=r"^.*nothing.* \(git show nothing\): fix this"):
         table.run("git", "show", "nothing", "--")
-    with pytest.raises(UserError, match=r"^no no-such-command command \(PATH\): "):
+    with pytest.raises(UserError, match=r"^command no-such-command not found \(PATH\): "):
         table.run("no-such-command")

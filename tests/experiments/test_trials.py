@@ -14,7 +14,7 @@ from cifar.experiments import trials
 def train(tmp_path, monkeypatch):
     """Train with a `dvc` that only prints lines and writes epochs, (epoch, epochs, accuracy).
 
-    Gives the accuracy and the epochs that were judged; every one of them is called hopeless.
+    Returns the accuracy and the epochs that were judged; each but the last is judged hopeless.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -56,12 +56,12 @@ def test_a_training_that_is_not_hopeless_is_kept(train, capsys):
 
 
 def test_a_hopeless_training_is_stopped(train):
-    """It has no accuracy, and no epoch is judged once it is stopped."""
+    """It has no accuracy, and no epoch is judged after it was stopped."""
     assert train(epochs=[(1, 2, 0.44), (2, 2, 0.45)]) == (None, [(1, 0.44)])
 
 
 def test_epochs_of_an_earlier_experiment_are_not_read(train, tmp_path):
-    """A file that lies there from an earlier experiment of this name is removed first."""
+    """A file that an earlier experiment of this name left is removed first."""
     path = tmp_path / "runs/trial/epochs.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(row(1, 9, 0.1)) + "\n")
@@ -69,7 +69,7 @@ def test_epochs_of_an_earlier_experiment_are_not_read(train, tmp_path):
 
 
 def test_a_training_that_diverged_has_no_accuracy(train):
-    """A loss that is not finite ends the training and is no error."""
+    """A loss that is not finite ends the training, but is not an error."""
     assert train("error: loss is not finite (x): y", code=1)[0] is None
 
 
@@ -82,13 +82,13 @@ def test_a_training_that_diverged_has_no_accuracy(train):
     ],
 )
 def test_what_a_failed_training_says(train, lines, message):
-    """The first error in what it printed, else its last line."""
-    with pytest.raises(UserError, match=rf"^{message} \(experiment bad\)$"):
+    """The message is the first error that it printed, or else its last line."""
+    with pytest.raises(UserError, match=rf"^{message} \(experiment bad\): fix the cause"):
         train(*lines, code=1, name="bad")
 
 
 def test_interrupting_what_has_ended_is_no_error():
-    """A process that has just ended does not hide Ctrl-C behind an error of its own."""
+    """A process that has just ended does not replace Ctrl-C by an error of its own."""
     process = subprocess.Popen(["true"], start_new_session=True)
     process.wait()
     trials.interrupt(process)
