@@ -1,16 +1,16 @@
-"""Named recipes: small files of parameters that replace those of params.yaml.
+"""Named recipes: small files of parameters that override those of params.yaml.
 
     python -m recipes list
-    python -m recipes show NAME          its values, with what differs from params.yaml
+    python -m recipes show NAME          print its values, and where params.yaml differs
     python -m recipes run NAME... [--queue] [-S train.epochs=3]
-                                         as DVC experiments of these names
+                                         run them as DVC experiments of these names
     python -m recipes apply NAME         write its values into params.yaml
     python -m recipes upgrade            add new parameters, off, to an older params.yaml
 
 `run` is `dvc exp run --name NAME -S ...` with the values of the recipe; -S options override them.
-All recipes and overrides are checked before anything runs. As after `dvc exp run`, the last
-experiment stays in the workspace, params.yaml included (not with --queue). The name `all` stands
-for all recipes with a published accuracy.
+All recipes and overrides are checked before anything runs. As with `dvc exp run`, the workspace
+then holds the last experiment, params.yaml included (not with --queue). The name `all` stands for
+all recipes with a published accuracy.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -23,7 +23,7 @@ from cifar.experiments.table import flatten
 from recipes import edit, resolve
 from recipes import run as runs
 
-PICTURES = "curves, classes, confusion, calibration, mistakes, pixels, samples, filters (.png)"
+CHARTS = "curves, classes, confusion, calibration, mistakes, pixels, samples, filters (.png)"
 
 
 def main() -> None:
@@ -34,9 +34,9 @@ def main() -> None:
     elif options.command == "upgrade":
         upgrade()
     elif not names:
-        raise UserError("no recipe named (command line): `python -m recipes list` shows them")
+        raise UserError("no recipe given (command line): `python -m recipes list` lists them")
     elif options.command == "apply" and len(names) > 1:
-        raise UserError(f"{len(names)} recipes (command line): `apply` takes one")
+        raise UserError(f"{len(names)} recipes given (command line): pass only one to `apply`")
     else:
         recipes = [resolve.resolve(name) for name in names]
         chosen = {recipe.name: resolve.check(recipe, options.overrides) for recipe in recipes}
@@ -55,9 +55,9 @@ def arguments() -> argparse.Namespace:
     parser = stage.parser(__doc__)
     add = parser.add_argument
     add("command", choices=["list", "show", "run", "apply", "upgrade"])
-    add("names", nargs="*", metavar="NAME", help="a recipe; several for `run`; or `all`")
+    add("names", nargs="*", metavar="NAME", help="a recipe, or several for `run`; or `all`")
     add("--queue", action="store_true", help="queue the experiments; `dvc queue start` runs them")
-    add("--demo", action="store_true", help="at the end, say what to try next")
+    add("--demo", action="store_true", help="suggest at the end what to try next")
     text = "a value to use instead of the recipe's"
     add(
         "-S",
@@ -72,7 +72,7 @@ def arguments() -> argparse.Namespace:
 
 
 def print_list() -> None:
-    """One line per recipe, 100 columns at most; the published ones first."""
+    """Print one line per recipe, of at most 100 columns, published recipes first."""
     recipes = sorted(map(resolve.resolve, resolve.known()), key=lambda recipe: not recipe.published)
     for recipe in recipes:
         print(f"{recipe.name:<22}{published(recipe):<21}{recipe.about}")
@@ -81,7 +81,7 @@ def print_list() -> None:
 
 
 def published(recipe: resolve.Recipe) -> str:
-    """Such as '66.86 %, 10 epochs'."""
+    """The published result as text, such as '66.86 %, 10 epochs'; empty if there is none."""
     if not recipe.published:
         return ""
     epochs = recipe.published.get("epochs")
@@ -90,7 +90,7 @@ def published(recipe: resolve.Recipe) -> str:
 
 
 def show(recipe: resolve.Recipe, values: dict[str, Any]) -> None:
-    """The resolved recipe as YAML, with what it changes in params.yaml as comments."""
+    """Print the resolved recipe as YAML; comments show the values in params.yaml that differ."""
     print(f"# {recipe.name}: {recipe.about}")
     if recipe.published:
         loss = recipe.published.get("loss")
@@ -113,7 +113,7 @@ def show(recipe: resolve.Recipe, values: dict[str, Any]) -> None:
 
 
 def text(value: Any) -> str:
-    """A value as it stands in params.yaml."""
+    """A value as it is written in params.yaml."""
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -126,7 +126,7 @@ def upgrade() -> None:
 
 
 def demo(chosen: dict[str, dict[str, Any]]) -> None:
-    """Run recipes, then say what to try next."""
+    """Run recipes, then print what to try next."""
     edited = runs.keep_edits()
     runs.run(chosen, queue=False)
     test = files.read_json("metrics/test.json")["test"]
@@ -137,14 +137,14 @@ def demo(chosen: dict[str, dict[str, Any]]) -> None:
     print(f"""
 Test accuracy {test["accuracy"]:.2%}, 95 % interval {test["accuracy_low"]:.2%} to \
 {test["accuracy_high"]:.2%}.
-Pictures in plots/: {PICTURES}
+Charts in plots/: {CHARTS}
 The workspace holds the experiment `{name}`: parameters, model, metrics and plots. Next:
-  source .venv/bin/activate               the dvc command, in this terminal{who}
-  dvc exp run -S train.dropout=0.3        change one value: train and what follows it run again
-  {f"dvc metrics diff {name}":<40}what it did; without `{name}`: compared with the commit
+  source .venv/bin/activate               make the dvc command available in this terminal{who}
+  dvc exp run -S train.dropout=0.3        change one value: train and later stages run again
+  {f"dvc metrics diff {name}":<40}the effect; without `{name}`, compared with the commit
   {f"dvc plots diff {name}":<40}both runs in each chart
   make show                               all experiments in one table
-Back to the last commit, and then the real thing, CIFAR-10:
+To go back to the last commit, and then train on CIFAR-10:
   {runs.way_back(name, edited)}
   dvc repro""")
 

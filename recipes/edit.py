@@ -1,4 +1,4 @@
-"""Write into params.yaml: the values of a recipe, or the parameters that an older file lacks."""
+"""Edit params.yaml: write the values of a recipe, or add parameters that an older file lacks."""
 
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,17 @@ def apply(values: dict[str, Any]) -> None:
 
 
 def upgrade() -> dict[str, Any]:
-    """Add the parameters that params.yaml lacks, off and with their comments.
+    """Add the parameters that params.yaml lacks, switched off and with their comments.
 
-    All other lines stay as they are, byte for byte. Returns what was added: {"train.ema": 0.0}.
+    All other lines are kept byte for byte. Returns what was added: {"train.ema": 0.0}.
 
     Raises:
-        UserError: params.yaml cannot be read, or is not written with one key per line.
+        UserError: params.yaml cannot be read, or does not have one key per line.
     """
     tree = params.read(PARAMS)
     for section, keys in tree.items():
         if isinstance(keys, str | float | list):
-            raise UserError(f"{section} is no section of parameters (params.yaml): restore it")
+            raise UserError(f"{section} is not a section (params.yaml): restore its parameters")
     missing = {
         (section, key): value
         for section, keys in params.off_values().items()
@@ -46,14 +46,14 @@ def upgrade() -> dict[str, Any]:
         insert(lines, section, key)
     if missing and parsed(lines) != tree:
         names = ", ".join(f"{section}.{key}" for section, key in missing)
-        raise UserError(f"cannot add {names} (params.yaml): write one key per line, then repeat")
+        raise UserError(f"cannot add {names} (params.yaml): write one key per line and try again")
     if missing:
         files.write_bytes(PARAMS, "\n".join(lines).encode())
     return {f"{section}.{key}": value for (section, key), value in missing.items()}
 
 
 def insert(lines: list[str], section: str, key: str) -> None:
-    """Put the line that off.yaml has for a key after the line of the key before it."""
+    """Insert the line of a key in off.yaml after the line of the key that precedes it there."""
     off = params.OFF.read_text(encoding="utf-8").split("\n")
     keys = list(params.sections()[section].model_fields)
     before = [*keys[: keys.index(key)], key]
@@ -64,7 +64,7 @@ def insert(lines: list[str], section: str, key: str) -> None:
 
 
 def find(lines: list[str], section: str, key: str) -> int | None:
-    """The number of the line of a key in a section; without a key, that of the section."""
+    """The number of the line of a key in a section, or of the section itself if `key` is empty."""
     inside = False
     for number, line in enumerate(lines):
         if line[:1] not in ("", " ", "#", "\r"):

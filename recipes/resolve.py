@@ -1,4 +1,4 @@
-"""What a recipe says: its values, with those of the recipe that it extends, over the off-values."""
+"""Resolve a recipe: its values, over those of the recipe that it extends, over the off-values."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,10 @@ from cifar import UserError, params, yaml12
 from cifar.experiments.table import flatten
 
 FOLDER = Path(__file__).parent
-OFF = "off"  # what a recipe extends that starts from cifar/params/off.yaml
+OFF = "off"  # a recipe that extends `off` starts from cifar/params/off.yaml
 HEAD = ("about", "published", "extends")
-# A recipe says how to train. On what, where and how strictly is the user's choice: these keys stay
-# as they are in params.yaml unless a recipe names them.
+# A recipe says how to train. The data, the hardware and how strict the checks are is the user's
+# choice: these keys keep their values in params.yaml unless a recipe sets them.
 YOURS = {
     *("preprocess.test_fraction", "preprocess.split_seed"),
     *("preprocess.on_bad_image", "preprocess.on_animated", "preprocess.on_duplicate"),
@@ -22,11 +22,11 @@ YOURS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, resolved.
+    """A resolved recipe.
 
-    `values` are like {"train.lr": 0.01}; `published` is empty or has the test `accuracy` that the
-    author stated, and perhaps `loss`, `epochs`, a `note`, the `history` of the epochs and what was
-    `also` published, with other values.
+    `values` are like {"train.lr": 0.01}. `published` is empty, or has the test `accuracy` that the
+    author stated, and optionally `loss`, `epochs`, a `note`, the `history` of the epochs, and in
+    `also` the results published for other values.
     """
 
     name: str
@@ -41,23 +41,26 @@ def known() -> list[str]:
 
 
 def published() -> list[str]:
-    """What `all` means: the recipes with a published accuracy."""
+    """The recipes with a published accuracy, for which `all` stands."""
     return [name for name in known() if resolve(name).published]
 
 
 def resolve(name: str, below: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of this name. `below`: the recipes that extend it, to find a circle.
+    """The recipe of this name.
+
+    Args:
+        below: the recipes that extend it, to detect a circle.
 
     Raises:
-        UserError: no such recipe, a circle, or a file that is not a recipe.
+        UserError: there is no such recipe, it extends itself, or its file is not a recipe.
     """
     path = Path(FOLDER.name, f"{name}.yaml")
     if name not in known():
         hint = params.did_you_mean(name, known())
         where = f"recipes/{below[-1]}.yaml, extends" if below else "recipes/"
-        raise UserError(f"no recipe {name!r}{hint} ({where}): `python -m recipes list`")
+        raise UserError(f"no recipe {name!r}{hint} ({where}): see `python -m recipes list`")
     if name in below:
-        raise UserError(f"{' extends '.join([*below, name])} ({path}): end the circle")
+        raise UserError(f"{' extends '.join([*below, name])} ({path}): break the circle")
     tree = yaml12.read(FOLDER / f"{name}.yaml")
     head = {key: tree.pop(key) for key in HEAD if key in tree}
     published = head.get("published") or {}
@@ -82,10 +85,10 @@ def base(extends: str, below: tuple[str, ...]) -> dict[str, Any]:
 
 
 def check(recipe: Recipe, overrides: list[str]) -> dict[str, Any]:
-    """The recipe's values, then the overrides, checked together with params.yaml.
+    """The recipe's values updated by the overrides, checked together with params.yaml.
 
     Raises:
-        UserError: an override that is not KEY=VALUE, or a value that params.yaml could not hold.
+        UserError: an override is not KEY=VALUE, or a value is invalid in params.yaml.
     """
     values = recipe.values | dict(map(parse, overrides))
     tree = params.read()
@@ -96,7 +99,7 @@ def check(recipe: Recipe, overrides: list[str]) -> dict[str, Any]:
 
 
 def parse(override: str) -> tuple[str, Any]:
-    """('train.epochs', 3) of 'train.epochs=3'. No message shows the value: it may be a secret."""
+    """Split 'train.epochs=3' into key and value. No message shows the value: it may be a secret."""
     key, separator, text = override.partition("=")
     if not separator:
         raise UserError(f"{key!r} has no value (-S): write for example -S train.epochs=3")
@@ -107,7 +110,7 @@ def parse(override: str) -> tuple[str, Any]:
 
 
 def put(tree: Any, key: str, value: Any) -> None:
-    """tree['train']['lr'] = value for the key 'train.lr'."""
+    """Set tree['train']['lr'] for the key 'train.lr'."""
     *sections, last = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})

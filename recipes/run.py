@@ -1,4 +1,4 @@
-"""Run recipes as DVC experiments, without losing the result of an earlier run at any moment."""
+"""Run recipes as DVC experiments, without ever losing the result of an earlier run."""
 
 import json
 import logging
@@ -13,14 +13,14 @@ from cifar import UserError, files, params
 from recipes.edit import PARAMS
 
 KEPT = Path("runs/params.yaml")  # a copy of the user's edited params.yaml; not in Git
-RESULTS = ("params.yaml", "dvc.lock", "metrics", "plots")  # what an experiment leaves in Git's view
+RESULTS = ("params.yaml", "dvc.lock", "metrics", "plots")  # written by an experiment, seen by Git
 
 
 def run(chosen: dict[str, dict[str, Any]], queue: bool) -> None:
-    """One experiment per recipe, of its name, each from params.yaml as it is now."""
+    """Run one experiment per recipe, under its name, each from the current params.yaml."""
     before = PARAMS.read_bytes()
     for name, values in chosen.items():
-        files.write_bytes(PARAMS, before)  # without the values of the recipe before
+        files.write_bytes(PARAMS, before)  # without the values of the previous recipe
         data = values.get("fetch.dataset", params.read()["fetch"]["dataset"])
         print(f"recipe {name}, data set {data}", flush=True)
         if code := run_one(name, values, queue):
@@ -34,8 +34,8 @@ def run(chosen: dict[str, dict[str, Any]], queue: bool) -> None:
 def run_one(name: str, values: dict[str, Any], queue: bool) -> int:
     """Run or queue an experiment; returns DVC's exit code.
 
-    An earlier experiment of the name becomes NAME-before. It is removed when this one is complete,
-    and gets its name back when this one fails. If this one is queued, it stays.
+    An earlier experiment with this name is renamed NAME-before. It is removed when the new one is
+    complete, and gets its name back if the new one fails. If the new one is queued, it is kept.
     """
     if commit(name):
         move(name, f"{name}-before")
@@ -55,10 +55,10 @@ def settings(values: dict[str, Any]) -> list[str]:
 
 
 def dvc(*arguments: str) -> int:
-    """A dvc command, in this process and this terminal; returns its exit code.
+    """Run a dvc command in this process and this terminal; returns its exit code.
 
-    An experiment starts with a checkout of the last commit. If that has no dvc.lock, DVC warns of
-    each output that it will not be created, which is no news.
+    An experiment starts with a checkout of the last commit. If that has no dvc.lock, DVC warns that
+    it will not create any output; these warnings are suppressed.
 
     Raises:
         UserError: .dvc/config cannot be read.
@@ -82,7 +82,7 @@ def is_news(record: logging.LogRecord) -> bool:
 
 
 def identity() -> dict[str, str]:
-    """A name for the commits of DVC's experiments, on a new machine where Git has none."""
+    """The variables that name an author for DVC's commits, on a machine where Git has none."""
     command = ["git", "config", "user.email"]
     if subprocess.run(command, capture_output=True, check=False).returncode == 0:
         return {}
@@ -92,20 +92,20 @@ def identity() -> dict[str, str]:
 
 
 def ref(name: str) -> str:
-    """Git's name for an experiment on the last commit, as DVC chooses it."""
+    """The Git reference that DVC gives to an experiment on the last commit."""
     head = git("rev-parse", "HEAD")
     return f"refs/exps/{head[:2]}/{head[2:]}/{name}"
 
 
 def commit(name: str) -> str:
-    """The commit that holds the experiment; '' if there is none."""
+    """The commit of the experiment; '' if it does not exist."""
     return git("for-each-ref", "--format=%(objectname)", ref(name))
 
 
 def move(name: str, to: str) -> None:
     """Rename an experiment in one step; `dvc exp rename` deletes the old name first.
 
-    An experiment that has the new name is replaced.
+    An experiment that already has the new name is replaced.
     """
     commands = f"update {ref(to)} {commit(name)}\ndelete {ref(name)} {commit(name)}\n"
     git("update-ref", "--stdin", text=commands)
@@ -121,9 +121,9 @@ def git(*arguments: str, text: str = "") -> str:
 
 
 def touch() -> None:
-    """Make Git look at the files again that DVC wrote.
+    """Make Git check the files that DVC wrote.
 
-    It takes a file for unchanged that has the size and the second that it knows.
+    Git assumes that a file with the same size and the same second of modification is unchanged.
     """
     for name in git("ls-files", "--", *RESULTS).splitlines():
         if Path(name).exists():
@@ -131,7 +131,7 @@ def touch() -> None:
 
 
 def keep_edits() -> bool:
-    """Copy params.yaml if it has uncommitted edits, which the way back would undo. True if so."""
+    """Save params.yaml if it has uncommitted edits, which `way_back` would undo; True if it has."""
     if not git("status", "--porcelain", "--", str(PARAMS)):
         return False
     KEPT.parent.mkdir(exist_ok=True)
@@ -140,7 +140,7 @@ def keep_edits() -> bool:
 
 
 def way_back(name: str, edited: bool) -> str:
-    """The command that takes the workspace from this experiment back to the last commit."""
+    """The shell command that takes the workspace from this experiment back to the last commit."""
     tracked = [path for path in RESULTS if git("ls-tree", "HEAD", "--", path)]
     added = git("diff", "--name-only", "--diff-filter=A", "HEAD", commit(name)).splitlines()
     steps = [f"git checkout {' '.join(tracked)}"]

@@ -1,4 +1,4 @@
-"""tools/clean.py: what can be made again goes, and nothing else."""
+"""tools/clean.py: files that can be generated again are removed, and nothing else."""
 
 import pytest
 from filelock import FileLock
@@ -54,7 +54,7 @@ def files(project, names):
 
 
 def test_clean_removes_what_can_be_made_again(used):
-    """Checkpoints, logs, pages and caches go, with a line for each; the rest stays as it was."""
+    """Checkpoints, logs, pages and caches are removed, with a line for each; the rest is kept."""
     printed = clean(used)
     assert files(used, GO) == set()
     assert files(used, STAY) == STAY
@@ -63,7 +63,7 @@ def test_clean_removes_what_can_be_made_again(used):
 
 
 def test_clean_keeps_the_checkpoint_of_a_running_training(used):
-    """Neither the lock that another process holds nor the files that it guards are removed."""
+    """Neither a lock that another process holds nor the files that it protects are removed."""
     other = used.path / ".checkpoints/ffff"
     other.write_text("another training")
     with FileLock(used.path / ".checkpoints/0a1b.lock"):
@@ -75,7 +75,7 @@ def test_clean_keeps_the_checkpoint_of_a_running_training(used):
 
 
 def test_clean_removes_a_link_and_not_what_it_points_to(used, tmp_path):
-    """A link in the place of a page is removed; the folder elsewhere keeps its files."""
+    """A link in place of a folder is removed; the folder that it points to keeps its files."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/index.html").touch()
     (used.path / "dvc_plots/index.html").unlink()
@@ -87,7 +87,7 @@ def test_clean_removes_a_link_and_not_what_it_points_to(used, tmp_path):
 
 
 def test_clean_keeps_the_work_of_a_running_runner(used):
-    """Hours of checkpoints would be lost."""
+    """Otherwise hours of checkpoints would be lost."""
     with FileLock(used.path / "runs/recipes/lock"):
         clean(used)
     assert (used.path / "runs/recipes/commit").exists()

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A folder with a model file of two networks, test images, and what the command made."""
+    """A folder with a model file of two networks, test images, and the exported file."""
     folder = tmp_path_factory.mktemp("export")
     modelfile.write(folder / "model", MODEL)
     images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
@@ -36,7 +36,7 @@ def written(tmp_path_factory):
 
 
 def test_onnxruntime_and_torch_agree(written):
-    """One image and many get the calibrated probabilities of stage evaluate.
+    """One image and many get the calibrated probabilities of the stage evaluate.
 
     The metadata says how to use the file.
     """
@@ -59,7 +59,7 @@ def test_onnxruntime_and_torch_agree(written):
 
 
 def test_a_graph_that_differs_is_refused(written, tmp_path):
-    """If onnxruntime and torch do not agree, here for another temperature, one line says so."""
+    """If onnxruntime and torch disagree, here due to another temperature, one line says so."""
     modelfile.write(
         tmp_path / "other",
         modelfile.record(classes=("ä", "b", "c"), members=2, temperature=0.3, image_size=8),
@@ -80,7 +80,7 @@ def test_a_graph_that_differs_is_refused(written, tmp_path):
     ],
 )
 def test_other_images_are_refused(images, message, written, monkeypatch):
-    """Images that the network does not take end in one line, before anything is exported."""
+    """Images that do not suit the network are a one-line error, before anything is exported."""
     (written / "x.npy").unlink(missing_ok=True)
     if images is not None:
         np.save(written / "x.npy", images)
@@ -95,9 +95,10 @@ def test_other_images_are_refused(images, message, written, monkeypatch):
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package_is_named_at_once(written, name, monkeypatch):
-    """Without one of the three packages one line installs all, before anything is read."""
+    """The message says how to install all three packages, before anything is read."""
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(sys, "argv", ["export", "--model", "no model"])
-    install = "`pip install onnx onnxruntime onnxscript`"
-    with pytest.raises(UserError, match=rf"^no {name} \(this environment\): {install}"):
+    install = "run `pip install onnx onnxruntime onnxscript`"
+    message = rf"^{name} is not installed \(this environment\): {install}"
+    with pytest.raises(UserError, match=message):
         export.main()

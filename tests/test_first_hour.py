@@ -21,7 +21,7 @@ def results(project):
 def steps(printed):
     """The commands that the demo prints: those to try next, and the way back to the commit."""
     tail = printed[printed.index("Next:\n") :]
-    following, back = tail.split("Back to the last commit", 1)
+    following, back = tail.split("To go back to the last commit", 1)
     commands = [re.split("  +", line.strip())[0] for line in following.splitlines()[1:]]
     return commands, back.splitlines()[1].strip()
 

@@ -39,7 +39,7 @@ def index(folder, name, version):
 
 @pytest.fixture
 def lock(tmp_path):
-    """A lock file of which only the packages in the folder `wheels` can be had."""
+    """A lock file of which only the packages in the folder `wheels` can be installed."""
     pins = [wheel(tmp_path / "wheels", name, "1.0") for name in ("setuptools", "six")]
     unknown = hashlib.sha256(b"").hexdigest()
     for name in ("torch", "torchvision", "triton", "nvidia-nccl-cu13", "cuda-toolkit[cublas]"):
@@ -49,7 +49,7 @@ def lock(tmp_path):
 
 
 def make_environment(lock, **variables):
-    """Run the program where `lock` is, with its folder `wheels` as the only source of packages."""
+    """Run the program in the folder of `lock`, with `wheels` as the only source of packages."""
     own = {"PIP_FIND_LINKS": str(lock.parent / "wheels"), "PIP_CONFIG_FILE": os.devnull}
     (lock.parent / "empty").mkdir(exist_ok=True)
     own["PIP_INDEX_URL"] = (lock.parent / "empty").as_uri()
@@ -69,7 +69,7 @@ def installed(lock):
 
 @pytest.mark.long
 def test_torch_comes_from_the_index_that_the_user_names(lock, tmp_path):
-    """torch and torchvision come from TORCH_INDEX, CUDA stays away, the rest is of the lock."""
+    """torch and torchvision come from TORCH_INDEX, without CUDA; the rest is as in the lock."""
     for name in ("torch", "torchvision"):
         index(tmp_path / "index", name, "2.0+cpu")
     done = make_environment(lock, TORCH_INDEX=(tmp_path / "index").as_uri())
@@ -81,7 +81,7 @@ def test_torch_comes_from_the_index_that_the_user_names(lock, tmp_path):
 
 @pytest.mark.long
 def test_a_file_with_another_hash_is_not_installed(lock):
-    """Where a package is not the one of the lock, the environment is not made."""
+    """If a package does not match its hash, the installation fails."""
     wheel(lock.parent / "wheels", "six", "1.0")
     text = lock.read_text()
     lock.write_text(text[: text.index("torch==")].replace("sha256:", "sha256:00")[:-2])
@@ -91,16 +91,16 @@ def test_a_file_with_another_hash_is_not_installed(lock):
 
 
 def test_an_older_python_is_refused(monkeypatch):
-    """A Python that is too old gives one line, which names the variable that takes another."""
+    """A Python that is too old is a one-line error, which says how to choose another."""
     monkeypatch.setattr(install, "OLDEST", (9, 0))
     with pytest.raises(SystemExit) as ended:
         install.main()
-    expected = "error: Python 9.0 or later is needed (python3): `make PYTHON=…` names one"
+    expected = "error: Python 9.0 or later is needed (python3): use `make PYTHON=…`"
     assert str(ended.value) == expected
 
 
 def test_every_requirement_of_the_locks_is_read():
-    """Names, extras and markers of the lock files are understood, and no line is lost."""
+    """Names, extras and markers in the lock files are parsed, and no line is lost."""
     for name in ("requirements.lock", "requirements-dev.lock"):
         text = (ROOT / name).read_text()
         pins = install.read_lock(ROOT / name)

@@ -52,7 +52,7 @@ def mirror(tmp_path):
 
 @pytest.mark.long
 def test_the_results_are_ready_to_commit(project, mirror):
-    """After the commands that it prints, a clone shows metrics and plots, and dvc.lock fits."""
+    """After the printed commands, a clone has the metrics and plots, and is up to date."""
     address, sha256 = mirror
     recipe = TINY.replace("{dataset: digits, source: null, sha256: null}", f"{{sha256: {sha256}}}")
     (project.path / "recipes/tiny.yaml").write_text(recipe)
@@ -75,7 +75,7 @@ def test_the_results_are_ready_to_commit(project, mirror):
 
 @pytest.mark.parametrize("name", ["params.yaml", "cifar/models/fast.py", "stages/new.py"])
 def test_changed_inputs_are_refused(project, name):
-    """Where what decides on the result differs from the commit, nothing runs."""
+    """If a file that the result depends on differs from the commit, nothing runs."""
     with (project.path / name).open("a") as file:
         file.write("# edited\n")
     done = official(project, ok=False)
@@ -95,7 +95,7 @@ def test_without_git_there_is_nothing_to_commit(project):
 
 
 def test_data_from_elsewhere_are_refused(project):
-    """A result of a copy that the user has is none of the official archive."""
+    """A result of the user's own copy is not one of the official archive."""
     project.edit("params.yaml", lambda text: re.sub(r"(\n  source:) ", r"\1 /copy.tar.gz ", text))
     project.commit()
     done = official(project, ok=False)

@@ -28,7 +28,7 @@ def page():
 
 @pytest.mark.slow
 def test_the_page_loads_nothing(page):
-    """No tag of the page names a file or an address, and its policy forbids all other sources."""
+    """No tag of the page refers to a file or an address, and its policy forbids all sources."""
     tags = Tags(page).found
     assert not [attrs for _, attrs in tags if attrs.keys() & {"src", "href", "srcset", "data"}]
     (policy,) = [attrs["content"] for tag, attrs in tags if "http-equiv" in attrs]
@@ -48,13 +48,13 @@ def test_a_damaged_configuration_of_dvc_is_one_line(project):
 
 
 def test_the_page_leaves_the_placeholders_to_dvc(page):
-    """DVC's places for charts and for reloading are there once, the one for its scripts is not."""
+    """The placeholders for charts and for reloading occur once, the one for scripts does not."""
     places = [page.count(f"{{{name}}}") for name in ("plot_divs", "refresh_tag", "scripts")]
     assert places == [1, 1, 0]
 
 
 def test_dvc_takes_the_page(dropout_run, tmp_path):
-    """The program sets the page for this clone alone; DVC fills it, and Git sees no change."""
+    """The program sets the page for this clone only; DVC fills it, and Git sees no change."""
     project = dropout_run.project.copy(tmp_path / "project")
     before = project.run("git", "status", "--porcelain").stdout
     project.run("python", "-m", "tools.plots_page")
@@ -67,11 +67,11 @@ def test_dvc_takes_the_page(dropout_run, tmp_path):
     assert not (project.path / "clone/.dvc/plots-page.html").exists()
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium here")
+@pytest.mark.skipif(not CHROMIUM, reason="chromium not found")
 @pytest.mark.parametrize("revisions", [1, 2])
 def test_a_browser_without_network_draws_every_chart(dropout_run, tmp_path, revisions):
-    """Every chart has marks and a heading, every picture loads once for each revision, and nothing
-    is asked of a network."""
+    """Every chart has marks and a heading, every image loads once for each revision, and nothing
+    is requested from a network."""
     project = dropout_run.project.copy(tmp_path / "project")
     project.run("python", "-m", "tools.plots_page")
     project.run("dvc", "plots", "show" if revisions == 1 else "diff")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def predict(tmp_path, monkeypatch, capsys):
-    """The command with these options, in `tmp_path`: what it prints."""
+    """Run the command with these options in `tmp_path`; returns what it prints."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hardware, "set_threads", lambda _: torch.set_num_threads(1))
 
@@ -38,7 +38,7 @@ def predict(tmp_path, monkeypatch, capsys):
 
 
 def run(folder, *options):
-    """The command as a process of its own."""
+    """Run the command as a process of its own."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -49,7 +49,7 @@ def run(folder, *options):
 
 
 def make_pictures(folder, channels, count=7):
-    """Random pictures of 12x12 pixels as PNG files; their pixels (N, 12, 12, channels)."""
+    """Write random pictures of 12x12 pixels as PNG files; returns (N, 12, 12, channels) pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (count, 12, 12, channels), dtype=np.uint8)
     for number, image in enumerate(images):
@@ -138,11 +138,11 @@ def test_other_files_in_a_folder_are_skipped(tmp_path):
 
 
 def test_an_animation_is_read_on_request(tmp_path, predict, capsys):
-    """Of an animation the first frame is classified, as a picture of it alone, if that is asked."""
+    """With --on-animated first, an animation is classified like a picture of its first frame."""
     modelfile.write(tmp_path / "m", modelfile.record())
     frames = [Image.fromarray(image) for image in make_pictures(tmp_path, 3, 2)]
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
-    with pytest.raises(UserError, match="1 named file not read"):
+    with pytest.raises(UserError, match="1 named file could not be read"):
         predict("--model", "m", "moving.png")
     assert "on_animated" in capsys.readouterr().err
     moving = predict("--model", "m", "--on-animated", "first", "moving.png")
@@ -151,13 +151,13 @@ def test_an_animation_is_read_on_request(tmp_path, predict, capsys):
 
 @pytest.mark.parametrize("paths", [["0.png", "notes.txt"], ["folder"]])
 def test_a_named_file_that_is_no_picture_is_an_error(paths, tmp_path, predict, capsys):
-    """A file that the user names must be a picture, and a folder must have one."""
+    """A file on the command line must be a picture, and a folder must contain one."""
     modelfile.write(tmp_path / "m", modelfile.record())
     make_pictures(tmp_path, 3, 1)
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/notes.txt").write_text("no picture")
-    with pytest.raises(UserError, match=r"^(1 named file not read|no picture among)"):
+    with pytest.raises(UserError, match=r"^(1 named file could not|none of these files is)"):
         predict("--model", "m", *paths)
     printed, errors = capsys.readouterr()
     assert re.fullmatch(r"note: skipped [^\n]*\n", errors)
@@ -167,7 +167,7 @@ def test_a_named_file_that_is_no_picture_is_an_error(paths, tmp_path, predict, c
 @pytest.mark.slow
 @pytest.mark.hostile
 def test_a_name_that_is_not_text_is_printed(tmp_path):
-    """Bytes that are no text, in the names of pictures and of other files, are escaped."""
+    """Bytes that are not text, in the names of pictures and other files, are escaped."""
     modelfile.write(tmp_path / "m", modelfile.record())
     make_pictures(tmp_path / "in", 3, 1)
     (tmp_path / "in/0.png").rename(tmp_path / "in" / os.fsdecode(b"\xff.png"))
@@ -181,15 +181,15 @@ def test_a_name_that_is_not_text_is_printed(tmp_path):
     ("options", "message"),
     [
         (("nowhere.png",), "no such file or folder (nowhere.png)"),
-        (("empty",), "no files in there (empty)"),
+        (("empty",), "no files found (empty)"),
         (("--model", "other", "."), "no model file (other)"),
         (("--model", "junk", "."), "no safetensors file"),
         (("--device", "cuda:7", "."), "no device cuda:7, only "),
-        (("--top", "0", "."), "--top 0 (command line): it is at least 1"),
+        (("--top", "0", "."), "--top 0 is too small (command line): use 1"),
     ],
 )
 def test_a_mistake_is_one_line(options, message, tmp_path, predict, capsys):
-    """What cannot be done ends in one line before anything is classified."""
+    """A mistake is reported in one line before anything is classified."""
     modelfile.write(tmp_path / "m", modelfile.record())
     (tmp_path / "junk").write_bytes(b"junk")
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""Recipes: small files over params.yaml, resolved, shown, applied and run as experiments."""
+"""Recipes: files that override params.yaml, resolved, shown, applied and run as experiments."""
 
 import hashlib
 import io
@@ -53,7 +53,7 @@ def shape_of(values):
 
 
 def section(values):
-    """The train section of params.yaml with a recipe's values."""
+    """The train section of params.yaml, updated by a recipe."""
     own = {key[6:]: value for key, value in values.items() if key.startswith("train.")}
     return Train(**params.read(ROOT / "params.yaml")["train"] | own)
 
@@ -61,7 +61,7 @@ def section(values):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", resolve.known())
 def test_every_recipe_fits(name, folder):
-    """A recipe says what it is on one line, and its network can be built and trained as it says."""
+    """A recipe has a one-line description, and its network can be built and trained."""
     recipe = resolve.resolve(name)
     values = resolve.check(recipe, [])
     assert 10 < len(recipe.about) < 58
@@ -90,7 +90,7 @@ def test_a_recipe_is_independent_of_params(name, folder):
 
 
 def test_off_is_the_start_of_every_recipe(folder):
-    """Every chain of recipes starts from the off-values, so a new parameter is off in all."""
+    """Every chain of recipes starts from the off-values, so a new parameter is off in each."""
     for name in resolve.known():
         recipe = resolve.resolve(name)
         while recipe.extends != resolve.OFF:
@@ -108,7 +108,7 @@ def test_off_is_the_start_of_every_recipe(folder):
     ],
 )  # fmt: skip
 def test_a_chain_without_an_end_is_refused(folder, files, message):
-    """A circle, an unknown parent and a broken file are errors that name the recipe."""
+    """A circle, an unknown parent and a damaged file are errors that name the recipe."""
     for name, text in files.items():
         (folder / f"recipes/{name}.yaml").write_text(text)
     with pytest.raises(UserError, match=re.escape(message)):
@@ -130,14 +130,14 @@ def test_a_chain_without_an_end_is_refused(folder, files, message):
     ],
 )
 def test_what_params_could_not_hold_is_refused(folder, name, override, message):
-    """An unknown recipe and an override that params.yaml could not hold are named."""
+    """An unknown recipe and an override that is invalid in params.yaml are named."""
     with pytest.raises(UserError, match=re.escape(message)):
         resolve.check(resolve.resolve(name), override)
 
 
 @pytest.mark.hostile
 def test_no_message_shows_the_value_of_an_override(folder):
-    """An address with a signature, written on the command line, is not printed."""
+    """An address with a signature on the command line is not printed."""
     for value in ("https://host/x?sig=S3CRET", "[S3CRET"):
         with pytest.raises(UserError) as caught:
             resolve.check(resolve.resolve("few-images"), [f"fetch.source={value}"])
@@ -147,7 +147,7 @@ def test_no_message_shows_the_value_of_an_override(folder):
 @pytest.mark.hostile
 @pytest.mark.parametrize("published", ["5", "{epochs: 3}", "{accuracy: much}"])
 def test_a_published_number_that_is_none_is_one_line(published, tmp_path, monkeypatch):
-    """One such recipe would end `recipes list` for all."""
+    """Without this check, one such recipe would make `recipes list` fail."""
     monkeypatch.setattr(resolve, "FOLDER", tmp_path / "recipes")
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes/mine.yaml").write_text(f"published: {published}\nextends: off\n")
@@ -156,7 +156,7 @@ def test_a_published_number_that_is_none_is_one_line(published, tmp_path, monkey
 
 
 def test_list_says_what_is_published(project):
-    """`list` has each recipe on a line of at most 100 columns, and says what `all` stands for."""
+    """`list` prints a line of at most 100 columns per recipe, and says what `all` stands for."""
     lines = project.run("python", "-m", "recipes", "list").stdout.splitlines()
     assert sorted(line.split()[0] for line in lines[:-2]) == resolve.known()
     assert max(map(len, lines)) <= 100
@@ -166,7 +166,7 @@ def test_list_says_what_is_published(project):
 
 
 def test_a_closed_pipe_is_no_error(project):
-    """If nobody reads the list, as after `| head -1`, the program ends without a message."""
+    """If the list is not read to its end, as by `| head -1`, the program ends without a message."""
     done = project.run("bash", "-c", "python -m recipes list | true")
     assert done.stderr == ""
 
@@ -192,7 +192,7 @@ def lines_of(text):
 
 
 def test_apply_changes_the_values_and_nothing_else(folder):
-    """`apply` writes a recipe's values, and keeps every other value and every comment."""
+    """`apply` writes a recipe's values, and keeps all other values and all comments."""
     values = resolve.check(resolve.resolve("digits"), ["train.epochs=3"])
     edit.apply(values)
     after = dict(flatten(params.read()))
@@ -220,7 +220,7 @@ def without(text, keys):
     ids=["one", "several", "empty ones", "all"],
 )  # fmt: skip
 def test_upgrade_adds_what_an_older_file_lacks(folder, keys):
-    """The missing lines come back, off and with their comments, and no other line changes."""
+    """The missing lines are added, off and with their comments, and no other line changes."""
     path = folder / "params.yaml"
     older = without(PARAMS, keys) + "# my own remark\n"
     path.write_text(older)
@@ -242,7 +242,7 @@ def line_of(text, key):
 
 
 def test_an_upgraded_file_does_what_it_did(folder, project):
-    """The message of an older file names the command, and the file is then valid."""
+    """The error about an older file names the command, which makes the file valid."""
     project.edit("params.yaml", lambda text: without(text, {"train.cutout", "plot.dpi"}))
     done = project.run("python", "-m", "recipes", "show", "few-images", ok=False)
     assert "plot.dpi is missing (off: 120)" in done.stderr
@@ -259,7 +259,7 @@ def test_an_upgraded_file_does_what_it_did(folder, project):
 
 
 def test_upgrade_leaves_a_file_that_it_cannot_edit(folder):
-    """A section written on one line is refused with the missing names, and stays as it is."""
+    """A section on a single line is refused with the missing names, and is not changed."""
     text = without(PARAMS, {"plot.dpi", "plot.samples_per_class", "plot.mistakes"})
     text = text.replace("plot:\n", "plot: {samples_per_class: 8, mistakes: 24}\n")
     (folder / "params.yaml").write_text(text)
@@ -269,7 +269,7 @@ def test_upgrade_leaves_a_file_that_it_cannot_edit(folder):
 
 
 def test_a_mistake_in_one_recipe_stops_all(project):
-    """Before the first of several recipes runs, all are checked: one line, nothing changed."""
+    """All recipes are checked before the first one runs: a one-line error, and nothing changes."""
     (project.path / "recipes/wrong.yaml").write_text("train: {droput: 0.3}\n")
     project.commit()
     done = project.run("python", "-m", "recipes", "run", "digits", "wrong", ok=False)
@@ -305,9 +305,9 @@ def experiments():
 
 
 def run_and_kill(message, step=100, code=0):
-    """Run a recipe whose result is `message`, killed before the command of Git of that number.
+    """Run a recipe whose result is `message`, and kill it before its Git command number `step`.
 
-    Its run ends with `code`; if that is None, it is killed in the middle. True if it was killed.
+    The run ends with `code`; if that is None, it is killed in the middle. True if it was killed.
     """
     pid = os.fork()
     if pid:
@@ -340,7 +340,7 @@ def run_and_kill(message, step=100, code=0):
 @pytest.mark.slow
 @pytest.mark.fault
 def test_a_kill_at_any_step_loses_no_result(history):
-    """After a kill at any step, and one in the next run, the newest result is still there."""
+    """After a kill at any step, and another in the next run, the newest result still exists."""
     make_experiment("exp", "result-0")
     newest, step, killed = "result-0", 0, True
     while killed:
@@ -359,14 +359,14 @@ def test_a_kill_at_any_step_loses_no_result(history):
 
 @pytest.mark.fault
 def test_a_failed_run_gives_the_name_back(history):
-    """After a run that fails the earlier experiment has its name again."""
+    """After a run that fails, the earlier experiment has its name again."""
     make_experiment("exp", "result-0")
     assert not run_and_kill("never", code=1)
     assert experiments() == {"exp": "result-0"}
 
 
 def test_settings_of_a_run_are_those_of_the_user(history, monkeypatch):
-    """Each of several recipes starts from params.yaml as it was, edits of the user included."""
+    """Each of several recipes starts from the original params.yaml with the user's edits."""
     edit.apply({"plot.dpi": 60})
     seen = []
 
@@ -384,7 +384,7 @@ def test_settings_of_a_run_are_those_of_the_user(history, monkeypatch):
 @pytest.mark.parametrize("locked", [False, True])
 @pytest.mark.parametrize("edited", [False, True])
 def test_the_way_back_restores_the_workspace(history, locked, edited):
-    """The printed command undoes what an experiment leaves, but not the user's own edits."""
+    """The printed command undoes what an experiment changed, but not the user's own edits."""
     if locked:
         for name in ("dvc.lock", "metrics/test.json", "plots/.gitignore"):
             Path(name).parent.mkdir(exist_ok=True)
@@ -417,7 +417,7 @@ def tracked(path):
 
 @pytest.mark.hostile
 def test_a_damaged_configuration_of_dvc_is_one_line(tmp_path, monkeypatch):
-    """DVC's own command ends in a traceback; a recipe ends in one line that says what to do."""
+    """DVC's own command ends in a traceback; a recipe in a one-line error with what to do."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "identity", dict)
     (tmp_path / ".dvc").mkdir()
@@ -427,7 +427,7 @@ def test_a_damaged_configuration_of_dvc_is_one_line(tmp_path, monkeypatch):
 
 
 def test_recipes_run_as_experiments_of_their_names(reproduced):
-    """Each recipe starts from the user's params.yaml, not from that of the recipe before."""
+    """Each recipe starts from the user's params.yaml, not from that of the previous recipe."""
     for name, values in {"sharp": "plot: {dpi: 60}", "few": "plot: {mistakes: 6}"}.items():
         (reproduced.path / f"recipes/{name}.yaml").write_text(f"{values}\n")
     reproduced.commit()
@@ -442,7 +442,7 @@ def test_recipes_run_as_experiments_of_their_names(reproduced):
 
 @pytest.mark.long
 def test_a_machine_where_git_has_no_name_runs_recipes(reproduced):
-    """Without user.name and user.email the recipe runs, and the demo's end names the remedy."""
+    """Without user.name and user.email the recipe runs, and the demo says how to set them."""
     reproduced.run("git", "config", "--unset", "user.name")
     reproduced.run("git", "config", "--unset", "user.email")
     reproduced.edit("params.yaml", lambda text: text.replace("dpi: 50", "dpi: 55"))
@@ -467,7 +467,7 @@ def test_queued_recipes_wait(reproduced):
     assert name in reproduced.run(*show).stdout
 
 
-# What each tutorial states: the fraction of its training images that validates, and its training.
+# What each tutorial states: the fraction of training images for validation, and the training.
 VGG = {"model": "vgg", "epochs": 100, "batch_size": 64, "optimizer": "sgd", "lr": 0.001,
        "momentum": 0.9}  # fmt: skip
 VGG3 = VGG | {"depth": 3}
@@ -504,7 +504,7 @@ def test_every_published_recipe_is_there():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_has_the_published_parameters(name):
-    """A published recipe has the parameters that its author states, and all else is off."""
+    """A published recipe has the parameters that its author states; all others are off."""
     fraction, stated = PUBLISHED[name]
     recipe = resolve.resolve(name)
     assert 0.3 < recipe.published["accuracy"] < 0.9
@@ -523,7 +523,7 @@ def test_a_recipe_has_the_published_parameters(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_trains(name, folder, tmp_path):
-    """Two steps of a published recipe give a finite loss and other weights."""
+    """Two steps of a published recipe give a finite loss and change the weights."""
     values = resolve.check(resolve.resolve(name), ["train.epochs=1"])
     p, shape = section(values), shape_of(values)
     count = 2 * p.batch_size
@@ -544,7 +544,7 @@ def test_a_published_recipe_trains(name, folder, tmp_path):
 
 @pytest.mark.long
 def test_dense_head_100_runs_on_an_archive_in_the_official_layout(project):
-    """From an archive of CIFAR-100's binary layout to top-5 accuracies of both held-out parts."""
+    """An archive in CIFAR-100's binary layout gives top-5 accuracies of both held-out parts."""
     rng, folder = np.random.default_rng(0), project.path.parent
     labels = {"train.bin": np.repeat(np.arange(100), 5), "test.bin": np.arange(100)}
     names = "\n".join(f"thing {i}" for i in range(100)).encode()

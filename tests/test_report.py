@@ -1,4 +1,4 @@
-"""tools/report.py: one page that shows a finished run, offline, at the width of a phone too."""
+"""tools/report.py: one page that shows a finished run, offline, also on a phone."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ FRAMES = """<iframe src="probed.html" style="width: 390px; height: 800px; border
 
 
 class Page(HTMLParser):
-    """The pictures, the tags and the text of a page."""
+    """The images, the tags and the text of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def make(monkeypatch, tmp_path, capsys):
-    """The command in a project's folder, and the page that it writes."""
+    """Run the command in a project's folder; returns the page that it writes."""
 
     def run(project):
         for name, value in project.environment().items():
@@ -73,9 +73,9 @@ def make(monkeypatch, tmp_path, capsys):
 
 
 def test_the_page_shows_the_run(dropout_run, make, tmp_path):
-    """Result with interval, changes since the commit, pictures, classes, times and rank are in it.
+    """It has the result with its interval, changes since the commit, charts, classes, times, rank.
 
-    It asks nobody for anything.
+    It requests nothing from a network.
     """
     page = make(dropout_run.project)
     test = json.loads((dropout_run.project.path / "metrics/test.json").read_text())["test"]
@@ -110,21 +110,21 @@ def test_the_page_shows_the_run(dropout_run, make, tmp_path):
 
 
 def test_the_page_without_git(reproduced, make):
-    """Without Git there are no comparisons, and one line says so.
+    """Without Git there are no comparisons, and a line says so.
 
-    A time is not shown for an output that has changed since.
+    No time is shown for an output that has changed since.
     """
     assert "None: this is the result of the committed params.yaml" in make(reproduced).text
     shutil.rmtree(reproduced.path / ".git")
     reproduced.edit("metrics/train.json", lambda text: text.replace('"epoch"', '"hcope"'))
     page = make(reproduced)
-    assert "Git knows no params.yaml here" in page.text
-    assert "DVC knows no finished run here" in page.text
+    assert "Git has no params.yaml here" in page.text
+    assert "DVC has no finished run here" in page.text
     assert re.search(r"train not known evaluate \S+ plot \d", page.text)
 
 
 def test_a_result_without_mistakes(reproduced, make):
-    """Without a mistake there is no section of them."""
+    """Without mistakes, the page has no section about them."""
     path = reproduced.path / "plots/predictions.csv"
     rows = pd.read_csv(path, dtype=str)
     path.unlink()  # it may be a link into DVC's cache
@@ -135,13 +135,13 @@ def test_a_result_without_mistakes(reproduced, make):
 
 
 def test_numbers_of_another_model_are_left_out(reproduced, make):
-    """If metrics/test.json names another model the page shows no test result, and says why."""
+    """If metrics/test.json belongs to another model, the page has no test result and says why."""
     accuracy = json.loads((reproduced.path / "metrics/test.json").read_text())["test"]["accuracy"]
     reproduced.edit(
         "metrics/test.json", lambda text: re.sub('"[0-9a-f]{12}"', '"0123456789ab"', text)
     )
     page = make(reproduced)
-    assert "metrics/test.json is of another model: its numbers are left out" in page.text
+    assert "metrics/test.json belongs to another model, so its numbers are left out" in page.text
     header = page.text.partition("Parameters that differ")[0]
     assert f"{100 * accuracy:.2f} % of" not in header and "test accuracy" not in header
     assert "Confusion" not in page.text and "not yet tested" in page.text
@@ -162,7 +162,7 @@ def test_stale_stages_are_named(reproduced, make):
 @pytest.mark.slow
 @pytest.mark.hostile
 def test_a_class_name_is_text(tmp_path, monkeypatch):
-    """A class may have any printable name: the page shows it and obeys none of it."""
+    """A class may have any printable name: the page shows it as text, and never as markup."""
     names = ("<i>&", "$a_b$", "a|b", "\\", "🐈", '"><script>')
     make_finished(tmp_path, modelfile.record(classes=names))
     monkeypatch.chdir(tmp_path)
@@ -188,7 +188,7 @@ def test_a_class_name_is_text(tmp_path, monkeypatch):
     ],
 )
 def test_damaged_results_are_one_line(path, command, tmp_path, monkeypatch):
-    """A result that cannot be read is named with the command that makes it again."""
+    """The message names the file and the command that makes it again."""
     make_finished(tmp_path, modelfile.record())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report"])
@@ -219,7 +219,7 @@ def test_damaged_results_are_one_line(path, command, tmp_path, monkeypatch):
     ],
 )
 def test_results_of_another_form_are_one_line(path, content, tmp_path, monkeypatch):
-    """A file that is JSON and not what the stage writes is named, too."""
+    """A JSON file without what the stage writes is named, too."""
     make_finished(tmp_path, modelfile.record())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report"])
@@ -231,7 +231,7 @@ def test_results_of_another_form_are_one_line(path, content, tmp_path, monkeypat
 
 
 def test_without_a_result_there_is_no_page(tmp_path, monkeypatch):
-    """If no stage has run one line says what to do, and nothing is written."""
+    """If no stage has run, a one-line error says what to do, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report"])
     with pytest.raises(UserError, match=r"^no result yet \(no models/model.safetensors\): run"):
@@ -239,11 +239,11 @@ def test_without_a_result_there_is_no_page(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium here")
+@pytest.mark.skipif(not CHROMIUM, reason="chromium not found")
 def test_a_browser_shows_the_page(first_run, make, tmp_path):
-    """In windows as wide as a phone and a desktop every picture loads and nothing is cut off.
+    """At the width of a phone and of a desktop, every image loads and nothing is cut off.
 
-    Nothing is asked of a network.
+    Nothing is requested from a network.
     """
     make(first_run.project)
     page = (tmp_path / "page.html").read_text()

@@ -22,7 +22,7 @@ TRAIN = ["-m", "stages.train"]
 
 @pytest.fixture
 def command(folder, monkeypatch):
-    """The command, with trials that end with a given outcome instead of trainings."""
+    """Run the command with a given outcome for each trial, without training."""
     pytest.importorskip("optuna", reason="dependency group search is not installed")
     (folder / "small.yaml").write_text("train.lr: {log: [0.01, 0.1]}\n")
 
@@ -40,7 +40,7 @@ def command(folder, monkeypatch):
 
 
 class Trial:
-    """Stands for Optuna's trial: notes reports, and asks for an end after each."""
+    """A fake of Optuna's trial: it records reports, and asks to stop after each."""
 
     def __init__(self):
         self.reports = []
@@ -53,7 +53,7 @@ class Trial:
 
 
 def judged(values, *epochs):
-    """What a study learns of epochs, (epoch, epochs, accuracy), and after which it stops."""
+    """What is reported of epochs, (epoch, epochs, accuracy), and whether it stops after each."""
     trial = Trial()
     hopeless = search.judge(trial, values)
     keys = ("epoch", "epochs", "val_accuracy")
@@ -61,7 +61,7 @@ def judged(values, *epochs):
 
 
 def test_a_bad_trial_is_stopped_before_its_last_epoch(folder):
-    """Every epoch is reported; after the last one nothing is left to save, so it does not stop."""
+    """Every epoch is reported; it is not stopped after the last, when no time is left to save."""
     reports, stops = judged({}, (1, 2, 0.44), (2, 2, 0.45))
     assert (reports, stops) == ([(1, 0.44), (2, 0.45)], [True, False])
 
@@ -78,7 +78,7 @@ def states():
 
 @pytest.mark.slow
 def test_which_trials_are_repeated(command):
-    """A failed trial is not repeated, an interrupted one is; changed choices are an error."""
+    """An interrupted trial is repeated, a failed one is not; changed choices are an error."""
     with pytest.raises(UserError, match=r"^no room"):
         command(UserError("no room"))
     assert states() == ["FAIL"]
@@ -88,13 +88,13 @@ def test_which_trials_are_repeated(command):
     command(0.5, "--trials", "1")
     assert states() == ["FAIL", "FAIL", "COMPLETE"]
     Path("small.yaml").write_text("train.lr: {choice: [0.01, 0.1]}\n")
-    with pytest.raises(UserError, match=r"\(train.lr\): name another --study for other ranges$"):
+    with pytest.raises(UserError, match=r"\(train.lr\): choose another --study for other ranges$"):
         command(0.5, "--trials", "2")
 
 
 @pytest.mark.slow
 def test_a_trial_that_ended_without_its_search_counts(command, monkeypatch):
-    """If the search was killed and its trial ran on to its end, its result is taken."""
+    """If the search was killed but its trial ran to its end, the result counts."""
     with pytest.raises(KeyboardInterrupt):
         command(KeyboardInterrupt())
     monkeypatch.setattr(trials, "accuracy_of", {"small-0": 0.75}.__getitem__)
@@ -103,7 +103,7 @@ def test_a_trial_that_ended_without_its_search_counts(command, monkeypatch):
 
 
 def test_one_search_at_a_time(command):
-    """While a search or its trial holds the study, another is refused and told what to do."""
+    """While a search or its trial holds the study, another search is refused."""
     with search.exclusive("small") as lock:
         os.write(lock, b"4321\n")
         with pytest.raises(UserError, match=r"small .*: wait until it ends; `kill -INT -- -4321`"):
@@ -113,7 +113,7 @@ def test_one_search_at_a_time(command):
 
 @pytest.mark.slow
 def test_a_study_is_of_one_set_of_parameters(command, folder):
-    """What the search does not vary may not change between two calls; the rest may."""
+    """Training parameters that are not searched may not change between two calls."""
     path = folder / "params.yaml"
     command(0.5, "--trials", "1")
     path.write_text(re.sub(r"( lr| dpi): [\d.]+", r"\1: 99", path.read_text()))
@@ -126,20 +126,20 @@ def test_a_study_is_of_one_set_of_parameters(command, folder):
 
 
 def test_a_name_that_no_experiment_can_have(command):
-    """It is refused before the first trial."""
+    """The name of the study is refused before the first trial."""
     with pytest.raises(UserError, match=r"^invalid study name 'my search' \(--study\)"):
         command(0.5, "--study", "my search")
 
 
 def use(project, monkeypatch):
-    """Work in a project as a user of it."""
+    """Work in a project as its user would."""
     monkeypatch.chdir(project.path)
     for key, value in project.environment().items():
         monkeypatch.setenv(key, value)
 
 
 def trainings(project):
-    """The trainings that run in a project or in DVC's copies of it."""
+    """The trainings that are running in a project or in DVC's copies of it."""
     return [
         process
         for process in psutil.process_iter(["cmdline", "cwd"])
@@ -151,7 +151,7 @@ def trainings(project):
 
 @pytest.mark.long
 def test_a_hopeless_trial_is_stopped(reproduced, monkeypatch, tmp_path):
-    """Training ends after an epoch, no experiment is kept, none is left running."""
+    """Its training ends after an epoch, no experiment is kept, and no process is left."""
     use(reproduced, monkeypatch)
     trial = Trial()
     values = {"train.epochs": 100000, "train.lr": 0.01}
@@ -165,9 +165,9 @@ def test_a_hopeless_trial_is_stopped(reproduced, monkeypatch, tmp_path):
 
 @pytest.mark.long
 def test_a_search_is_resumed(reproduced):
-    """A second call adds the missing trials; none is evaluated, and the workspace stays as it is.
+    """A second call adds the missing trials; none is evaluated, and the workspace is unchanged.
 
-    An experiment of a trial has no test numbers, though those of the commit lay there.
+    The experiment of a trial has no test numbers, though those of the commit were in its folder.
     """
     pytest.importorskip("optuna", reason="dependency group search is not installed")
     (reproduced.path / "small.yaml").write_text(
@@ -194,7 +194,7 @@ def test_a_search_is_resumed(reproduced):
 
 @pytest.fixture
 def endless(reproduced):
-    """A search whose first trial would never end, once that has trained an epoch."""
+    """A search whose first trial would never end, after the first epoch of that trial."""
     pytest.importorskip("optuna", reason="dependency group search is not installed")
     reproduced.edit(
         "params.yaml", lambda text: re.sub(r"epochs: \d+", "epochs: 100000", text, count=1)
@@ -223,7 +223,7 @@ def stored(project):
 
 @pytest.mark.long
 def test_ctrl_c_ends_a_search_and_its_training(reproduced, endless):
-    """Ctrl-C is one line and 130, and the trial is repeated next, with the same values."""
+    """Ctrl-C is a one-line error with exit code 130; the trial is queued again, values included."""
     endless.send_signal(signal.SIGINT)
     _, errors = endless.communicate(timeout=120)
     assert endless.returncode == 130 and not trainings(reproduced)
@@ -236,7 +236,7 @@ def test_ctrl_c_ends_a_search_and_its_training(reproduced, endless):
 
 @pytest.mark.long
 def test_a_killed_search_leaves_the_workspace_as_it_was(reproduced, endless):
-    """params.yaml is untouched; a new search waits for the trial that lives on, then repeats it."""
+    """params.yaml is unchanged; the next search waits until the trial has ended, and repeats it."""
     endless.kill()
     endless.wait()
     assert reproduced.run("git", "status", "--porcelain").stdout == ""

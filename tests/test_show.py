@@ -20,7 +20,7 @@ def result(name, test, val=0.5, dataset="digits", **inputs):
 
 @pytest.fixture
 def printed(monkeypatch, capsys):
-    """What is printed of these results, line by line, without a terminal."""
+    """The lines that are printed for these results, without a terminal."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def show_all(*results, remarks=()):
@@ -33,7 +33,7 @@ def printed(monkeypatch, capsys):
 
 
 def test_the_table_says_what_it_shows(printed):
-    """The first line says it; then name, accuracies and what differs, the best first."""
+    """The first line explains it; then come name, accuracies and what differs, the best first."""
     runs = [
         result("HEAD", 0.75, train__dropout="0"),
         result("more", 0.8125, train__dropout="0.3"),
@@ -55,7 +55,7 @@ def test_the_table_says_what_it_shows(printed):
 
 
 def test_one_result_shows_its_number(printed):
-    """Nothing differs, and the accuracies are there."""
+    """Nothing differs, and the accuracies are shown."""
     lines = printed(result("HEAD", 0.75, train__dropout="0"))
     assert lines[0].startswith("1 result of all commits")
     assert lines[-1].split() == ["HEAD", "75.00", "%", "50.00", "%"]
@@ -81,11 +81,11 @@ def test_other_names_of_a_run_are_named(printed):
 
 
 def test_columns_that_do_not_fit_are_named():
-    """No line is wider than asked; parameters are dropped from the last one on, and named."""
-    facts = {f"train.parameter_number_{number}": "x" for number in range(9)}
+    """No line is too wide; parameters are dropped, the last first, and listed below."""
+    inputs = {f"train.parameter_number_{number}": "x" for number in range(9)}
     runs = [
-        Result("a" * 90, "", {"fetch.dataset": "digits"} | facts, {"test.accuracy": 0.1}),
-        Result("b", "", {"fetch.dataset": "digits"} | dict.fromkeys(facts, "y" * 50), {}),
+        Result("a" * 90, "", {"fetch.dataset": "digits"} | inputs, {"test.accuracy": 0.1}),
+        Result("b", "", {"fetch.dataset": "digits"} | dict.fromkeys(inputs, "y" * 50), {}),
     ]
     lines = show.layout(ranking.rank(runs), 100)
     assert max(map(len, lines)) <= 100
@@ -109,12 +109,12 @@ def test_columns_that_do_not_fit_are_named():
     ],
 )
 def test_values_are_brief(value, text):
-    """Fractions have four digits, a path is the name of its file; all else stays."""
+    """Fractions have four digits, a path is shortened to its file name; all else is unchanged."""
     assert show.brief(value) == text
 
 
 def test_a_terminal_gives_the_width(printed, monkeypatch):
-    """A terminal's width is used; where there is no terminal, 100 columns."""
+    """The width of the terminal is used, or 100 columns without one."""
     asked = []
     monkeypatch.setattr(show, "layout", lambda ranked, width: asked.append(width) or [])
     printed(result("a", 0.5))
@@ -124,7 +124,7 @@ def test_a_terminal_gives_the_width(printed, monkeypatch):
 
 
 def test_nothing_to_show(printed):
-    """Without a result one line says how to make one, and why others do not count."""
+    """Without results, a one-line error says how to make one, and why others do not count."""
     with pytest.raises(UserError, match=r"^no result yet: run `dvc repro` or `make demo`$"):
         printed()
     with pytest.raises(UserError, match=r"^no result yet \(left out, failed: bad\): run"):
@@ -132,7 +132,7 @@ def test_nothing_to_show(printed):
 
 
 def test_make_show_after_an_experiment(dropout_run):
-    """`make show` has both runs with their numbers, the workspace once, at 100 columns."""
+    """`make show` lists both runs with their numbers, the workspace once, in 100 columns."""
     done = dropout_run.project.run("python", "-m", "tools.show")
     first, *lines = done.stdout.splitlines()
     assert first.startswith("2 results of all commits") and max(map(len, lines)) <= 100

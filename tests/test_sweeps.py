@@ -1,4 +1,4 @@
-"""Sweeps through DVC's queue, and what `python -m tools.compare` makes of them, on small digits."""
+"""Sweeps through DVC's queue on small digits, and how `python -m tools.compare` shows them."""
 
 import csv
 import re
@@ -14,11 +14,11 @@ from tools import compare
 
 
 def work_off(project, experiments):
-    """Start the queue and wait for so many experiments; what each printed, by its name."""
+    """Start the queue and wait for the experiments; maps each name to what it printed."""
     try:
-        # The worker keeps what it could print to.
+        # The worker keeps its standard output open, so it is redirected.
         project.run("bash", "-c", "dvc queue start > /dev/null 2>&1")
-        deadline = time.monotonic() + 3600  # however busy the machine is0
+        deadline = time.monotonic() + 3600  # however busy the machine is
         while len(names := finished(project)) < experiments:
             status = project.run("dvc", "queue", "status", ok=False).stdout
             assert time.monotonic() < deadline, status
@@ -36,7 +36,7 @@ def finished(project):
 
 @pytest.fixture(scope="session")
 def sweep(dropout_run, tmp_path_factory):
-    """Two dropouts times two seeds, queued and done, after one that fails; and one that waits."""
+    """Two dropouts times two seeds, queued and done; one that failed; and one still queued."""
 
     def make(folder):
         project = dropout_run.project.copy(folder / "project")
@@ -69,14 +69,14 @@ def compare_in(project, *words):
 
 @pytest.mark.long
 def test_a_sweep_trains_and_nothing_else(sweep):
-    """Queued runs take the data and earlier trainings from DVC's cache: of four two train."""
+    """Queued runs take data and earlier trainings from DVC's cache: two of four train."""
     assert sorted(sweep.project.ran(sweep.output)) == ["evaluate", "evaluate", "train", "train"]
     assert sweep.output.count("Stage 'preprocess' didn't change, skipping") == 4
 
 
 @pytest.mark.long
 def test_groups_over_seeds(sweep, tmp_path):
-    """Without names: a row for each dropout, best first, of two seeds each; the rest is named."""
+    """By default there is a row for each dropout, best first; runs left out are listed."""
     path, picture = tmp_path / "table.csv", tmp_path / "picture.png"
     printed = compare_in(sweep.project, "--csv", str(path), "--plot", str(picture))
     with path.open() as handle:
@@ -97,7 +97,7 @@ def test_groups_over_seeds(sweep, tmp_path):
 
 @pytest.mark.long
 def test_two_groups_and_two_runs(sweep):
-    """The difference of two groups over seeds, and per seed on its images, as accuracy says."""
+    """Two groups are compared over seeds and per image, consistent with their accuracies."""
     printed = compare_in(sweep.project, "train.dropout=0.0", "train.dropout=0.3")
     line = r"^train.dropout=0.3 minus .* points, 95 % interval .* \(Welch\)$"
     assert re.search(line, printed, re.MULTILINE)
@@ -122,9 +122,9 @@ def test_two_groups_and_two_runs(sweep):
             ["HEAD", "train.dropuot=0.3"],
             "no group or experiment matches train.dropuot=0.3 (did you mean train.dropout=0.3?)",
         ),
-        (["HEAD"], "1 named (command line): name two groups"),
-        (["--metric", "test.acuracy"], "no run has test.acuracy (--metric): there are "),
-        (["HEAD", "HEAD"], "HEAD twice"),
+        (["HEAD"], "1 group given (command line): pass two groups"),
+        (["--metric", "test.acuracy"], "no run has test.acuracy (--metric): choose one of "),
+        (["HEAD", "HEAD"], "HEAD is given twice"),
         (["HEAD", "workspace"], "HEAD and workspace share a run, HEAD as workspace"),
         (["train.dropout=0", "HEAD"], "train.dropout=0 and HEAD share a run, "),
         (
@@ -135,7 +135,7 @@ def test_two_groups_and_two_runs(sweep):
     ],
 )
 def test_what_cannot_be_compared(sweep, words, message, monkeypatch):
-    """A missing group, metric or parameter is an error that names the mistake."""
+    """A missing group, metric or parameter is an error that names it."""
     monkeypatch.chdir(sweep.project.path)
     monkeypatch.setattr("sys.argv", ["compare", *words])
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
@@ -144,7 +144,7 @@ def test_what_cannot_be_compared(sweep, words, message, monkeypatch):
 
 @pytest.mark.long
 def test_nothing_to_compare(project):
-    """Before the first run there is one line that says how to make one."""
+    """Before the first run, a one-line error says how to start one."""
     for path in (project.path / "metrics").glob("*.json"):
         path.unlink()
     (project.path / "note").write_text("without the committed result\n")
@@ -163,7 +163,7 @@ def result(name, accuracy, dataset="digits", **inputs):
 
 @pytest.fixture
 def printed(monkeypatch, capsys):
-    """What `tools.compare` prints of these results."""
+    """What `tools.compare` prints for these results."""
 
     def compare_all(results, *words):
         monkeypatch.setattr(table, "read", lambda everything: (list(results), ["left out: x"]))
@@ -198,7 +198,7 @@ def test_each_data_set_has_a_table_of_its_own(printed):
 
 
 def test_groups_of_two_data_sets_are_not_compared(printed):
-    """One line names both data sets; a parameter that is no part of a name finds its group."""
+    """The error names both data sets; a parameter that is not in a name still finds its group."""
     with pytest.raises(UserError, match=r"^a is on digits, train.lr=2 on cifar10 "):
         printed([*DIGITS, *CIFAR], "a", "train.lr=2")
     with pytest.raises(UserError, match=r"^2 groups match train.lr=1 \(command line\): "):
@@ -209,7 +209,7 @@ def test_groups_of_two_data_sets_are_not_compared(printed):
 
 @pytest.mark.long
 def test_folds(reproduced):
-    """The loop over folds of docs/experiments.md, with two of them, and their mean."""
+    """The loop over folds in docs/experiments.md runs, here with two, and gives their mean."""
     page = (reproduced.path / "docs/experiments.md").read_text()
     (loop,) = re.findall(r"^    (for fold in .*; done)$", page, re.MULTILINE)
     loop = (

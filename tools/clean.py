@@ -1,10 +1,10 @@
-"""Remove what can be made again: checkpoints, logs, pages and caches.
+"""Remove files that can be generated again: checkpoints, logs, pages and caches.
 
     python -m tools.clean
 
-Data, models and DVC's cache stay. So do the checkpoint of a training that runs, downloaded
-archives, and in runs/ what is not made again: the studies of tools.search, the figures of a GPU,
-the edits of params.yaml that `recipes run` kept, and files of yours.
+Data, models and DVC's cache are kept. So are the checkpoints of running trainings, downloaded
+archives, and the files in runs/ that cannot be generated again: the studies of tools.search, GPU
+measurements, the edits of params.yaml that `recipes run` saved, and your own files.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -34,12 +34,12 @@ def main() -> None:
 
 
 def remove_locked(folder: Path, running: str) -> None:
-    """Remove what is in a folder, except the files of a run whose lock another process holds.
+    """Remove the files of all runs in a folder whose locks no other process holds.
 
-    The locks of the others are held meanwhile, so that no run can start while its files go.
+    The locks are held meanwhile, so that no run can start while its files are removed.
 
     Args:
-        running: what is kept then, in words.
+        running: what is kept if a process holds a lock, in words.
     """
     with ExitStack() as held:
         in_use = {run_of(lock) for lock in folder.glob("*.lock") if not hold(lock, held)}
@@ -50,13 +50,13 @@ def remove_locked(folder: Path, running: str) -> None:
 
 
 def remove_logs(folder: Path) -> None:
-    """Remove logs of trainings, times of stages, and the work of runners that do not run."""
+    """Remove logs of trainings, times of stages, and the work of runners that are not running."""
     logs = [path for name in LOGS for path in folder.glob(f"*/{name}")]
     with ExitStack() as held:
         work = [folder / name for name in WORK if (folder / name).exists()]
         remove("runs", logs + [path for path in work if hold(path / "lock", held)])
     for path in folder.glob("*/"):
-        with suppress(OSError):  # a folder with other files
+        with suppress(OSError):  # the folder has other files
             path.rmdir()
 
 
@@ -66,7 +66,7 @@ def run_of(path: Path) -> str:
 
 
 def hold(lock: Path, held: ExitStack) -> bool:
-    """Hold the lock until `held` ends; false where another process has it."""
+    """Hold the lock until `held` is closed; False if another process has it."""
     try:
         held.enter_context(FileLock(lock).acquire(timeout=0))
     except Timeout:
@@ -75,7 +75,7 @@ def hold(lock: Path, held: ExitStack) -> bool:
 
 
 def remove(name: str, paths: Iterable[Path]) -> None:
-    """Remove files, links and whole folders, and say how much it was."""
+    """Remove files, links and whole folders, and print their number and size."""
     sizes = []
     for path in list(paths):
         if path.is_dir() and not path.is_symlink():

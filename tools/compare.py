@@ -1,11 +1,11 @@
-"""Which difference is real: experiments that differ only by their seed, summed up as one group.
+"""Compare groups of experiments that differ only by their seed: is a difference real?
 
     python -m tools.compare                            every group: mean, spread, 95 % interval
     python -m tools.compare train.dropout=0.1 HEAD     two groups or experiments: is it chance?
     python -m tools.compare --metric val.accuracy --over preprocess.fold --plot folds.png
 
-A group is named by the parameters in which it differs from the others of its data set. To name
-one here, any of its parameters will do, as long as no other group has them too.
+The name of a group lists the parameters in which it differs from the others of its data set. On the
+command line, any of its parameters will do, as long as no other group has the same.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -26,7 +26,7 @@ from cifar.experiments.groups import Datasets, Groups
 from cifar.experiments.statistics import Summary
 from cifar.experiments.table import Result
 
-FILES = 3  # names of changed files that are printed
+FILES = 3  # the number of changed files to list, at most
 BAR: dict[str, Any] = {"lw": 6, "alpha": 0.4, "solid_capstyle": "butt"}
 MEAN: dict[str, Any] = {"ms": 18, "mew": 2}
 RING: dict[str, Any] = {"ms": 5, "mfc": "none"}
@@ -68,25 +68,28 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("pair", nargs="*", metavar="GROUP", help="two groups or experiments to compare")
     add("--metric", default=ranking.TEST, help="as in `dvc metrics show` (default: %(default)s)")
-    add("--over", action="append", metavar="KEY", help="what may differ in a group (default: seed)")
-    add("-A", "--all-commits", action="store_true", help="also experiments of earlier commits")
+    add("--over", action="append", metavar="KEY", help="may differ within a group (default: seed)")
+    add("-A", "--all-commits", action="store_true", help="include experiments of earlier commits")
     add("--markdown", action="store_true", help="print the tables in Markdown")
     add("--csv", metavar="FILE", help="write the tables to a file, unrounded")
-    add("--plot", metavar="FILE.png", help="draw every run, and mean and interval of each group")
+    add(
+        "--plot", metavar="FILE.png", help="plot every run, and the mean and interval of each group"
+    )
     options = parser.parse_args()
     if len(options.pair) not in (0, 2):
-        count = len(options.pair)
-        raise UserError(f"{count} named (command line): name two groups, or none for the tables")
+        count = stage.plural(len(options.pair), "group")
+        raise UserError(f"{count} given (command line): pass two groups, or none for the tables")
     if len(set(options.pair)) == 1:
-        raise UserError(f"{options.pair[0]} twice (command line): name two different groups")
+        problem = f"{options.pair[0]} is given twice"
+        raise UserError(f"{problem} (command line): pass two different groups")
     return options
 
 
 def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
-    """The runs that have the metric, and a line for each reason to leave others out.
+    """The runs that have the metric, and a line for each reason why others are left out.
 
     Raises:
-        UserError: there is none.
+        UserError: no run has the metric.
     """
     results, remarks = table.read(all_commits)
     chosen = [run for run in results if metric in run.metrics]
@@ -96,18 +99,22 @@ def finished(metric: str, all_commits: bool) -> tuple[list[Result], list[str]]:
         return chosen, remarks
     if results:
         known = dict.fromkeys(key for run in results for key in run.metrics)
-        raise UserError(f"no run has {metric} (--metric): there are {', '.join(known)}")
+        raise UserError(f"no run has {metric} (--metric): choose one of {', '.join(known)}")
     reasons = f" ({'; '.join(remarks)})" if remarks else " (dvc exp show)"
-    raise UserError(f"no finished run{reasons}: `dvc exp run` makes one")
+    raise UserError(f"no finished run{reasons}: start one with `dvc exp run`")
 
 
 def check_over(over: Sequence[str], results: Sequence[Result]) -> None:
-    """Raises UserError if no run has a parameter of this name."""
+    """Check that each of these parameters exists in some run.
+
+    Raises:
+        UserError: a parameter does not exist in any run.
+    """
     known = dict.fromkeys(key for run in results for key in run.inputs)
     for key in over:
         if key not in known:
             hint = params.did_you_mean(key, known)
-            raise UserError(f"no parameter {key}{hint} (--over): name another")
+            raise UserError(f"no parameter {key}{hint} (--over): choose another")
 
 
 def summarize(datasets: Datasets, metric: str) -> pd.DataFrame:
@@ -124,14 +131,14 @@ def summarize(datasets: Datasets, metric: str) -> pd.DataFrame:
 
 
 def number(value: float, metric: str, sign: str = "") -> str:
-    """Accuracies in per cent, their differences in points; anything else as it is."""
+    """Format accuracies in per cent, their differences in points, and other metrics as they are."""
     if "accuracy" not in metric:
         return f"{value:{sign}.4f}"
     return f"{100 * value:{sign}.2f}{'' if sign else ' %'}"
 
 
 def layout(rows: pd.DataFrame, metric: str, markdown: bool) -> str:
-    """A table of text."""
+    """The table as text."""
     cells = [("mean", "std. dev.", "95 % interval", "n", "group")]
     for row in rows.to_dict("records"):
         mean, std, low, high = (
@@ -150,7 +157,7 @@ def layout(rows: pd.DataFrame, metric: str, markdown: bool) -> str:
 
 
 def legend(datasets: Datasets) -> Iterator[str]:
-    """A line for each data set whose runs were made by different code: which files differ."""
+    """Yield a line with the files that differ, for each data set with runs of different code."""
     for dataset, sets in datasets.items():
         members = [run for runs in sets.values() for run in runs]
         differing = ranking.differing_inputs(members)
@@ -161,7 +168,7 @@ def legend(datasets: Datasets) -> Iterator[str]:
 
 
 def compare(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
-    """What tells two groups apart: over the seeds, and per seed on the same test images."""
+    """Compare two groups over the seeds, and for each seed on the same test images."""
     (first, a), (second, b) = pair.items()
     difference = statistics.welch(*([run.metrics[metric] for run in runs] for runs in (a, b)))
     mean, low, high = (number(value, metric, "+") for value in difference[:3])
@@ -180,7 +187,7 @@ def compare(pair: Groups, over: Sequence[str], metric: str) -> Iterator[str]:
 
 
 def compare_images(x: Result, y: Result) -> str:
-    """How often only one of two runs is right, and whether that may be chance."""
+    """Say how often only one of two runs is right, and whether that may be chance."""
     only_x, only_y = statistics.discordant(groups.predictions(x), groups.predictions(y))
     p = statistics.mcnemar(only_x, only_y)
     counts = f"{x.name} alone is right on {only_x}, {y.name} alone on {only_y}"
@@ -188,7 +195,7 @@ def compare_images(x: Result, y: Result) -> str:
 
 
 def draw(path: str, frame: pd.DataFrame, datasets: Datasets, metric: str) -> None:
-    """Every run as a ring over the mean and interval of its group; a panel for each data set."""
+    """Draw each run as a ring over the mean and interval of its group; a panel per data set."""
     counts = [len(sets) for sets in datasets.values()]
     figure, axes = charts.plt.subplots(
         len(counts),
@@ -217,7 +224,7 @@ def draw(path: str, frame: pd.DataFrame, datasets: Datasets, metric: str) -> Non
 
 
 def draw_groups(axis: Axes, rows: pd.DataFrame, sets: Groups, metric: str) -> None:
-    """One line of the panel for each group, from top to bottom."""
+    """Draw one line of the panel for each group, from top to bottom."""
     scale, unit = (100, ", %") if "accuracy" in metric else (1, "")
     labels = []
     for height, row in enumerate(rows.to_dict("records")):

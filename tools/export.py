@@ -3,10 +3,10 @@
     python -m tools.export
     python -m tools.export --model models/model.safetensors --out models/model.onnx
 
-The graph takes images as the pipeline has them, uint8 (N, H, W, C) from 0 to 255, any N, and
-returns the calibrated probabilities (N, classes): the normalisation, the mean of an ensemble and
-the temperature are inside. Its metadata holds the class names and the model's record. Before the
-file is written, onnxruntime has to agree with torch on test images.
+The graph takes images as in the pipeline, uint8 (N, H, W, C) from 0 to 255, for any N, and returns
+calibrated probabilities (N, classes): the normalisation, the mean of an ensemble and the
+temperature are part of it. Its metadata holds the class names and the model's record. The file is
+only written if onnxruntime agrees with torch on test images.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -31,7 +31,7 @@ CHECKED = 500  # test images
 
 
 class Graph(nn.Module):
-    """From pixels to calibrated probabilities, as `Classifier.probabilities`."""
+    """A network from pixels to calibrated probabilities, like `Classifier.probabilities`."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -80,26 +80,26 @@ def arguments() -> argparse.Namespace:
 
 
 def read_images(path: Path, dataset: Dataset) -> np.ndarray:
-    """Some images to check the graph with, (N, H, W, C) uint8.
+    """Read some images to check the graph with, (N, H, W, C) uint8.
 
     Raises:
-        UserError: the networks do not take them, or there are fewer than two.
+        UserError: their shape or type is wrong, or there are fewer than two.
     """
     if not path.exists():
-        raise UserError(f"no images to check with ({path}): name others with --images")
+        raise UserError(f"no images to check with ({path}): pass others with --images")
     images = np.array(files.read_array(path)[:CHECKED])
     size = dataset.image_size
     fit = images.shape[1:] == (size, size, dataset.channels) and images.dtype == np.uint8
     if not fit or len(images) < 2:
         raise UserError(
             f"no images of {size}x{size} pixels with {stage.plural(dataset.channels, 'channel')} "
-            f"({path}): name others with --images"
+            f"({path}): pass others with --images"
         )
     return images
 
 
 def export(model: Classifier, example: np.ndarray) -> bytes:
-    """The graph with its metadata; `example` are two images.
+    """The graph with its metadata, as the bytes of an ONNX file; `example` holds two images.
 
     Raises:
         UserError: ONNX has no operation for a layer of the network.
@@ -117,7 +117,7 @@ def export(model: Classifier, example: np.ndarray) -> bytes:
     except torch.onnx.errors.OnnxExporterError as error:
         problem = " ".join(str(error).split())[:160]
         raise UserError(
-            f"torch cannot export this network, {problem} (train.model): use another one"
+            f"torch cannot export this network, {problem} (train.model): use another network"
         ) from None
     assert program is not None
     metadata = {"classes": model.classes, "model": asdict(model.model)}
@@ -129,7 +129,7 @@ def export(model: Classifier, example: np.ndarray) -> bytes:
 
 
 def runtime() -> Any:
-    """onnxruntime, once everything that the exporter of torch needs is known to be installed.
+    """Import onnxruntime, and check that the packages that torch's exporter needs are installed.
 
     Raises:
         UserError: a package is missing.
@@ -140,17 +140,18 @@ def runtime() -> Any:
         import onnxscript  # noqa: F401
     except ImportError as error:
         names = "onnx onnxruntime onnxscript"
-        raise UserError(f"no {error.name} (this environment): `pip install {names}`") from None
+        problem = f"{error.name} is not installed"
+        raise UserError(f"{problem} (this environment): run `pip install {names}`") from None
     return onnxruntime
 
 
 def verify(content: bytes, model: Classifier, images: np.ndarray) -> float:
     """The largest difference of a probability between onnxruntime and torch.
 
-    For one image and for all of them.
+    Both run on one image alone, and on all images at once.
 
     Raises:
-        UserError: it is too large.
+        UserError: the difference is too large.
     """
     session = runtime().InferenceSession(content, providers=["CPUExecutionProvider"])
     expected = model.probabilities(images)
@@ -159,7 +160,7 @@ def verify(content: bytes, model: Classifier, images: np.ndarray) -> float:
     if not difference < TOLERANCE:
         raise UserError(
             f"onnxruntime differs from torch by {difference:.1e} (export): "
-            "no file is written, report this"
+            "no file is written, please report this"
         )
     return difference
 

@@ -1,9 +1,9 @@
-"""Make .venv from a lock file: every package with the hash that the lock holds.
+"""Create .venv from a lock file, and check every package against its hash there.
 
     python3 tools/install.py requirements.lock
 
-`make` runs this. It needs nothing but Python itself. With TORCH_INDEX in the environment, torch and
-torchvision come from that index instead, without hashes, because such builds are in no lock; their
+`make` runs this. It needs nothing but Python itself. If the variable TORCH_INDEX is set, torch and
+torchvision come from that index instead, without hashes, because no lock file has its builds; their
 CUDA packages are left out.
 """
 
@@ -20,14 +20,14 @@ from pathlib import Path
 FOLDER = Path(".venv")
 OLDEST = (3, 11)
 TORCH = ("torch", "torchvision")
-# What only a CUDA build of torch needs.
+# Packages that only a CUDA build of torch needs.
 CUDA = re.compile("triton|cuda-.*|nvidia-.*")
 
 
 def main() -> None:
     if sys.version_info < OLDEST:
         version = ".".join(map(str, OLDEST))
-        sys.exit(f"error: Python {version} or later is needed (python3): `make PYTHON=…` names one")
+        sys.exit(f"error: Python {version} or later is needed (python3): use `make PYTHON=…`")
     pins = read_lock(Path(sys.argv[1]))
     run(sys.executable, "-m", "venv", str(FOLDER))
     # One dependency is published as source only. Its build takes the locked setuptools, because
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def read_lock(path: Path) -> dict[str, str]:
-    """The lines of each requirement, by its name."""
+    """Maps the name of each requirement to its lines."""
     lines = re.sub("^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     pins = re.split(r"^(?=[a-z])", lines, flags=re.MULTILINE)
     return {re.split(r"[\[=]", pin)[0]: pin for pin in pins if pin}
@@ -60,7 +60,7 @@ def install_torch(index: str, pins: Iterable[str]) -> None:
 
 
 def pip(*arguments: str) -> None:
-    """`pip install` in the environment, of nothing but what is named."""
+    """Run `pip install` in the environment, without dependencies."""
     python = FOLDER / ("Scripts" if os.name == "nt" else "bin") / "python"
     options = ("--quiet", "--disable-pip-version-check", "--no-deps")
     run(str(python), "-m", "pip", "install", *options, *arguments)

@@ -1,9 +1,9 @@
-"""Run the default in full on the official archive, for the results that the repository shows.
+"""Run the whole default pipeline on the official archive, for the results in this repository.
 
     python -m tools.official
 
-It leaves dvc.lock, the metrics and the plots' tables, and prints the command that adds them to Git.
-The first person who can reach the archive runs it once; every clone has the results from then on.
+It writes dvc.lock, the metrics and the tables of the plots, and prints the commands that commit
+them. Run it once, where the archive can be downloaded; then every clone has the results.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -14,24 +14,24 @@ from typing import Any
 
 from cifar import UserError, params
 
-# What decides on a result; a lock file is only worth committing with it.
+# Everything that a result depends on; a lock file is of use only if these are committed as well.
 INPUTS = ("params.yaml", "dvc.yaml", "cifar", "stages")
 
 
 def main() -> None:
     check_inputs()
     if subprocess.run(["dvc", "repro"], check=False).returncode:
-        raise UserError("no result (dvc repro): see above, then run `make official` again")
+        raise UserError("failed, see above (dvc repro): fix it and run `make official` again")
     subprocess.run(["dvc", "metrics", "show"], check=False)
     print(f"\nTo commit this result:\n  git add {' '.join(results(stage.pipeline()))}")
     print('  git commit -m "Results of the default on the official archive"')
 
 
 def check_inputs() -> None:
-    """Refuse a result that the commit would not give again.
+    """Check that the commit alone determines the result.
 
     Raises:
-        UserError: a file differs from the commit, or the data are from elsewhere.
+        UserError: a file differs from the commit, or the data are not the official archive.
     """
     command = ["git", "status", "--porcelain", "--", *INPUTS]
     status = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -41,7 +41,7 @@ def check_inputs() -> None:
     if status.stdout:
         name = status.stdout.splitlines()[0][3:]
         raise UserError(
-            f"{name} differs from the commit (git diff HEAD): commit it or take it back first"
+            f"{name} differs from the commit (git diff HEAD): commit or undo the change first"
         )
     if params.read("params.yaml")["fetch"]["source"]:
         raise UserError(
@@ -50,7 +50,7 @@ def check_inputs() -> None:
 
 
 def results(stages: dict[str, dict[str, Any]]) -> list[str]:
-    """dvc.lock and the outputs that Git keeps, those with `cache: false`."""
+    """The paths of dvc.lock and of the outputs that Git keeps, those with `cache: false`."""
     entries = [
         entry
         for declared in stages.values()

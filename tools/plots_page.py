@@ -1,10 +1,10 @@
-"""Write the page that `dvc plots show` and `dvc plots diff` fill, with the chart library inside.
+"""Write a page template for `dvc plots show` and `dvc plots diff` that includes the chart library.
 
     python -m tools.plots_page
 
-DVC's own page loads its chart library from the web; this one draws all charts offline. It is
-.dvc/plots-page.html, and `plots.html_template` in .dvc/config.local names it. Both stay out of Git:
-a clone without them has DVC's page.
+DVC's own page loads its chart library from the web; this one draws all charts offline. The template
+is .dvc/plots-page.html, set as `plots.html_template` in .dvc/config.local. Neither file is in Git:
+a clone without them uses DVC's page.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -16,9 +16,9 @@ import vl_convert
 
 from cifar import UserError, files
 
-PAGE = "plots-page.html"  # in .dvc, to which DVC takes such names as relative
-VEGA_LITE = "5.21"  # of the schema that the charts of DVC 3 are written for
-# Charts use the width of the page, two confusion matrices side by side; a heading shows the title.
+PAGE = "plots-page.html"  # DVC looks for it in .dvc
+VEGA_LITE = "5.21"  # the schema version of DVC 3's charts
+# A chart is as wide as the page, a confusion matrix half as wide; a heading shows its title.
 DRAW = """
 window.titles = {};
 window.vegaEmbed = (target, chart) => {
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def page() -> str:
-    """The page with the chart library in it and DVC's placeholders left for DVC."""
+    """The page with the chart library, and with the placeholders that DVC fills."""
     bundle = vl_convert.javascript_bundle(DRAW, vl_version=VEGA_LITE)
     return Path(__file__).with_suffix(".html").read_text().replace("{bundle}", bundle)
 

@@ -5,13 +5,13 @@
     python -m tools.predict --csv folder/ > predictions.csv
 
 Each picture goes through the preprocessing that the model was trained with: upright, transparency
-on white, the centre square scaled to the size of the network. Folders are searched with all their
-subfolders; files in them that are not pictures are skipped with a note. Probabilities are
+on white, the centre square scaled to the image size of the network. Folders are searched with all
+their subfolders; files in them that are not pictures are skipped with a note. Probabilities are
 calibrated.
 
 The CSV opens well in a spreadsheet: UTF-8 with a byte-order mark, one row per picture, with the
-columns image, predicted, confidence, then the runners-up. A name that a spreadsheet would take for
-a formula gets an apostrophe in front; --json has it as it is.
+columns image, predicted, confidence, then the runners-up. A name that a spreadsheet would read as
+a formula gets an apostrophe in front; --json leaves it unchanged.
 
 From any folder: PYTHONPATH=/path/to/this/repository python -m tools.predict ...
 """
@@ -33,19 +33,19 @@ from cifar.use import Classifier, Prediction
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "model.safetensors"
 IN_MEMORY = 64  # files read at once: photographs have several megabytes each
-LARGE = 4  # from so many times the network's side on, a note says that details are lost
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+LARGE = 4  # a note says that details are lost in pictures this many times as large as the network's
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads a text that starts so as a formula
 
 
 @dataclass
 class Files:
-    """The files to classify, and what was noticed on the way.
+    """The files to classify, and the problems found with them.
 
     Attributes:
         paths: in order.
-        named: those that the user named, not found in a folder.
-        unreadable: path and reason of those that were not classified.
-        large: pictures far larger than what the network sees.
+        named: the paths on the command line, as opposed to files found in a folder.
+        unreadable: maps the path of each file that could not be read to the reason.
+        large: pictures far larger than the network's images.
     """
 
     paths: list[Path]
@@ -78,45 +78,48 @@ def arguments() -> argparse.Namespace:
         "--on-animated",
         choices=("error", "first"),
         default="error",
-        help="animations and documents of several pages: unreadable, or the first frame of each "
-        "(default: %(default)s)",
+        help="what to do with animations and multi-page documents: treat them as unreadable, or "
+        "classify their first frame (default: %(default)s)",
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--csv", action="store_true", help="as CSV, one row per picture")
-    form.add_argument(
-        "--json", action="store_true", help="as JSON, with the files that were not read"
-    )
+    form.add_argument("--csv", action="store_true", help="print CSV, one row per picture")
+    form.add_argument("--json", action="store_true", help="print JSON, with the unreadable files")
     options = parser.parse_args()
     if options.top < 1:
-        raise UserError(f"--top {options.top} (command line): it is at least 1")
+        raise UserError(f"--top {options.top} is too small (command line): use 1 or more")
     return options
 
 
 def find(given: list[Path]) -> Files:
-    """The files among `given` and, sorted, those anywhere in its folders, without hidden ones.
+    """The given files, and the files in the given folders and their subfolders, sorted.
+
+    Hidden files are left out.
 
     Raises:
-        UserError: a path that does not exist, or no file at all.
+        UserError: a path does not exist, or there are no files at all.
     """
     paths: list[Path] = []
     for path in given:
         if not path.exists():
-            raise UserError(f"no such file or folder ({path}): name pictures, or folders of them")
+            raise UserError(
+                f"no such file or folder ({path}): pass pictures or folders of pictures"
+            )
         inside = sorted(path.rglob("*")) if path.is_dir() else []
         visible = (p for p in inside if not hidden(p.relative_to(path).parts))
         paths += [p for p in visible if p.is_file()] if path.is_dir() else [path]
     if not paths:
-        raise UserError(f"no files in there ({given[0]}): name pictures, or folders of them")
+        raise UserError(f"no files found ({given[0]}): pass pictures or folders of pictures")
     return Files(paths, set(given))
 
 
 def predict(
     model: Classifier, files: Files, first_frame: bool = False
 ) -> Iterator[tuple[Path, Prediction]]:
-    """A prediction for each picture, in batches; what was not read is noted in `files`.
+    """Yield a prediction for each picture, computed in batches; note problems in `files`.
 
     Args:
-        first_frame: of animations and documents of several pages, which are not read otherwise.
+        first_frame: classify animations and multi-page documents by their first frame, instead
+            of treating them as unreadable.
     """
     dataset = model.model.dataset
     count = min(model.batch_size, IN_MEMORY)
@@ -135,7 +138,7 @@ def predict(
 
 
 def read(files: Files, start: int, count: int) -> dict[Path, bytes]:
-    """The content of the next files; of those that cannot be opened the reason is noted."""
+    """Maps the paths of the next files to their contents; files that cannot be opened are noted."""
     contents = {}
     for path in files.paths[start : start + count]:
         try:
@@ -157,7 +160,7 @@ def write_csv(predictions: Iterator[tuple[Path, Prediction]], files: Files, top:
     """One row per picture: image, predicted, confidence, predicted_2, confidence_2 and so on."""
     ranks = [f"{part}_{rank}" for rank in range(2, top + 1) for part in ("predicted", "confidence")]
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-    sys.stdout.write("\ufeff")  # without it Excel takes UTF-8 for another encoding
+    sys.stdout.write("\ufeff")  # without it, Excel assumes another encoding
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "predicted", "confidence", *ranks])
     for path, prediction in predictions:
@@ -166,7 +169,7 @@ def write_csv(predictions: Iterator[tuple[Path, Prediction]], files: Files, top:
 
 
 def harmless(text: str) -> str:
-    """The text for a spreadsheet, which must not take it for a formula."""
+    """The text, with an apostrophe in front if a spreadsheet would read it as a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
@@ -188,10 +191,10 @@ def ranked(prediction: Prediction, top: int) -> list[tuple[str, float]]:
 
 
 def report(files: Files, size: int) -> None:
-    """What a person should know, on stderr.
+    """Print notes about large and unreadable pictures on stderr.
 
     Raises:
-        UserError: a file that the user named was not read, or no picture was.
+        UserError: a file on the command line could not be read, or no file at all.
     """
     if files.large:
         others = f" and {len(files.large) - 1} more" if len(files.large) > 1 else ""
@@ -204,13 +207,13 @@ def report(files: Files, size: int) -> None:
     failed = [path for path in files.unreadable if path in files.named]
     if failed:
         count = stage.plural(len(failed), "named file")
-        raise UserError(f"{count} not read (listed above): fix or omit them")
+        raise UserError(f"{count} could not be read (listed above): fix or omit them")
     if len(files.unreadable) == len(files.paths):
-        raise UserError("no picture among these files (listed above): name pictures")
+        raise UserError("none of these files is a picture (listed above): pass pictures")
 
 
 def note(text: str) -> None:
-    """One line on stderr, also of a name that is not text."""
+    """Print a line on stderr; names that are not text are escaped."""
     print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)
 
 

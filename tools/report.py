@@ -2,8 +2,9 @@
 
     python -m tools.report
 
-It reads what the stages wrote and computes nothing but counts. The table of experiments comes from
-DVC, the parameters that differ from the last commit from Git; without these two they are left out.
+It reads what the stages wrote, and computes nothing but counts. The table of experiments comes from
+DVC, and the parameters that differ from the last commit from Git; without DVC or Git, that part is
+left out.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -37,7 +38,7 @@ PLOTS = Path("plots")
 WEIGHTS = Path("models/model.safetensors")
 METRICS = Path("metrics/train.json")
 STAGES = ("fetch", "preprocess", "train", "evaluate", "plot")
-MISTAKES = 24  # shown at most
+MISTAKES = 24  # the number to show, at most
 SAMPLES = 8
 CONFUSIONS = 10
 
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def render(content: dict[str, Any]) -> str:
-    """The page. What comes from data is escaped by the template."""
+    """The page as HTML. The template escapes everything that comes from data."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -67,7 +68,7 @@ def render(content: dict[str, Any]) -> str:
 
 
 def gather() -> dict[str, Any]:
-    """Everything that the template shows.
+    """Gather everything that the template shows.
 
     Raises:
         FileNotFoundError: a stage has not run.
@@ -92,7 +93,7 @@ def gather() -> dict[str, Any]:
         "dataset": model.dataset,
         "val": val,
         "result": None if foreign else result(evaluation, names),
-        "picture": picture,
+        "chart": chart,
         "data": data,
         "samples": list(samples(names)),
         "changed": changed_parameters(used),
@@ -102,28 +103,28 @@ def gather() -> dict[str, Any]:
 
 
 def look_up(path: Path, key: str) -> dict[str, Any]:
-    """A JSON file that a stage wrote, with a mapping under the key."""
+    """Read a JSON file of a stage, which must have a mapping under the key."""
     content = files.read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get(key), dict):
-        raise UserError(f"no {key} in it ({path}): {AGAIN}")
+        raise UserError(f"no mapping `{key}` ({path}): {AGAIN}")
     return content
 
 
 def check_counts(data: Report, classes: int) -> None:
-    """Refuse the counts of other data, with another number of classes."""
+    """Check that data/processed/report.json counts the images of the classes of the model."""
     if {classes} != set(map(len, astuple(data.counts))):
-        problem = f"its counts are not of the {classes} classes of {WEIGHTS}"
+        problem = f"the counts do not match the {classes} classes of {WEIGHTS}"
         raise UserError(f"{problem} ({DATA / 'report.json'}): {AGAIN}")
 
 
 def existing(path: Path) -> Path:
-    """The path of a file that is there; FileNotFoundError otherwise."""
+    """The path itself; FileNotFoundError if there is no such file."""
     path.stat()
     return path
 
 
 def result(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
-    """What is known from the test images."""
+    """The results on the test images, for the template."""
     predictions = tables.read_predictions(PLOTS / "predictions.csv", names)
     classes = tables.read_classes(PLOTS / "classes.csv", names)
     measured = classes[classes["images"] > 0]
@@ -138,26 +139,26 @@ def result(evaluation: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def picture(name: str) -> str:
-    """A picture of the plot stage as the address of an <img>."""
-    return address((PLOTS / f"{name}.png").read_bytes())
+def chart(name: str) -> str:
+    """A chart of the plot stage, as the data URL of an <img>."""
+    return data_url((PLOTS / f"{name}.png").read_bytes())
 
 
-def address(png: bytes) -> str:
+def data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def encode(pixels: np.ndarray) -> str:
-    """(H, W, 1 or 3) uint8 as the address of an <img>."""
+    """An image (H, W, 1 or 3) uint8, as the data URL of an <img>."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
-    return address(buffer.getvalue())
+    return data_url(buffer.getvalue())
 
 
 def confusions(
     predictions: pd.DataFrame, classes: pd.DataFrame
 ) -> list[tuple[str, str, int, float]]:
-    """The most frequent mistakes: true class, predicted class, count, fraction of the class."""
+    """The most frequent mistakes: true class, predicted class, number, fraction of the class."""
     wrong = predictions[~tables.right(predictions)]
     counts = Counter(zip(wrong["actual"], wrong["predicted"], strict=True)).most_common(CONFUSIONS)
     totals = dict(zip(classes["class"], classes["images"], strict=True))
@@ -167,13 +168,12 @@ def confusions(
 
 
 def mistakes(predictions: pd.DataFrame) -> Iterator[tuple[str, str, str, float]]:
-    """The most confident mistakes: image, true class, predicted class, confidence."""
+    """Yield the most confident mistakes: image, true class, predicted class, confidence."""
     path = DATA / "test" / "images.npy"
     images = files.read_array(path)
     if len(images) != len(predictions):
-        raise UserError(
-            f"{len(predictions)} predictions for {len(images)} images ({path}): {AGAIN}"
-        )
+        counts = f"{len(predictions)} predictions for {len(images)} images"
+        raise UserError(f"{counts} ({path}): {AGAIN}")
     confidences = predictions["confidence"].to_numpy()
     worst = calibration.confident_mistakes(confidences, tables.right(predictions), MISTAKES)
     rows = predictions.iloc[worst]
@@ -183,7 +183,7 @@ def mistakes(predictions: pd.DataFrame) -> Iterator[tuple[str, str, str, float]]
 
 
 def samples(classes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """For each class a strip of its first training images."""
+    """Yield each class with a strip of its first training images."""
     images = files.read_array(DATA / "train" / "images.npy")
     labels = files.read_array(DATA / "train" / "labels.npy")
     height, width, channels = images.shape[1:]
@@ -195,7 +195,7 @@ def samples(classes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def used_parameters(model: Model, recorded: dict[str, Any]) -> dict[str, Any]:
-    """What made the outputs, as {"train.lr": 0.1, ...}; params.yaml may have changed since."""
+    """The parameters of the outputs, {"train.lr": 0.1, ...}; params.yaml may have changed since."""
     used: dict[str, Any] = {}
     for entry in recorded.values():
         used |= entry.get("params", {}).get("params.yaml", {})
@@ -203,7 +203,7 @@ def used_parameters(model: Model, recorded: dict[str, Any]) -> dict[str, Any]:
 
 
 def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | None:
-    """Key, committed value and that of this result if they differ; None without Git."""
+    """The parameters that differ: key, committed value, value of this result; None without Git."""
     committed = output("git", "show", "HEAD:./params.yaml")
     if committed is None:
         return None
@@ -212,7 +212,7 @@ def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | Non
 
 
 def seconds(name: str) -> float | None:
-    """How long the stage took that made the outputs which are here; None if not known."""
+    """The seconds that the stage took to make the present outputs; None if they are not known."""
     try:
         return float(stage.time_file(name).read_text())
     except (OSError, ValueError, UserError):  # dvc.yaml may be damaged
@@ -220,7 +220,7 @@ def seconds(name: str) -> float | None:
 
 
 def experiments(dataset: str) -> dict[str, Any] | None:
-    """The ranking of the runs on this data set, and the rank of this result; None without any."""
+    """The ranking of the runs on this data set, and the rank of this result; None without runs."""
     try:
         results, notes = table.read()
     except UserError:
@@ -250,7 +250,7 @@ def row_of(row: dict[Any, Any], parameters: list[str]) -> dict[str, Any]:
 
 
 def output(*command: str) -> str | None:
-    """What a command prints; None if there is no such command or it fails."""
+    """The output of a command; None if it does not exist or fails."""
     if not shutil.which(command[0]):
         return None
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)

@@ -1,11 +1,11 @@
-"""A search for better parameters: trials proposed by an Optuna study, each a DVC experiment.
+"""Search for better parameters: an Optuna study proposes trials, each a DVC experiment.
 
     python -m tools.search docs/search.example.yaml --trials 30
 
 A trial trains in a copy of the repository and is judged on validation images; the test images stay
-unseen. A trial that is worse than most others were after as many epochs is stopped early. If the
-search is interrupted, run the same command again: it resumes the interrupted trial first. It needs
-Optuna: `pip install optuna`.
+unseen. A trial that is worse than the median of the others after the same epoch is stopped early.
+If the search is interrupted, run the same command again: it first repeats the interrupted trial.
+It needs Optuna: `pip install optuna`.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -32,7 +32,7 @@ def main() -> None:
     name = options.study or Path(options.ranges).stem.partition(".")[0]
     if not re.fullmatch(r"\w[\w-]*", name):
         raise UserError(f"invalid study name {name!r} (--study): use letters, digits, - and _")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs would ignore Ctrl-C
     with exclusive(name) as lock:
         study = open_study(name, options.storage)
         keep_others(study, name, searched)
@@ -40,7 +40,7 @@ def main() -> None:
         while len(study.get_trials(states=ended)) < options.trials:
             run_trial(study, name, searched, lock)
     if not study.get_trials(states=[trial_state("COMPLETE")]):
-        problem = f"no trial of {options.trials} ran to its end ({options.ranges})"
+        problem = f"none of {options.trials} trials ran to its end ({options.ranges})"
         raise UserError(f"{problem}: lower the learning rates")
     best = f"{name}-{study.best_trial.number}"
     print(
@@ -53,20 +53,22 @@ def parse() -> argparse.Namespace:
     parser = stage.parser(__doc__)
     add = parser.add_argument
     add("ranges", help="a YAML file, such as docs/search.example.yaml")
-    add("--trials", type=int, default=20, help="how many, earlier ones included (default: 20)")
-    add("--study", help="its name, a prefix of its experiments' names (default: the file's name)")
+    add("--trials", type=int, default=20, help="their number, earlier ones included (default: 20)")
+    add(
+        "--study", help="name of the study and prefix of its experiments (default: the file's name)"
+    )
     add("--storage", default=STORAGE, metavar="URL", help="database (default: %(default)s)")
     return parser.parse_args()
 
 
 @contextlib.contextmanager
 def exclusive(name: str) -> Iterator[int]:
-    """A lock on the study, as a file descriptor.
+    """Hold a lock on the study; yields its file descriptor.
 
-    Trials inherit it, so it outlives a search that was killed; the file names the trial's process.
+    Trials inherit it, so it outlives a killed search; the file holds the trial's process id.
 
     Raises:
-        UserError: another search, or a trial of a killed one, holds it.
+        UserError: another search, or a trial of a killed one, holds the lock.
     """
     path = Path("runs", f"{name}.lock")
     path.parent.mkdir(exist_ok=True)
@@ -76,7 +78,7 @@ def exclusive(name: str) -> Iterator[int]:
         except BlockingIOError:
             handle.seek(0)
             message = (
-                f"a search, or a trial of a killed one, still runs in the study {name} ({path})"
+                f"a search or a trial of a killed search is still running in study {name} ({path})"
             )
             stop = f"`kill -INT -- -{handle.read().strip()}` ends the trial"
             raise UserError(f"{message}: wait until it ends; {stop}") from None
@@ -84,16 +86,17 @@ def exclusive(name: str) -> Iterator[int]:
 
 
 def open_study(name: str, storage: str) -> Any:
-    """A new study, or the one of this name, in which an interrupted trial comes next.
+    """Create a study, or load the one of this name and queue its interrupted trial.
 
     Raises:
-        UserError: Optuna is not installed, or no study can be kept there.
+        UserError: Optuna is not installed, or the storage cannot hold a study.
     """
     try:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
-        raise UserError("no optuna (this environment): `pip install optuna`") from None
+        problem = "optuna is not installed (this environment)"
+        raise UserError(f"{problem}: run `pip install optuna`") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
@@ -102,7 +105,7 @@ def open_study(name: str, storage: str) -> Any:
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
         problem = str(error).splitlines()[0]
         raise UserError(f"{problem} (--storage {storage}): write for example {STORAGE}") from None
-    # Seeded by the number of trials: a study that is resumed proposes other values than at first.
+    # Seeded by the number of trials, so that a resumed study does not repeat earlier proposals.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
     for trial in study.get_trials(states=[trial_state("RUNNING")]):
@@ -111,7 +114,7 @@ def open_study(name: str, storage: str) -> Any:
 
 
 def resume(study: Any, trial: Any, experiment: str) -> None:
-    """Repeat a trial whose search was interrupted, or take its result if it ended after all."""
+    """Queue a trial whose search was interrupted, or record its result if it has finished."""
     try:
         study.tell(trial.number, trials.accuracy_of(experiment))
     except UserError:
@@ -121,20 +124,20 @@ def resume(study: Any, trial: Any, experiment: str) -> None:
 
 
 def keep_others(study: Any, name: str, searched: Ranges) -> None:
-    """Note the parameters that are not searched.
+    """Record the parameters that are not searched.
 
     Raises:
-        UserError: they differ from those of the study, so that accuracies do not compare.
+        UserError: they differ from those of the study, so accuracies would not be comparable.
     """
     pairs = table.flatten(params.read())
     unrelated = ("evaluate.", "plot.")
-    here = {k: v for k, v in pairs if k not in searched and not k.startswith(unrelated)}
-    there = study.user_attrs.get("parameters", here)
-    for key in here | there:
-        if here.get(key) != there.get(key):
+    fixed = {k: v for k, v in pairs if k not in searched and not k.startswith(unrelated)}
+    earlier = study.user_attrs.get("parameters", fixed)
+    for key in fixed | earlier:
+        if fixed.get(key) != earlier.get(key):
             problem = f"{key} differs from the study {name} (params.yaml)"
-            raise UserError(f"{problem}: restore its value, or name a new --study")
-    study.set_user_attr("parameters", here)
+            raise UserError(f"{problem}: restore its value, or choose a new --study")
+    study.set_user_attr("parameters", fixed)
 
 
 def trial_state(name: str) -> Any:
@@ -150,15 +153,15 @@ def suggest(trial: Any, key: str, kind: str, values: list[Any]) -> Any:
         if kind == "int":
             return trial.suggest_int(key, *values)
         return trial.suggest_float(key, *values, log=kind == "log")
-    except ValueError as error:  # the study has another kind of it, or other choices
-        raise UserError(f"{error} ({key}): name another --study for other ranges") from None
+    except ValueError as error:  # the study has another kind of range, or other choices
+        raise UserError(f"{error} ({key}): choose another --study for other ranges") from None
 
 
 def run_trial(study: Any, name: str, searched: Ranges, lock: int) -> None:
-    """Ask the study for values, train with them, and tell it the outcome.
+    """Ask the study for values, train with them, and report the outcome to the study.
 
     Raises:
-        UserError: it failed. It would fail again, so only an interrupted trial is repeated.
+        UserError: the training failed. It is not repeated, as it would fail again.
     """
     trial = study.ask()
     experiment = f"{name}-{trial.number}"
@@ -178,8 +181,8 @@ def run_trial(study: Any, name: str, searched: Ranges, lock: int) -> None:
 def judge(trial: Any, values: Mapping[str, Any]) -> Callable[[trials.Row], bool]:
     """A function that reports an epoch to the study, and returns whether to stop after it.
 
-    After the last epoch there is nothing to save. The members of an ensemble count their epochs
-    one after the other and are judged together, at the end.
+    It never stops after the last epoch, when no time is left to save. The members of an ensemble
+    train one after the other, so it is judged only at the end.
     """
     ensemble = values.get("train.ensemble", params.read()["train"]["ensemble"])
 

@@ -1,9 +1,9 @@
-"""All results in one table for each data set, best test accuracy first.
+"""Show all results in one table for each data set, best test accuracy first.
 
     python -m tools.show        (or make show)
 
-Experiments of all commits, the commits themselves and the workspace, with the parameters in which
-they differ. A run that is there under several names is shown once.
+The tables have the experiments of all commits, the commits themselves and the workspace, with the
+parameters that differ. A run with several names is shown once.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -17,8 +17,8 @@ import pandas as pd
 from cifar import UserError
 from cifar.experiments import groups, ranking, table
 
-WIDTH = 100  # columns, where the output is not a terminal
-NAME = 28  # characters of a name; a longer one is shortened
+WIDTH = 100  # columns, if the output is not a terminal
+NAME = 28  # characters; a longer name is shortened
 GAP = "  "
 
 
@@ -42,14 +42,14 @@ def main() -> None:
 
 
 def aliases(ranked: pd.DataFrame) -> Iterator[str]:
-    """A line for each run that has several names."""
+    """Yield a line for each run that has several names."""
     for name, also in zip(ranked["name"], ranked["also"], strict=True):
         if also:
             yield f"the same run: {name}, {also}"
 
 
 def layout(ranked: pd.DataFrame, width: int) -> list[str]:
-    """The lines of a table of at most `width` characters; columns that do not fit are named."""
+    """The lines of a table of at most `width` characters; columns that do not fit are listed."""
     marks = ranked["workspace"].map({True: "* ", False: "  "})
     columns = [
         ["", "  experiment", *(marks + ranked["name"].map(shorten))],
@@ -72,12 +72,12 @@ def layout(ranked: pd.DataFrame, width: int) -> list[str]:
 
 
 def measure(columns: Sequence[Sequence[str]]) -> int:
-    """The characters in a line."""
+    """The width of a table with these columns, in characters."""
     return sum(max(map(len, column)) for column in columns) + len(GAP) * (len(columns) - 1)
 
 
 def rows(columns: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of aligned cells: accuracies to the right, everything else to the left."""
+    """Yield lines of aligned cells: accuracies to the right, everything else to the left."""
     widths = [max(map(len, column)) for column in columns]
     for cells in zip(*columns, strict=True):
         aligned = [
@@ -92,7 +92,7 @@ def shorten(name: str) -> str:
 
 
 def brief(value: str) -> str:
-    """A long fraction with four digits, any other long value with its ends."""
+    """Shorten a fraction to four digits, and any other long value to its two ends."""
     try:
         return f"{float(value):.4g}" if "." in value else groups.shorten(value)
     except ValueError:

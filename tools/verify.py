@@ -1,13 +1,13 @@
-"""Make a recorded result again, and say whether it is the same.
+"""Reproduce a recorded result, and report whether it is the same.
 
     python -m tools.verify                    the last commit
     python -m tools.verify NAME               another commit, or an experiment
-    python -m tools.verify --from-scratch     the raw data as well
+    python -m tools.verify --from-scratch     fetch the raw data as well
 
-It works in a temporary clone of the commit, with the packages that are installed here. Nothing of
-the workspace, of DVC's results or of checkpoints is used. If it is interrupted, run the same
-command again: it resumes. The exit code is 0 if L1 held, or L3 where L1 does not apply
-(docs/verify.md), else 1.
+It works in a temporary clone of the commit, with the installed packages, and uses nothing from the
+workspace, DVC's results or checkpoints. If it is interrupted, run the same command again: it
+resumes. The exit code is 0 if the result meets L1, or L3 if L1 does not apply (docs/verify.md);
+otherwise it is 1.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -34,7 +34,7 @@ IDENTICAL, DIFFERS, GIVEN = "identical", "differs", "from DVC, not made"
 
 @dataclass(frozen=True)
 class Output:
-    """One output of the rerun: its stage, whether it is identical, and if not, what differs."""
+    """An output of the rerun: its stage, whether it is identical, and if not, what differs."""
 
     path: str
     stage: str
@@ -44,7 +44,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Report:
-    """All that is known at the end."""
+    """The result of a verification."""
 
     name: str
     commit: str
@@ -61,7 +61,7 @@ def main() -> None:
     consistency.check(result)
     pins = contract.pin_changes(result)
     for change in pins:
-        note = f"requirements.lock of the commit names {change.recorded}"
+        note = f"requirements.lock of the commit has {change.recorded}"
         print(f"note: {change.name} {change.here} is installed, {note}", file=sys.stderr)
     rerun = Rerun(result, options.from_scratch)
     with rerun.exclusive():
@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
 
 
 def compare(rerun: Rerun, pins: Sequence[Change]) -> Report:
-    """Compare every output of the finished rerun with the record."""
+    """Compare every output of the finished rerun with the recorded one."""
     result = rerun.recorded
     outputs = [
         compare_output(rerun, name, out["path"], out["md5"])
@@ -131,12 +131,12 @@ def compare_output(rerun: Rerun, stage_name: str, path: str, md5: str) -> Output
         copy = recorded_copy(rerun, path, [path])
         difference = differences.describe(copy, rerun.clone / path)
     except UserError as error:
-        difference = f"what differs cannot be shown: {error}"
+        difference = f"the difference cannot be shown: {error}"
     return Output(path, stage_name, DIFFERS, difference)
 
 
 def recorded_copy(rerun: Rerun, path: str, differing: Sequence[str]) -> Path:
-    """The recorded version of an output: beside the clone, or in it if they are identical."""
+    """The path of the recorded version of an output: in the clone if identical, else beside it."""
     if path not in differing:
         return rerun.clone / path
     target = rerun.folder / "recorded" / path
@@ -146,7 +146,7 @@ def recorded_copy(rerun: Rerun, path: str, differing: Sequence[str]) -> Path:
 
 
 def recorded_model(rerun: Rerun, differing: Sequence[str]) -> dict[str, Any]:
-    """The record in the recorded model; empty if it cannot be had."""
+    """The record in the recorded model; empty if the model is not available."""
     try:
         return differences.record(recorded_copy(rerun, WEIGHTS, differing))
     except UserError:
@@ -154,7 +154,7 @@ def recorded_model(rerun: Rerun, differing: Sequence[str]) -> dict[str, Any]:
 
 
 def accuracy(rerun: Rerun, differing: Sequence[str]) -> Accuracy | None:
-    """The test accuracies, or nothing if one is missing."""
+    """The test accuracies; None if one is missing."""
     try:
         copy = recorded_copy(rerun, METRICS, differing)
         before, after = files.read_json(copy), files.read_json(rerun.clone / METRICS)
@@ -190,7 +190,7 @@ def wrap(paragraph: str, indent: str) -> list[str]:
 
 
 def printable(line: str) -> str:
-    """Names and values of a stranger's result must not steer the terminal."""
+    """The line without control characters: a stranger's result must not control the terminal."""
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
