@@ -1,16 +1,16 @@
-"""What is measured: speed, accuracy against time, memory, and the published recipes in full.
+"""Measure speed, accuracy against time, memory, and the published recipes in full.
 
     python -m benchmarks              speed, stages and accuracy (`make bench`), on a quiet machine
-    python -m benchmarks speed        the training loop beside a conventional one
+    python -m benchmarks speed        the training loop, compared with a conventional one
     python -m benchmarks stages       time and peak memory of each stage
     python -m benchmarks accuracy     accuracy of the default against time
-    python -m benchmarks recipes      published recipes that have no result yet: hours
+    python -m benchmarks recipes      published recipes that have no result yet (takes hours)
     python -m benchmarks memory       peak memory and speed of each stage on many large pictures
-    python -m benchmarks busy         training beside other work, by how its threads wait
-    python -m benchmarks gpu          everything that a GPU must still show, in slices
-    python -m benchmarks tables       RESULTS.md, docs/results.md and their pictures, from results/
+    python -m benchmarks busy         training on a busy machine, for several ways of waiting
+    python -m benchmarks gpu          all measurements on a GPU, in slices of minutes
+    python -m benchmarks tables       RESULTS.md, docs/results.md and their charts, from results/
 
-benchmarks/RESULTS.md keeps the tables of the first three with what was learnt.
+benchmarks/RESULTS.md has the results of the first three, and what was learnt from them.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -26,20 +26,20 @@ Run = Callable[[argparse.Namespace], None]
 
 
 def measure_speed(options: argparse.Namespace) -> None:
-    """Speed of the training loop, beside a conventional loop and one without loading."""
-    from benchmarks import speed  # imports torch, which the other benchmarks do without
+    """Measure the speed of the training loop, a conventional loop, and one without data loading."""
+    from benchmarks import speed  # imports torch, which most other benchmarks do not need
 
     speed.run(options)
 
 
 def measure_gpu(options: argparse.Namespace) -> None:
-    """Everything that a GPU must still show."""
+    """Run all measurements on a GPU."""
     from benchmarks.gpu import run  # imports torch
 
     run.run(options)
 
 
-# What needs a machine that does nothing else.
+# These need a machine that does nothing else.
 QUIET = [measure_speed, pipeline.stages, pipeline.accuracy]
 
 
@@ -66,11 +66,12 @@ def parse(words: list[str]) -> argparse.Namespace:
         return command
 
     timed = add("speed", measure_speed)
-    timed.add_argument("--rounds", type=int, default=5, help="of each measurement (%(default)s)")
-    timed.add_argument("--seconds", type=float, default=6.0, help="of each (%(default)s)")
+    default = "(default: %(default)s)"
+    timed.add_argument("--rounds", type=int, default=5, help=f"measurements of each {default}")
+    timed.add_argument("--seconds", type=float, default=6.0, help=f"per measurement {default}")
     add("stages", pipeline.stages)
     trained = add("accuracy", pipeline.accuracy)
-    trained.add_argument("--seeds", type=int, default=3, help="trainings (%(default)s)")
+    trained.add_argument("--seeds", type=int, default=3, help=f"number of trainings {default}")
     recipes.add_arguments(add("recipes", recipes.run, recipes.__doc__))
     memory.add_arguments(add("memory", memory.run, memory.__doc__))
     busy.add_arguments(add("busy", busy.run, busy.__doc__))

@@ -1,7 +1,7 @@
-"""Training on a busy machine: images per second by the way in which OpenMP's threads wait.
+"""Measure training on a busy machine, for several ways in which OpenMP's threads wait.
 
-VGG with batches of 64 and all cores: alone, beside one busy process, beside eight, and two
-trainings at once, whose speeds are added. Each way takes its turn in each round.
+VGG with batches of 64 on all cores: alone, beside one busy process, beside eight, and two
+trainings at once, whose speeds are added. Every round measures each way of waiting once.
 """
 
 import argparse
@@ -32,12 +32,12 @@ WAYS: dict[str, dict[str, str]] = {
 }
 ALONE, ONE, EIGHT, TWO = "alone", "beside one", "beside eight", "two at once"
 SETTLE = 1.0  # seconds from the start of the load to the measurement
-LOOKS = 20  # at the load, to tell whether the machine is quiet
-Speeds = dict[str, dict[str, list[float]]]  # by way and situation
+LOOKS = 20  # samples of the load, to tell whether the machine is quiet
+Speeds = dict[str, dict[str, list[float]]]  # images/s of each way of waiting in each situation
 
 
 class Program:
-    """A training that waits for its turns."""
+    """A process that trains when it is asked to."""
 
     def __init__(self, settings: dict[str, str]) -> None:
         inherited = {key: value for key, value in os.environ.items() if key not in SETTINGS}
@@ -50,12 +50,12 @@ class Program:
         )
 
     def start(self, seconds: float) -> None:
-        """Let it train for so many seconds."""
+        """Let it train for this many seconds."""
         assert self.process.stdin is not None
         print(seconds, file=self.process.stdin, flush=True)
 
     def read(self) -> float:
-        """What it prints next: at its start 0, then images per second."""
+        """The next number that it prints: 0 when it is ready, then images per second."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -69,13 +69,13 @@ class Program:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--rounds", type=int, default=3, help="of each measurement (%(default)s)")
-    add("--seconds", type=float, default=3.0, help="of each (%(default)s)")
-    add("--anyway", action="store_true", help="also on a machine that is not quiet")
+    add("--rounds", type=int, default=3, help="measurements of each (default: %(default)s)")
+    add("--seconds", type=float, default=3.0, help="per measurement (default: %(default)s)")
+    add("--anyway", action="store_true", help="measure even if the machine is not quiet")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Images per second of each way of waiting in each situation.
+    """Print images per second for each way of waiting in each situation.
 
     Raises:
         UserError: the machine is not quiet.
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
     others = others_running()
     if others >= 1 and not options.anyway:
         raise UserError(
-            f"the machine is not quiet, {others:g} other threads run (/proc/loadavg): "
+            f"the machine is not quiet, {others:g} other threads are running (/proc/loadavg): "
             "stop them, or add --anyway"
         )
     print(f"{machine.describe()}; {others:g} other threads at the start\n")
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def others_running() -> float:
-    """The median number of other threads that run or want to, from /proc/loadavg."""
+    """The median number of other threads that are running or runnable, from /proc/loadavg."""
     looks = []
     for _ in range(LOOKS):
         time.sleep(0.05)
@@ -107,7 +107,7 @@ def others_running() -> float:
 
 
 def measure(settings: dict[str, str], seconds: float) -> dict[str, float]:
-    """Images per second in each situation, of two programs with these settings."""
+    """Images per second in each situation, from two programs with these settings."""
     with ExitStack() as stack:
         first, second = programs = [Program(settings) for _ in range(2)]
         for program in programs:
@@ -129,7 +129,7 @@ def measure(settings: dict[str, str], seconds: float) -> dict[str, float]:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """So many other processes that compute."""
+    """Run this many other processes that keep computing."""
     command = [sys.executable, "-c", "while True: pass"]
     processes = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -141,7 +141,10 @@ def busy(count: int) -> Iterator[None]:
 
 
 def table(speeds: Speeds) -> str:
-    """A row for each way: medians, each relative to the first way, and two at once to one alone."""
+    """A Markdown row for each way of waiting: medians, and their ratios to those of the first way.
+
+    The last column has the speed of two trainings at once relative to one alone.
+    """
     situations = [ALONE, ONE, EIGHT, TWO]
     base = {name: statistics.median(values) for name, values in next(iter(speeds.values())).items()}
     lines = [["images/s", *situations, "two at once / alone"]]
@@ -155,7 +158,7 @@ def table(speeds: Speeds) -> str:
 
 
 def serve() -> None:
-    """Train for as many seconds as each line of the input says, and print images per second."""
+    """For each line of the input, train for that many seconds and print images per second."""
     import torch
 
     from benchmarks import loops

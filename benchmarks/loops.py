@@ -1,11 +1,11 @@
-"""One loop, measured once, in a process: `python -m benchmarks.loops LOOP CASE`.
+"""Measure one training loop once: `python -m benchmarks.loops LOOP CASE`.
 
 Prints JSON: images per second, floating-point operations per image, and on CUDA the peak memory.
 
-The loops: `ours`, the project's; `disk`, the same with images read from a file; `conventional`, as
-in most tutorials (PIL, torchvision's transforms, DataLoader with two workers); and `limit`, our
-training step on one batch again and again. Images are noise: no loop is faster or slower for what
-they show.
+The loops are `ours`, that of this project; `disk`, the same with images read from a file;
+`conventional`, as in most tutorials (PIL, torchvision's transforms, DataLoader with two workers);
+and `limit`, our training step on the same batch again and again. The images are noise, since their
+content does not affect the speed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from cifar.training.loading import InMemory, OnDisk
 from cifar.training.splits import augmentation
 
 IMAGES = 50_000
-LARGE_IMAGES = 2_000  # as many of LARGE pixels, 0.3 GB
+LARGE_IMAGES = 2_000  # of LARGE x LARGE pixels, 0.3 GB
 LARGE = 224
 SHAPE = Shape(10, 3, 32, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 WARMUP = 3  # steps
@@ -67,9 +67,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.loops")
     parser.add_argument("loop", choices=["ours", "disk", "conventional", "limit"])
     parser.add_argument("case", choices=CASES | DISK_CASES)
-    parser.add_argument("--seconds", type=float, default=6.0, help="to measure, after a warm-up")
+    parser.add_argument("--seconds", type=float, default=6.0, help="after a warm-up")
     parser.add_argument(
-        "--train", type=json.loads, default={}, help="JSON: other values of the section train"
+        "--train",
+        type=json.loads,
+        default={},
+        help="values of the section train to change, as JSON",
     )
     options = parser.parse_args()
     case = (CASES | DISK_CASES)[options.case]
@@ -95,7 +98,7 @@ def main() -> None:
 def measure(
     steps: Callable[[int], None], device: torch.device, seconds: float, warmup: int
 ) -> float:
-    """Steps per second, after `warmup` of them; `steps(n)` takes n."""
+    """Steps per second, after `warmup` steps; `steps(n)` runs n steps."""
 
     def timed(count: int) -> float:
         start = time.perf_counter()
@@ -120,8 +123,8 @@ def ours(
     """The loop of stages/train.py.
 
     Args:
-        fixed: on its first batch only.
-        file: to write the images to, and to read them from as the loop needs them.
+        fixed: repeat the first batch only.
+        file: write the images to this file, and read them from it as the loop needs them.
     """
     hardware.set_threads(p.threads)
     net = networks.to_device(build(p, shape), device)
@@ -162,8 +165,8 @@ def ours(
 
 
 def conventional(p: Train, device: torch.device, shape: Shape) -> Callable[[int], None]:
-    """What most tutorials write, with the same network, optimizer and augmentation."""
-    from torchvision import transforms  # slow to import, and nobody else here needs it
+    """The loop of most tutorials, with the same network, optimizer and augmentation as ours."""
+    from torchvision import transforms  # slow to import, and needed only here
 
     augment = [
         transforms.RandomCrop(shape.image_size, padding=p.shift),
@@ -174,7 +177,7 @@ def conventional(p: Train, device: torch.device, shape: Shape) -> Callable[[int]
     )
 
     class Pictures(Dataset):
-        """As torchvision.datasets.CIFAR10: a row of an array becomes an image when asked for."""
+        """Like torchvision.datasets.CIFAR10: a row of an array becomes an image on access."""
 
         images, labels = noise(shape)
 
@@ -225,7 +228,7 @@ def with_plain_dropout(net: nn.Module) -> nn.Module:
 
 
 def noise(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, H, W, C) uint8 and their labels."""
+    """Random images (N, H, W, C) uint8 and labels."""
     rng = np.random.default_rng(0)
     count = LARGE_IMAGES if shape.image_size == LARGE else IMAGES
     pixels = (count, shape.image_size, shape.image_size, shape.channels)

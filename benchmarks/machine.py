@@ -1,4 +1,4 @@
-"""What this machine is, for the tables."""
+"""Describe this machine, for the tables."""
 
 import os
 import platform
@@ -15,13 +15,13 @@ def processor() -> str:
 
 
 def torch() -> str:
-    """The version of torch, without the time that importing it takes."""
+    """The version of torch, without importing it."""
     return metadata.version("torch")
 
 
 def describe() -> str:
-    """Processor, instruction set, cores, GPU, and the versions that decide the speed."""
-    from torch import backends, cuda  # a second to import, and the runner does without
+    """Processor, instruction set, cores, GPU, and the versions that the speed depends on."""
+    from torch import backends, cuda  # takes a second to import, and the runner does not need it
 
     gpu = cuda.get_device_name() if cuda.is_available() else "no GPU"
     versions = f"Python {platform.python_version()}, torch {torch()}"

@@ -1,4 +1,4 @@
-"""One run: its stages, and the result that is made of their outputs."""
+"""Measure one run: run its stages, and make a result from their outputs."""
 
 import json
 import shutil
@@ -11,14 +11,14 @@ from benchmarks import results, workplace
 from benchmarks.results import Changes, Images, Result
 from cifar import UserError, files
 
-# Parameters that say how a result is computed, and hardly change it.
+# Parameters that control how a result is computed, and hardly change it.
 HARDWARE = {"train.device", "train.threads", "train.processes", "train.load", "train.compile"}
 TRAINED = [name for stage in ("train", "evaluate") for name in workplace.OUTPUTS[stage]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all runs of one call have in common."""
+    """Settings that all runs of one call have in common."""
 
     commit: str
     work: Path
@@ -30,7 +30,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to measure: `parameters` is a whole params.yaml."""
+    """A run to measure; `parameters` is a complete params.yaml."""
 
     recipe: str
     changes: Changes
@@ -45,7 +45,7 @@ class Job:
 
 
 def measure(job: Job, settings: Settings) -> None:
-    """Run the stages of a job, or take the outputs of a run by hand, and store the result."""
+    """Run the stages of a job, or import the outputs of a finished run, and store the result."""
     work = settings.work
     begun = workplace.begin(work, asdict(job))
     for stage in ("fetch", "preprocess"):
@@ -67,7 +67,7 @@ def measure(job: Job, settings: Settings) -> None:
 
 
 def identify(work: Path, job: Job) -> Images:
-    """Which images these are: the sums of the test arrays, and how many each part has."""
+    """Identify the images of a job: checksums of the test arrays, and the size of each part."""
     processed = work / "data/processed"
     sums = {name: files.sha256(processed / f"test/{name}.npy") for name in ("images", "labels")}
     counts = {
@@ -79,9 +79,9 @@ def identify(work: Path, job: Job) -> Images:
 
 
 def collect(job: Job, images: Images, settings: Settings, seconds: float | None) -> Result:
-    """The result of a job from the outputs of its stages."""
+    """Make the result of a job from the outputs of its stages."""
     test = files.read_json(settings.work / "metrics/test.json")["test"]
-    origin = read_origin(settings.work / "models/model.json")
+    provenance = read_provenance(settings.work / "models/model.json")
     mode = job.parameters["train"]["compile"]
     history = read_history(settings.work / "plots/history.csv")
     return Result(
@@ -92,11 +92,11 @@ def collect(job: Job, images: Images, settings: Settings, seconds: float | None)
         epochs=int(max(row["epoch"] for row in history)),
         epochs_published=results.published_epochs(job.recipe, job.changes),
         seconds=seconds,
-        threads=origin["threads"],
-        device=origin["device"] + ("" if mode == "none" else f", {mode}"),
+        threads=provenance["threads"],
+        device=provenance["device"] + ("" if mode == "none" else f", {mode}"),
         machine=settings.machine,
         note=settings.note,
-        versions=origin["versions"],
+        versions=provenance["versions"],
         commit=settings.commit,
         code=job.code,
         dataset=images,
@@ -104,16 +104,16 @@ def collect(job: Job, images: Images, settings: Settings, seconds: float | None)
     )
 
 
-def read_origin(path: Path) -> dict[str, Any]:
-    """What made a model: its parameters, data, code, versions, device and threads."""
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The provenance of a model: its parameters, data, code, versions, device and threads."""
     content = files.read_json(path)
-    if "made_by" in content:  # of a commit before the model file's format 2
+    if "made_by" in content:  # before format 2 of the model file
         return content["made_by"]
     return content["model"]["provenance"] | {"code": content["code"]}
 
 
 def read_history(path: Path) -> list[dict[str, int | float]]:
-    """plots/history.csv, a row for each epoch."""
+    """Read plots/history.csv: a row for each epoch."""
     header, *rows = [line.split(",") for line in path.read_text().splitlines()]
     return [
         {name: json.loads(cell) for name, cell in zip(header, row, strict=True)} for row in rows
@@ -121,37 +121,39 @@ def read_history(path: Path) -> list[dict[str, int | float]]:
 
 
 def take(source: Path, work: Path, job: Job, commit: str) -> None:
-    """Copy the outputs of a run by hand: train.json, test.json, history.csv and model.json.
+    """Copy the outputs of a finished run: train.json, test.json, history.csv and model.json.
 
-    It counts only if its parameters, data and code are those of the job.
+    Its parameters, data and code must be those of the job.
 
     Raises:
-        UserError: a file is missing, or the run is another one.
+        UserError: a file is missing, or the run does not match the job.
     """
     for name in TRAINED:
         if not (source / Path(name).name).exists():
             raise UserError(f"no {Path(name).name} ({source}): finish the run first")
-    origin = read_origin(source / "model.json")
-    check_parameters(origin["parameters"], job, source)
-    for path, known in origin["data"].items():
-        if files.sha256(work / path) != known:
-            raise UserError(f"trained on another {path} ({source}): name its data with -S fetch.…")
-    for path, blob in origin["code"].items():
+    provenance = read_provenance(source / "model.json")
+    check_parameters(provenance["parameters"], job, source)
+    for path, sha256 in provenance["data"].items():
+        if files.sha256(work / path) != sha256:
+            problem = f"the run was trained on a different {path}"
+            raise UserError(f"{problem} ({source}): pass its data with -S fetch.…")
+    for path, blob in provenance["code"].items():
         if workplace.git("rev-parse", f"{commit}:{path}") != blob:
-            raise UserError(f"trained with another {path} ({source}): name its --commit")
+            problem = f"the run was trained with a different {path}"
+            raise UserError(f"{problem} ({source}): pass its commit with --commit")
     for name in TRAINED:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / Path(name).name, work / name)
 
 
 def check_parameters(trained: dict[str, Any], job: Job, source: Path) -> None:
-    """Refuse a run whose training had other parameters than the job."""
+    """Check that a run was trained with the parameters of the job."""
     expected = job.parameters["train"] | {"seed": job.seed}
     for key, value in (trained["train"] | {"seed": trained["seed"]}).items():
         if f"train.{key}" not in HARDWARE and value != expected.get(key):
             raise UserError(
                 f"{key} is {value} in the run and {expected.get(key)} in {job.title} ({source}): "
-                "name the recipe, seed and changes of the run"
+                "pass the recipe, seed and changes of the run"
             )
 
 

@@ -1,8 +1,9 @@
-"""Peak memory and speed of each stage on many pictures, which are made on the fly.
+"""Measure peak memory and speed of each stage on many pictures, which are generated first.
 
-Beside the stages: `cp` of the archive, a bare loop that decodes and writes in a process per core,
-and `dvc commit`. Memory is RssAnon of a command and its children, read every 50 ms, without memory
-maps. Seconds are without those of `--help`. 1,000 pictures of 224 pixels need 0.6 GB of disk.
+For comparison, it also measures `cp` of the archive, a bare loop that decodes and writes in one
+process per core, and `dvc commit`. Memory is RssAnon of a command and its children, read every
+50 ms, which excludes memory maps. The time that the command takes with `--help` is subtracted.
+1,000 pictures of 224 pixels need 0.6 GB of disk.
 """
 
 import argparse
@@ -27,33 +28,34 @@ from benchmarks import busy, machine, pipeline, workplace
 from benchmarks.tables import markdown
 from cifar import UserError, files, params
 
-INTERVAL = 0.05  # seconds between two looks at the memory
+INTERVAL = 0.05  # seconds between two readings of the memory
 NOISE = 15.0  # standard deviation, of 256 levels: with QUALITY, 20 kB at 224 pixels
 QUALITY = 90
 TRAIN = {"width": 4, "batch_size": 32, "epochs": 1, "small_epochs": 0, "load": "disk"}
-RUNS = 64  # parts of the bare loop, taken in turns by its processes
+RUNS = 64  # parts of the bare loop, distributed among its processes
 COPY = 'cp --reflink=never "$1" "$2" && sync "$2"'
 
 
 class Step(NamedTuple):
-    """One command, measured."""
+    """The measurements of one command."""
 
     name: str
-    images: int  # that it handled
+    images: int  # that it processed
     seconds: float
     megabytes: float
-    others: float  # threads of other programs that ran just before
+    others: float  # threads of other programs that were running just before
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--images", type=int, nargs="+", default=[20_000, 60_000], help="sizes (%(default)s)")
-    add("--side", type=int, default=224, help="of the pictures, in pixels (%(default)s)")
-    add("--data-only", action="store_true", help="without train, evaluate and plot")
+    text = "numbers of pictures (default: %(default)s)"
+    add("--images", type=int, nargs="+", default=[20_000, 60_000], help=text)
+    add("--side", type=int, default=224, help="of a picture, in pixels (default: %(default)s)")
+    add("--data-only", action="store_true", help="omit train, evaluate and plot")
 
 
 def run(options: argparse.Namespace) -> None:
-    """A table with a row for each step at each size."""
+    """Print a table with a row for each step at each size."""
     print(f"{machine.describe()}\n")
     rows = [["pictures", "step", "seconds", "images/s", "peak memory, MB", "other threads"]]
     for count in options.images:
@@ -70,7 +72,7 @@ def cells(step: Step) -> list[str]:
 
 
 def measure_all(folder: Path, count: int, options: argparse.Namespace) -> Iterator[Step]:
-    """The stages, and what they are compared with, on so many pictures."""
+    """Measure the stages, and what they are compared with, on this many pictures."""
     tar = folder / "pictures.tar"
     write_tar(tar, count, options.side)
     clone = prepare(folder, tar, options.side)
@@ -80,7 +82,7 @@ def measure_all(folder: Path, count: int, options: argparse.Namespace) -> Iterat
 
 
 def measure_data(clone: Path, tar: Path, count: int, side: int) -> Iterator[Step]:
-    """`fetch` and `preprocess`, beside a copy and the bare loop, and DVC's part."""
+    """Measure `fetch` and `preprocess`, a copy and the bare loop, and `dvc commit`."""
     copy = tar.with_name("copy")
     yield measure("cp and sync", count, ["sh", "-c", COPY, "sh", str(tar), str(copy)])
     copy.unlink()
@@ -95,7 +97,7 @@ def measure_data(clone: Path, tar: Path, count: int, side: int) -> Iterator[Step
 
 
 def measure_training(clone: Path, count: int) -> Iterator[Step]:
-    """One epoch and what follows it."""
+    """Measure the training of one epoch, and the stages after it."""
     labels = (clone / f"data/processed/{part}/labels.npy" for part in ("train", "test"))
     trained, tested = (len(files.read_array(path)) for path in labels)
     yield measure("train, with validation", trained, stage("train"), clone)
@@ -108,7 +110,7 @@ def stage(name: str) -> list[str]:
 
 
 def pictures(count: int, side: int) -> Iterator[tuple[str, bytes]]:
-    """Names in class folders and JPEG files: enlarged digits with noise, no two of them equal."""
+    """Yield names in class folders and JPEG contents: enlarged digits with noise, no two equal."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -150,7 +152,7 @@ def prepare(folder: Path, tar: Path, side: int) -> Path:
 
 
 def measure(name: str, images: int, command: list[str], folder: Path = Path()) -> Step:
-    """A command without its start, which is that of the same command with --help."""
+    """Measure a command without its start-up time, which is that of the command with --help."""
     others = busy.others_running()
     start = 0.0 if command[0] == "sh" else watch([*command, "--help"], folder)[0]
     seconds, kilobytes = watch(command, folder)
@@ -161,7 +163,7 @@ def watch(command: list[str], folder: Path) -> tuple[float, int]:
     """Seconds and peak memory (KiB) of a command and its children.
 
     Raises:
-        UserError: it failed.
+        UserError: the command failed.
     """
     start = time.perf_counter()
     peak = 0
@@ -175,7 +177,7 @@ def watch(command: list[str], folder: Path) -> tuple[float, int]:
 
 
 def anonymous(pid: int) -> int:
-    """RssAnon of a process and all below it, in KiB; what ends meanwhile counts nothing."""
+    """RssAnon of a process and its descendants, in KiB; processes that have ended count as 0."""
     try:
         match = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         tasks = Path(f"/proc/{pid}/task").glob("*/children")
@@ -186,7 +188,7 @@ def anonymous(pid: int) -> int:
 
 
 def decode(tar: Path, out: Path, side: int, first: int, members: list[tuple[int, int]]) -> None:
-    """Write the pixels of some pictures, the first of which has the position `first`."""
+    """Write the pixels of some pictures, starting at the position `first`."""
     with tar.open("rb") as source, out.open("r+b") as target:
         target.seek(first * side * side * 3)
         for offset, size in members:
@@ -196,7 +198,7 @@ def decode(tar: Path, out: Path, side: int, first: int, members: list[tuple[int,
 
 
 def serve() -> None:
-    """The bare loop: the pictures of a tar as one file of pixels."""
+    """Run the bare loop: write the pixels of all pictures in a tar to one file."""
     if "--help" in sys.argv:
         return
     tar, out = map(Path, sys.argv[1:3])

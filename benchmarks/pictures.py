@@ -1,4 +1,4 @@
-"""The pictures of RESULTS.md and docs/results.md, from the files in results/."""
+"""Draw the charts of RESULTS.md and docs/results.md from the files in results/."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from cifar.evaluation import charts
 from cifar.evaluation.charts import BLUE, GREY, ORANGE, plt
 
 DPI = 120
-VGG = {  # recipes in one picture, each with its colour
+VGG = {  # the recipes in one chart, with their colours
     "vgg1": GREY,
     "vgg2": BLUE,
     "vgg3": ORANGE,
@@ -25,7 +25,7 @@ VGG = {  # recipes in one picture, each with its colour
 
 
 def draw(runs: list[Result], published: dict[str, Any]) -> Iterator[Path]:
-    """Write every picture that the results support; yields their paths."""
+    """Write every chart for which there are results; yields their paths."""
     rows = [row for row in tables.group(runs, published) if row.runs and row.published]
     figures = {"docs/recipes.png": compare(rows)}
     unchanged = [run for run in runs if not run.changes and run.history]
@@ -42,7 +42,7 @@ def draw(runs: list[Result], published: dict[str, Any]) -> Iterator[Path]:
 
 
 def compare(rows: list[Row]) -> charts.Figure:
-    """A line for each recipe: the published accuracy and that of every run, with its interval."""
+    """A line for each recipe: its published accuracy, and that of every run with its interval."""
     figure, axis = plt.subplots(figsize=(7, 1.3 + 0.34 * len(rows)))
     for line, row in enumerate(rows):
         axis.plot(
@@ -73,14 +73,14 @@ def compare(rows: list[Row]) -> charts.Figure:
 
 
 def label(row: Row) -> str:
-    """The recipe with what it changes, and where it ran: the GPU, or the CPU's instruction set."""
+    """The recipe with its changed values, and the GPU or the CPU's instruction set it ran on."""
     changed = "".join(f", {key.partition('.')[2]} {value}" for key, value in row.changes.items())
     device, _, instructions = row.runs[0].device.partition(", ")
     return f"{row.recipe}{changed} ({instructions if device == 'cpu' else device})"
 
 
 def epochs(runs: list[Result], published: list[list[float]]) -> charts.Figure:
-    """Accuracy after each epoch, of every run and as it was published."""
+    """Accuracy after each epoch, as published and of every run."""
     figure, axis = plt.subplots(figsize=(6, 4))
     stated = 100 * pd.DataFrame(published, columns=["training", "validation", "test"])
     stated.index += 1
@@ -98,7 +98,7 @@ def epochs(runs: list[Result], published: list[list[float]]) -> charts.Figure:
 
 
 def overfitting(run: Result) -> charts.Figure:
-    """Loss and accuracy of both parts, with a line at the epoch of the lowest validation loss."""
+    """Loss and accuracy in training and validation, with a line at the lowest validation loss."""
     history = pd.DataFrame(run.history)
     best = history["epoch"].to_numpy()[history["val_loss"].to_numpy().argmin()]
     figure, axes = plt.subplots(2, 1, sharex=True, figsize=(6, 5))
@@ -119,7 +119,7 @@ def validation(runs: list[Result]) -> charts.Figure:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
     for number, run in enumerate(runs):
         history = pd.DataFrame(run.history)
-        again = run.recipe in [other.recipe for other in runs[:number]]  # with another seed
+        again = run.recipe in [other.recipe for other in runs[:number]]  # another seed
         for axis, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
             axis.plot(
                 history["epoch"],

@@ -1,4 +1,4 @@
-"""The pipeline of the last commit: time and memory of its stages, accuracy against time."""
+"""Measure the pipeline of the last commit: time and memory of its stages, accuracy against time."""
 
 import argparse
 import json
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from cifar import UserError, files, params
 
 EPOCHS = "runs/workspace/epochs.jsonl"  # a line for each epoch of the last training
-# A command's seconds and peak memory in KiB, from a small process: Linux counts the memory of the
-# process that starts a command as the command's.
+# Measures the seconds and peak memory (KiB) of a command. It runs in a small process, because Linux
+# counts the memory of the process that starts a command as that of the command.
 MEASURE = """
 import json, resource, subprocess, sys, time
 start = time.perf_counter()
@@ -34,7 +34,7 @@ class Epoch(NamedTuple):
 def scratch(folder: str, **changes: Any) -> Path:
     """A clone of the last commit in `folder`, with `changes` in the section train.
 
-    Its data are those that the commit names: fetch.source (absolute, or an address).
+    Its data come from the commit's fetch.source, which must be an absolute path or a URL.
     """
     clone = Path(folder) / "clone"
     subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
@@ -47,7 +47,7 @@ def scratch(folder: str, **changes: Any) -> Path:
 
 
 def stages(options: argparse.Namespace) -> None:
-    """Wall time and peak memory of each stage, with one epoch, and of a run with nothing to do."""
+    """Measure time and memory of each stage, with one epoch, and of a run with nothing to do."""
     print("| command | seconds | peak memory, MiB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         clone = scratch(folder, epochs=1, small_epochs=0)
@@ -62,7 +62,7 @@ def measure(command: list[str], folder: Path) -> tuple[float, int]:
     """Seconds and peak memory (KiB) of a command.
 
     Raises:
-        UserError: it failed.
+        UserError: the command failed.
     """
     words = [sys.executable, "-c", MEASURE, *command]
     done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, check=False)
@@ -73,7 +73,7 @@ def measure(command: list[str], folder: Path) -> tuple[float, int]:
 
 
 def accuracy(options: argparse.Namespace) -> None:
-    """Validation accuracy against seconds of training, over seeds, and the test accuracy.
+    """Measure validation accuracy against seconds of training over seeds, and the test accuracy.
 
     The seconds are those of the epochs, validation included, without imports and reading data.
     """
@@ -104,7 +104,7 @@ def run_stage(clone: Path, name: str) -> None:
 
 
 def read_epochs(path: Path, images: int) -> list[Epoch]:
-    """The epochs of a training on so many images, from the JSON lines that it wrote."""
+    """Read the epochs of a training on this many images from the JSON lines that it wrote."""
     epochs: list[Epoch] = []
     seconds = 0.0
     for line in path.read_text().splitlines():
@@ -115,7 +115,7 @@ def read_epochs(path: Path, images: int) -> list[Epoch]:
 
 
 def spread(values: list[float], digits: int = 0) -> str:
-    """The median, with the smallest and the largest value, with so many decimals."""
+    """The median, then the smallest and the largest value in brackets, with `digits` decimals."""
     middle, low, high = (
         f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
     )
@@ -123,7 +123,7 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 def percent(values: list[float]) -> str:
-    """Mean and standard deviation in per cent; no deviation for one value."""
+    """Mean and standard deviation in per cent; only the mean if there is a single value."""
     mean = f"{100 * statistics.mean(values):.2f}"
     if len(values) == 1:
         return mean

@@ -1,4 +1,4 @@
-"""Published recipes, measured in full: one file in results/ for each run.
+"""Measure published recipes in full: one file in results/ for each run.
 
     python -m benchmarks recipes                  every published recipe without a result
     python -m benchmarks recipes convpool gap --seeds 0 1 2
@@ -6,14 +6,14 @@
     python -m benchmarks recipes -S fetch.source=/path/to/archive -S fetch.sha256=SUM
     python -m benchmarks recipes gap --take FOLDER --commit COMMIT
 
-What is missing runs, the cheapest first, with the code of one commit, in a folder of its own: edit
-and commit meanwhile. Stopped in any way, even killed, the same command resumes from the last
-checkpoint. A result is never overwritten. An experiment with a result of other code or another
-torch is measured again only with --again, and the tables keep the two apart.
+Runs every missing result, cheapest first, in a checkout of one commit, so you can keep editing. If
+interrupted or killed, run the same command again: it resumes from the last checkpoint. Results are
+never overwritten. A run that has been measured with other code or another torch is measured again
+only with --again, and the tables keep both apart.
 
---take makes the result of a run by hand, with the stages. It reads train.json, test.json,
-history.csv, model.json and, if there, seconds from a folder, and checks that parameters, data and
-code are those of the recipe, the seed, the changes and the commit that are named.
+--take makes a result from a run of the stages that you have finished by hand. It reads train.json,
+test.json, history.csv, model.json and, if it exists, seconds from a folder, and checks that
+parameters, data and code match the recipe, seed, changes and commit on the command line.
 """
 
 import argparse
@@ -32,21 +32,23 @@ from cifar import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, work = parser.add_argument, Path("runs/recipes")
-    add("names", nargs="*", metavar="NAME", help="recipes (all the published ones)")
-    add("--seeds", nargs="+", type=int, default=[0], help="a run for each (0)")
-    add("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    default = "(default: %(default)s)"
+    add("names", nargs="*", metavar="NAME", help="recipes (default: all published ones)")
+    add("--seeds", nargs="+", type=int, default=[0], help="a run for each (default: 0)")
+    add("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="a value to use instead of the recipe's")  # fmt: skip
     add("--dry-run", action="store_true", help="list what would run, and run nothing")
-    add("--again", action="store_true", help="also what other code or another torch measured")
-    add("--commit", default="HEAD", help="the code to run (%(default)s)")
-    add("--work", type=Path, default=work, help="the folder to work in (%(default)s)")
-    add("--results", type=Path, default=results.FOLDER, help="where they are kept (%(default)s)")
-    add("--note", default="", help="a remark for the results: what else the machine did")
-    add("--take", type=Path, metavar="FOLDER", help="a finished run to make the result of")
-    add("--machine", default=machine.processor(), help="where that was run (%(default)s)")
+    add("--again", action="store_true", help="repeat runs measured with other code or torch")
+    add("--commit", default="HEAD", help=f"the code to run {default}")
+    add("--work", type=Path, default=work, help=f"the folder to work in {default}")
+    add("--results", type=Path, default=results.FOLDER, help=f"the folder of results {default}")
+    add("--note", default="", help="a remark for the results, such as what else was running")
+    add("--take", type=Path, metavar="FOLDER", help="make a result from this finished run")
+    add("--machine", default=machine.processor(), help=f"where that was run {default}")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure what is missing."""
+    """Measure every missing result."""
     commit = workplace.resolve(options.commit)
     settings = Settings(
         commit, options.work, options.results, options.machine, options.note, options.take
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
         workplace.check_out(options.work, commit)
         jobs = missing(options, plan(options, commit))
         if options.take and len(jobs) != 1:
-            raise UserError(f"{len(jobs)} runs to take (--take): name one recipe and one seed")
+            raise UserError(f"{len(jobs)} runs to take (--take): pass one recipe and one seed")
         if len(jobs) > 1:
             jobs = cheapest_first(options.work, jobs)
         print(*[job.title for job in jobs] or ["nothing is missing"], sep="\n", flush=True)
@@ -64,10 +66,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure_all(jobs: list[Job], settings: Settings) -> None:
-    """Measure one after the other. One that fails, as without its data, does not stop the others.
+    """Measure the jobs one after the other. If one fails, the others still run.
 
     Raises:
-        UserError: at the end, if any failed.
+        UserError: some jobs failed; raised after all were tried.
     """
     failed = []
     for job in jobs:
@@ -84,20 +86,21 @@ def measure_all(jobs: list[Job], settings: Settings) -> None:
 
 
 def lock(work: Path) -> AbstractContextManager[Any]:
-    """Keep a second runner out of the folder.
+    """Lock the folder against a second runner.
 
     Raises:
-        UserError: there is one already, or the folder is not the runner's, which replaces files.
+        UserError: another runner uses the folder, or it has files that a runner could overwrite.
     """
     path = work / "lock"
     if not path.exists() and work.exists() and any(work.iterdir()):
-        raise UserError(f"there are other files in {work} (--work): name a new or an empty folder")
+        raise UserError(f"{work} has other files (--work): choose a new or an empty folder")
     work.mkdir(parents=True, exist_ok=True)
     try:
         return FileLock(path).acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"another runner works here ({work}): wait for it, or name another --work FOLDER"
+            f"another runner is using the folder ({work}): wait until it ends, or choose another "
+            "folder with --work"
         ) from None
 
 
@@ -117,7 +120,7 @@ def plan(options: argparse.Namespace, commit: str) -> list[Job]:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> Changes:
-    """The values that differ, as {'train.epochs': 150}, without those of data and hardware."""
+    """The values that differ, like {'train.epochs': 150}, except those of data and hardware."""
     return {
         f"{section}.{key}": value
         for section in ("preprocess", "train")
@@ -127,7 +130,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> Changes:
 
 
 def absolute(overrides: list[str]) -> list[str]:
-    """The overrides, with a local source as an absolute path: the stages run in another folder."""
+    """The overrides, with an absolute path for a local source: stages run in another folder."""
     key = "fetch.source="
     return [
         f"{key}{Path(item.removeprefix(key)).expanduser().resolve()}"
@@ -138,7 +141,7 @@ def absolute(overrides: list[str]) -> list[str]:
 
 
 def missing(options: argparse.Namespace, jobs: list[Job]) -> list[Job]:
-    """The jobs without a result; says of the others where it is."""
+    """The jobs without a result; for the others, prints the file with their result."""
     known, remaining = results.read_all(options.results), []
     for job in jobs:
         matches = results.find(known, job.recipe, job.changes, job.seed)
@@ -153,12 +156,12 @@ def missing(options: argparse.Namespace, jobs: list[Job]) -> list[Job]:
 
 
 def is_current(result: Result, job: Job) -> bool:
-    """Whether a result is from the code of the job and from this torch."""
+    """Whether a result was made by the code of the job and by the installed torch."""
     return (result.code, result.versions.get("torch")) == (job.code, machine.torch())
 
 
 def cheapest_first(work: Path, jobs: list[Job]) -> list[Job]:
-    """The jobs by the floating-point operations of their trainings."""
+    """Sort the jobs by the floating-point operations of their trainings."""
     sections = {job.recipe: job.parameters["train"] for job in jobs}
     per_image = dict(zip(sections, workplace.flops(work, list(sections.values())), strict=True))
 

@@ -1,7 +1,7 @@
-"""Measured results as data: one JSON file per run in results/, beside what the tutorials published.
+"""Read and write measured results: one JSON file per run in results/; and the published results.
 
-A file is written once and never again. Its name ends with a hash of what tells two runs apart:
-recipe, changes, seed, test images, code, torch, device and threads.
+A file is never overwritten. Its name ends with a hash of what distinguishes two runs: recipe,
+changes, seed, test images, code, torch, device and threads.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ Changes = dict[str, Any]
 
 
 class Record(BaseModel):
-    """Types are strict, unknown fields are errors, values are read-only."""
+    """A model with strict types and read-only values, which rejects unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -37,7 +37,7 @@ class Images(Record):
 
 
 class Result(Record):
-    """One training and its evaluation on the test images. What was not recorded is null."""
+    """One training and its evaluation on the test images. A value not recorded is null."""
 
     recipe: str
     changes: Changes  # parameters that differ from the recipe, such as train.epochs
@@ -67,7 +67,7 @@ class Result(Record):
 
     @property
     def origin(self) -> tuple[Any, ...]:
-        """What two runs must share before their accuracies may be averaged."""
+        """What two runs must have in common for their accuracies to be averaged."""
         return self.code, self.versions.get("torch"), self.device
 
     @property
@@ -78,10 +78,10 @@ class Result(Record):
 
 
 def read_all(folder: Path = FOLDER) -> list[Result]:
-    """Every result in the folder, in the order of the files' names.
+    """Read every result in the folder, in the order of the file names.
 
     Raises:
-        UserError: a file is no result.
+        UserError: a file is not a result.
     """
     results = []
     for path in sorted(folder.glob("*.json")):
@@ -90,27 +90,27 @@ def read_all(folder: Path = FOLDER) -> list[Result]:
         except ValidationError as error:
             field = ".".join(map(str, error.errors()[0]["loc"])) or "content"
             raise UserError(
-                f"not a result: {field} ({path}): `git checkout {path}`, or remove it"
+                f"not a result: {field} ({path}): run `git checkout {path}`, or remove the file"
             ) from None
         results.append(result)
     return results
 
 
 def write(result: Result, folder: Path = FOLDER) -> Path:
-    """Store a result under its name.
+    """Write a result to the file of its name.
 
     Raises:
-        UserError: there is one already.
+        UserError: the file exists already.
     """
     path = folder / result.filename
     if path.exists():
-        raise UserError(f"this run has a result already ({path}): it is never overwritten")
+        raise UserError(f"this run has a result already ({path}): remove it to measure again")
     files.write_bytes(path, render(result.model_dump()).encode())
     return path
 
 
 def render(values: dict[str, Any]) -> str:
-    """JSON with one line for each field and for each epoch, which reads well in a diff."""
+    """Format as JSON with a line for each field and each epoch, which reads well in a diff."""
     lines = []
     for key, value in values.items():
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -121,34 +121,34 @@ def render(values: dict[str, Any]) -> str:
 
 
 def find(results: list[Result], recipe: str, changes: Changes, seed: int) -> list[Result]:
-    """The results of this experiment, whatever code and machine they are from."""
+    """The results of this experiment, from any code and any machine."""
     wanted = (recipe, changes, seed)
     return [r for r in results if (r.recipe, r.changes, r.seed) == wanted]
 
 
 def check_images(results: list[Result], recipe: str, images: Images) -> None:
-    """Refuse to put accuracies on different images into one table.
+    """Check that no table would mix accuracies on different images.
 
     Raises:
-        UserError: a result of this recipe, or of this data set, is from other test images.
+        UserError: a result of this recipe or this data set was measured on other test images.
     """
     for other in results:
-        known = other.dataset
-        if recipe == other.recipe and images.name != known.name:
+        earlier = other.dataset
+        if recipe == other.recipe and images.name != earlier.name:
             raise UserError(
-                f"{recipe} was measured on {known.name}, not on {images.name} "
+                f"{recipe} was measured on {earlier.name}, not on {images.name} "
                 f"({other.filename}): keep other data apart with --results FOLDER"
             )
-        same_images = known.test_sha256 in (None, images.test_sha256)
-        if images.name == known.name and not same_images:
+        same_images = earlier.test_sha256 in (None, images.test_sha256)
+        if images.name == earlier.name and not same_images:
             raise UserError(
-                f"these test images of {images.name} are not those of {other.filename} "
-                "(fetch.source): name that data, or keep the results apart with --results FOLDER"
+                f"the test images of {images.name} differ from those of {other.filename} "
+                "(fetch.source): use the same data, or keep results apart with --results FOLDER"
             )
 
 
 def read_published(folder: Path = RECIPES) -> dict[str, Any]:
-    """What the recipes say was published of them, and on which data set."""
+    """Maps each published recipe to its published results, with the name of their data set."""
     published = {}
     for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem):
         recipe = params.read(path)
@@ -159,14 +159,14 @@ def read_published(folder: Path = RECIPES) -> dict[str, Any]:
 
 
 def published_for(published: dict[str, Any], recipe: str, changes: Changes) -> dict[str, Any]:
-    """What was published of a recipe with these changes; nothing if it was not published so."""
+    """The published result of a recipe with these changes; empty if none was published."""
     entry = published.get(recipe, {})
     variants = [{"changes": {}, **entry}, *entry.get("also", [])]
     return next((variant for variant in variants if variant["changes"] == changes), {})
 
 
 def published_epochs(recipe: str, changes: Changes) -> int | None:
-    """The epochs behind the published number: of the recipe so changed, else of the recipe."""
+    """The epochs of the published result with these changes, or else of the unchanged recipe."""
     published = read_published()
     variant = published_for(published, recipe, changes) or published_for(published, recipe, {})
     return variant.get("epochs")

@@ -1,4 +1,4 @@
-"""Speed of the training loop, beside a conventional loop and beside one without any loading."""
+"""Measure the speed of the training loop, a conventional loop, and one without data loading."""
 
 import argparse
 import json
@@ -16,13 +16,13 @@ from benchmarks.pipeline import spread
 from cifar import hardware
 
 LOOPS = ["conventional", "ours", "limit"]
-MATRIX = 4096  # rows and columns of the product that stands for what the machine can do
+MATRIX = 4096  # rows and columns of a matrix product that shows what the machine can do
 VGG = "vgg3-dropout, batch 512"
 Speeds = dict[tuple[str, str], list[float]]
 
 
 def run(options: argparse.Namespace) -> None:
-    """The loops in turns, and how near training comes to the rate of a matrix product."""
+    """Measure the loops in turns, and how close training comes to the rate of a matrix product."""
     speeds: Speeds = {(case, loop): [] for case in CASES for loop in LOOPS}
     speeds |= {(case, loop): [] for case in DISK_CASES for loop in ("ours", "disk")}
     products: list[float] = []
@@ -45,20 +45,20 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(loop: str, case: str, seconds: float, **train: Any) -> dict[str, float]:
-    """One loop, once, in a process of its own.
+    """Measure one loop once, in a process of its own.
 
     Args:
         train: values that differ from those of the case.
 
     Raises:
-        UserError: it failed, with its last line.
+        UserError: the loop failed.
     """
     words = [loop, case, "--seconds", str(seconds), "--train", json.dumps(train)]
     return json.loads(workplace.python(Path(), "-m", "benchmarks.loops", *words))
 
 
 def table(speeds: Speeds) -> str:
-    """A Markdown row for each case: the loops' speeds, and ours relative to the other two."""
+    """A Markdown row for each case: the speeds of the loops, and ours relative to the others."""
     lines = [
         "| images/s | conventional | ours | limit | ours / conventional | ours / limit |",
         "|---|---|---|---|---|---|",
@@ -72,7 +72,7 @@ def table(speeds: Speeds) -> str:
 
 
 def disk_table(speeds: Speeds) -> str:
-    """A Markdown row for each case: images in memory, and read from a file."""
+    """A Markdown row for each case: speed with images in memory, and read from a file."""
     lines = ["", "| images/s | memory | disk | disk / memory |", "|---|---|---|---|"]
     for case in DISK_CASES:
         memory, disk = speeds[case, "ours"], speeds[case, "disk"]

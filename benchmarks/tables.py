@@ -1,11 +1,11 @@
-"""The tables of RESULTS.md and docs/results.md, from the files in results/.
+"""Generate the tables of RESULTS.md and docs/results.md from the files in results/.
 
-Text is written by hand; what stands between two markers is generated:
+The text is written by hand; everything between two markers is generated:
 
     <!-- table: vgg1 vgg2 -->    rows of these recipes, also with other values
     <!-- table: all -->          rows of every recipe, as published
     <!-- changed -->             rows of every recipe with values that nobody published
-    <!-- beginnings -->          runs that were cut short, of recipes without a whole one
+    <!-- beginnings -->          runs that were cut short, of recipes without a complete run
     <!-- machines -->            what the letters in the last column mean
     <!-- end -->
 """
@@ -31,7 +31,7 @@ Table = list[list[str]]
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ only by their seed, beside what was published; no runs: not measured yet."""
+    """Runs that differ only by their seed, if any were measured, and the published result."""
 
     recipe: str
     changes: Changes
@@ -69,7 +69,7 @@ def fill(text: str, runs: list[Result], published: dict[str, Any]) -> str:
 
 
 def group(runs: list[Result], published: dict[str, Any]) -> list[Row]:
-    """A row for each experiment on each machine and code, in the order of the published recipes."""
+    """A row for each experiment, code, torch and device, in the order of the published recipes."""
     complete = [run for run in runs if not run.is_beginning]
     rows = []
     for recipe, entry in published.items():
@@ -91,14 +91,14 @@ def unique(values: list[Any]) -> list[Any]:
 
 
 def select(rows: list[Row], names: str) -> list[Row]:
-    """The rows of the recipes that a marker names. `all`: of every recipe, as it was published."""
+    """The rows of the recipes that a marker names; for `all`, those with a published result."""
     if names == "all":
         return [row for row in rows if row.published]
     return [row for row in rows if row.recipe in names.split()]
 
 
 def compare(rows: list[Row], letters: dict[str, str]) -> str:
-    """Published beside measured accuracy, per cent of the test images."""
+    """The Markdown table of published and measured accuracy, in per cent of the test images."""
     header = ["recipe", "published", "here", "95 % interval", "seeds", "difference"]
     table = [[*header, "test loss", "epochs", "minutes", "run on"]]
     for row in rows:
@@ -110,7 +110,7 @@ def compare(rows: list[Row], letters: dict[str, str]) -> str:
 
 
 def commands(rows: list[Row]) -> str:
-    """How to measure what is missing: a command for each set of changes."""
+    """The commands that measure the missing rows, one for each set of changes."""
     lines = []
     for changes in unique([row.changes for row in rows if not row.runs]):
         names = [row.recipe for row in rows if not row.runs and row.changes == changes]
@@ -118,11 +118,11 @@ def commands(rows: list[Row]) -> str:
         command = " ".join(["python -m benchmarks recipes", *names, *sets])
         parts = textwrap.wrap(command, 96, break_on_hyphens=False, subsequent_indent="  ")
         lines.append("    " + " \\\n    ".join(parts))
-    return "\n".join(["\n\nThis measures the missing rows:\n", *lines]) if lines else ""
+    return "\n".join(["\n\nTo measure the missing rows:\n", *lines]) if lines else ""
 
 
 def measured(row: Row, letters: dict[str, str]) -> list[str]:
-    """The cells of a row with runs. The interval is that of the images, or of several seeds."""
+    """The cells of a row with runs. The interval is over images for one run, else over seeds."""
     first = row.runs[0]
     low, high = 100 * first.accuracy_low, 100 * first.accuracy_high
     if len(row.runs) > 1:
@@ -143,9 +143,9 @@ def measured(row: Row, letters: dict[str, str]) -> list[str]:
 
 
 def beginnings(runs: list[Result], letters: dict[str, str]) -> str:
-    """Runs cut short, of recipes that have no whole run yet."""
+    """The Markdown table of runs cut short, of recipes that have no complete run yet."""
     complete = {run.recipe for run in runs if not run.is_beginning and not run.changes}
-    table = [["recipe", "epochs run, of", "here", "95 % interval", "test loss", "run on"]]
+    table = [["recipe", "epochs run", "here", "95 % interval", "test loss", "run on"]]
     for run in runs:
         if run.is_beginning and run.recipe not in complete:
             interval = f"{100 * run.accuracy_low:.2f} to {100 * run.accuracy_high:.2f}"
@@ -165,7 +165,7 @@ def alphabet() -> Iterator[str]:
 
 
 def machine_of(run: Result) -> str:
-    """Where and how a run was measured."""
+    """A description of where and how a run was measured."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(run.versions.items()))
     threads = f"threads: {run.threads or 'not recorded'}"
     commit = f"commit {run.commit[:7]}" if run.commit else "commit not recorded"
@@ -177,7 +177,7 @@ def machines(letters: dict[str, str]) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table, its first row the header; nothing if there is no other row."""
+    """Format a table whose first row is the header; 'None.' if it has no other row."""
     if len(table) < 2:
         return "None."
     lines = ["| " + " | ".join(row) + " |" for row in table]

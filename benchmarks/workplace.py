@@ -1,7 +1,7 @@
-"""A folder with the code of one commit, in which the runner works and the user's files stay free.
+"""Prepare a folder with the code of one commit, so that the runner leaves the user's files alone.
 
-Only the code is checked out. What the stages write stays there between two starts: data,
-checkpoints, outputs.
+Only the code is checked out. What the stages write there (data, checkpoints, outputs) is kept from
+one call to the next.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from typing import Any
 from cifar import UserError, files, params
 
 CODE = ["cifar", "stages", "recipes", "benchmarks", "params.yaml", "dvc.yaml"]
-OUTPUTS = {  # of each stage behind a result: what it writes last, and what the result is made of
+OUTPUTS = {  # for each stage of a result: what it writes last, and what the result is made from
     "fetch": ["data/fetched/dataset.json"],
     "preprocess": ["data/processed/dataset.json"],
     "train": ["models/model.json", "plots/history.csv", "metrics/train.json"],
     "evaluate": ["metrics/test.json"],
 }
-# The floating-point operations of a training step, per image, by the code in this folder.
+# Counts the floating-point operations of a training step, per image, with the code in the folder.
 FLOPS = """
 import json, sys
 from benchmarks.loops import flops
@@ -35,7 +35,7 @@ def git(*words: str, **environment: str) -> str:
     """The output of a git command in the current folder.
 
     Raises:
-        UserError: it failed, with its last line.
+        UserError: the command failed.
     """
     command, settings = ["git", *words], os.environ | environment
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
@@ -46,12 +46,12 @@ def git(*words: str, **environment: str) -> str:
 
 
 def resolve(revision: str) -> str:
-    """The full name of a commit."""
+    """The full hash of a commit."""
     try:
         return git("rev-parse", "--verify", f"{revision}^{{commit}}")
     except UserError:
         raise UserError(
-            f"no commit {revision!r} (--commit): name one, in the root of a Git repository"
+            f"no commit {revision!r} (--commit): pass one, in the root of a Git repository"
         ) from None
 
 
@@ -78,14 +78,14 @@ def link_downloads(folder: Path) -> None:
 
 
 def apply(folder: Path, commit: str, recipe: str, overrides: list[str]) -> dict[str, Any]:
-    """The parameters of the commit's params.yaml with those of the recipe, then the overrides."""
+    """Write the commit's params.yaml into `folder`, updated by the recipe, then the overrides."""
     text = git("show", f"{commit}:params.yaml") + "\n"
     files.write_bytes(folder / "params.yaml", text.encode())
     return apply_recipe(folder, recipe, overrides)
 
 
 def copy_code(folder: Path) -> None:
-    """Put the code of the current folder into `folder`. This needs no Git."""
+    """Copy the code of the current folder into `folder`, without Git."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in CODE:
         if Path(name).is_dir():
@@ -96,21 +96,21 @@ def copy_code(folder: Path) -> None:
 
 
 def apply_recipe(folder: Path, recipe: str, overrides: list[str]) -> dict[str, Any]:
-    """Write the values of a recipe, then the overrides, over the folder's params.yaml."""
+    """Update the folder's params.yaml by the values of a recipe, then by the overrides."""
     sets = [word for item in overrides for word in ("-S", item)]
     python(folder, "-m", "recipes", "apply", recipe, *sets)
     return params.read(folder / "params.yaml")
 
 
 def flops(folder: Path, sections: list[dict[str, Any]]) -> list[float]:
-    """The operations of a training step, per image, for each of these sections `train`."""
+    """The operations of a training step, per image, for each of these `train` sections."""
     return json.loads(python(folder, "-c", FLOPS, text=json.dumps(sections)))
 
 
 def begin(folder: Path, job: dict[str, Any]) -> bool:
-    """Make the folder ready for a job; whether it had been begun before, so that its outputs count.
+    """Prepare the folder for a job. True if the job was begun before, so that its outputs count.
 
-    Outputs of another job are removed first, so that what is there later belongs to this one.
+    Outputs of another job are removed first, so that all later ones belong to this job.
     """
     noted = folder / "job.json"
     begun = noted.exists() and files.read_json(noted) == job
@@ -128,10 +128,10 @@ def is_done(folder: Path, stage: str) -> bool:
 
 
 def run_stage(folder: Path, stage: str) -> None:
-    """`python -m stages.STAGE` in the folder, unless its outputs are there.
+    """Run `python -m stages.STAGE` in the folder, unless its outputs exist.
 
     Raises:
-        UserError: it failed; its own message stands above.
+        UserError: the stage failed; it has printed the reason.
     """
     if is_done(folder, stage):
         return
@@ -147,25 +147,27 @@ def python(folder: Path, *words: str, text: str | None = None) -> str:
     """The output of a Python command in the folder.
 
     Raises:
-        UserError: with the message of the command.
+        UserError: the command failed.
     """
     settings: dict[str, Any] = {"cwd": folder, "env": environment(), "input": text}
     command = [sys.executable, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
     if done.returncode:
         message = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(message.removeprefix("error: "))
+        if message.startswith("error: "):  # one of ours, which says how to fix it
+            raise UserError(message.removeprefix("error: "))
+        raise UserError(f"{message} ({folder}): fix the cause and run the same command again")
     return done.stdout
 
 
 def environment() -> dict[str, str]:
-    """That of the user, without what ties a command to another repository."""
+    """The user's environment variables, without those that point to another repository."""
     foreign = ("GIT_", "DVC_", "PYTHONPATH")
     return {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
 
 
 def code(folder: Path, model: str) -> str:
-    """A hash of the Python files that dvc.yaml names for the stages behind a result."""
+    """A hash of the Python files that dvc.yaml lists for the stages of a result."""
     stages = params.read(folder / "dvc.yaml")["stages"]
     names = {dep for stage in OUTPUTS for dep in stages[stage]["deps"] if dep.endswith(".py")}
     paths = sorted(name.replace("${train.model}", model) for name in names)

@@ -68,10 +68,11 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("pair", nargs="*", metavar="GROUP", help="two groups or experiments to compare")
     add("--metric", default=ranking.TEST, help="as in `dvc metrics show` (default: %(default)s)")
-    add("--over", action="append", metavar="KEY", help="may differ within a group (default: seed)")
+    text = "a parameter that may differ within a group (default: seed)"
+    add("--over", action="append", metavar="KEY", help=text)
     add("-A", "--all-commits", action="store_true", help="include experiments of earlier commits")
     add("--markdown", action="store_true", help="print the tables in Markdown")
-    add("--csv", metavar="FILE", help="write the tables to a file, unrounded")
+    add("--csv", metavar="FILE", help="write the unrounded tables to a file")
     add(
         "--plot", metavar="FILE.png", help="plot every run, and the mean and interval of each group"
     )

@@ -70,7 +70,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = stage.parser(__doc__)
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="picture files, and folders of them")
+    add("paths", nargs="+", type=Path, metavar="PATH", help="picture files, or folders of them")
     add("--model", type=Path, default=MODEL, help="model file (default: this repository's)")
     add("--device", default="auto", help="auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1, mps")
     add("--top", type=int, default=3, metavar="K", help="classes per picture (default: 3)")

@@ -46,7 +46,9 @@ CONFUSIONS = 10
 def main() -> None:
     parser = stage.parser(__doc__)
     out = Path("report.html")
-    parser.add_argument("--out", type=Path, default=out, help="the file (default: report.html)")
+    parser.add_argument(
+        "--out", type=Path, default=out, help="file to write (default: %(default)s)"
+    )
     out = parser.parse_args().out
     try:
         content = gather()

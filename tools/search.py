@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser = stage.parser(__doc__)
     add = parser.add_argument
     add("ranges", help="a YAML file, such as docs/search.example.yaml")
-    add("--trials", type=int, default=20, help="their number, earlier ones included (default: 20)")
+    add("--trials", type=int, default=20, help="how many, including earlier ones (default: 20)")
     add(
         "--study", help="name of the study and prefix of its experiments (default: the file's name)"
     )

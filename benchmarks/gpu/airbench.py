@@ -1,7 +1,7 @@
-"""airbench94_muon.py from a clone of its own repository, on the images of fetch.
+"""Run airbench94_muon.py, from a clone of its own repository, on the images of `fetch`.
 
-A copy of the script runs, with fewer repetitions and with the images where it looks for them. It
-trains on all 50,000 training images; the default here holds a tenth out for validation.
+A copy of the script runs, with fewer repetitions and with our images where it looks for them. It
+trains on all 50,000 training images; our default holds out a tenth of them for validation.
 """
 
 import re
@@ -26,17 +26,17 @@ ENTRY = re.compile(r"\|\s*eval\s*\|(.+)\|")  # the last row of each run
 
 
 def steps(setup: Setup) -> dict[str, Step]:
-    """None without a clone."""
+    """The step, or none without a clone."""
     if not (setup.airbench / SCRIPT).exists():
         return {}
     return {SCRIPT: partial(run, setup)}
 
 
 def run(setup: Setup) -> Numbers:
-    """Accuracy with test-time augmentation and seconds of each repetition.
+    """Accuracy, without and with test-time augmentation, and seconds of each repetition.
 
     Raises:
-        UserError: it failed, or it is another version than the one this was written for.
+        UserError: the script failed, or it is not the version that this was written for.
     """
     folder = setup.folder / "airbench"
     values = setup.parameters(folder)
@@ -44,19 +44,20 @@ def run(setup: Setup) -> Numbers:
     write_images(folder)
     code = (setup.airbench / SCRIPT).read_text()
     if code.count(REPETITIONS) != 1:
-        raise UserError(f"no {REPETITIONS} ({setup.airbench / SCRIPT}): take the published version")
+        raise UserError(f"no {REPETITIONS} ({setup.airbench / SCRIPT}): use the published version")
     (folder / SCRIPT).write_text(code.replace(REPETITIONS, f"range({RUNS})"))
     done = subprocess.run(
         [sys.executable, SCRIPT], cwd=folder, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise UserError((done.stderr.strip().splitlines() or ["no message"])[-1])
+        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{message} ({folder / SCRIPT}): fix the cause and run it again")
     shutil.rmtree(folder / "logs", ignore_errors=True)
     return read_output(done.stdout)
 
 
 def write_images(folder: Path) -> None:
-    """The files that the script would make of a download."""
+    """Write the files that the script would otherwise make from a download."""
     (folder / "cifar10").mkdir(exist_ok=True)
     classes = files.read_json(folder / "data/fetched/dataset.json")["classes"]
     for part in ("train", "test"):
@@ -69,10 +70,10 @@ def write_images(folder: Path) -> None:
 
 
 def read_output(text: str) -> Numbers:
-    """The numbers of the script's table, without those of its warm-up run."""
+    """The numbers in the script's table, without its warm-up run."""
     rows = [[cell.strip() for cell in match.split("|")] for match in ENTRY.findall(text)]
     if len(rows) < 2:
-        raise UserError(f"no table of runs in its output ({SCRIPT}): take the published version")
+        raise UserError(f"no table of runs in its output ({SCRIPT}): use the published version")
     numbers = [[float(cell) for cell in row if cell] for row in rows[1:]]
     return {
         "accuracies": [row[-3] for row in numbers],

@@ -1,4 +1,4 @@
-"""Images per second and peak memory of the training loop."""
+"""Measure images per second and peak memory of the training loop."""
 
 import statistics
 from functools import partial
@@ -17,7 +17,7 @@ MODES = ["none", "default", "reduce-overhead"]
 
 
 def measure(setup: Setup, loop: str, case: str, **train: Any) -> Numbers:
-    """One loop in a process of its own; the numbers say which."""
+    """Measure one loop in a process of its own; the result names the loop and the case."""
     if setup.tiny:
         train |= {"batch_size": 8}
     seconds = 0.1 if setup.tiny else SECONDS
@@ -35,7 +35,7 @@ def speed_steps(setup: Setup) -> dict[str, Step]:
 
 
 def speed_table(rows: list[Numbers]) -> str:
-    """The loops side by side, then what our loop computes and needs."""
+    """The Markdown tables of the loops' speeds, and of our loop's TFLOP/s and memory."""
     speeds: speed.Speeds = {}
     for row in rows:
         speeds.setdefault((row["case"], row["loop"]), []).append(row["images_per_second"])
@@ -72,7 +72,7 @@ def precision_steps(setup: Setup) -> dict[str, Step]:
 
 
 def pivot(row_key: str, column_key: str, rows: list[Numbers]) -> str:
-    """Images per second by two of the values that the measurements differ in."""
+    """The Markdown table of images per second by two of the values that vary."""
     speeds = {(row[row_key], row[column_key]): row["images_per_second"] for row in rows}
     columns = list(dict.fromkeys(column for _, column in speeds))
     lines = [[f"images/s, {row_key}", *(f"{column_key}: {column}" for column in columns)]]
@@ -82,10 +82,10 @@ def pivot(row_key: str, column_key: str, rows: list[Numbers]) -> str:
     return markdown(lines)
 
 
-SPEED = Part("the training loop beside a conventional one and its limit", speed_steps, speed_table)
+SPEED = Part("the training loop, a conventional one and the limit", speed_steps, speed_table)
 GRAPHS = Part(
     "torch.compile and CUDA graphs (reduce-overhead), the default's network",
     graph_steps,
     partial(pivot, "batch_size", "compile"),
 )
-PRECISION = Part("bf16 beside fp32", precision_steps, partial(pivot, "case", "precision"))
+PRECISION = Part("bf16 and fp32", precision_steps, partial(pivot, "case", "precision"))

@@ -1,4 +1,4 @@
-"""What is done and what has failed, in a JSON file that is written after each step."""
+"""Record finished and failed steps in a JSON file, which is written after each step."""
 
 import signal
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ Key = tuple[str, str]  # a part and a step
 
 
 class TimeUpError(Exception):
-    """The minutes of this call are over."""
+    """The time of this call is up."""
 
 
 class Progress:
-    """The results of one machine, kept from call to call."""
+    """The results of one machine, kept from one call to the next."""
 
     def __init__(self, path: Path, machine: str) -> None:
         self.path = path
@@ -26,14 +26,15 @@ class Progress:
         if path.exists():
             self.content = files.read_json(path)
         if self.content["machine"] != machine:
-            raise UserError(f"results of {self.content['machine']} ({path}): name another --out")
+            problem = f"the folder has results of {self.content['machine']}"
+            raise UserError(f"{problem} ({path}): choose another folder with --out")
 
     def done(self, part: str) -> dict[str, Numbers]:
-        """The finished steps of a part, by name."""
+        """Maps the name of each finished step of a part to its numbers."""
         return self.content["done"].get(part, {})
 
     def failed(self, part: str) -> dict[str, str]:
-        """The error of each step of a part that failed the last time it was tried."""
+        """Maps the name of each step of a part that failed when last tried to its error."""
         return self.content["failed"].get(part, {})
 
     def failures(self) -> set[Key]:
@@ -51,7 +52,7 @@ class Progress:
 
 @contextmanager
 def time_limit(minutes: float) -> Iterator[None]:
-    """Raise TimeUpError when the minutes are over. A command that runs then is killed."""
+    """Raise TimeUpError when the minutes are over; a command that is running is killed."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise TimeUpError

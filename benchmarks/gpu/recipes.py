@@ -1,6 +1,6 @@
-"""The published recipes in full, the cheapest first, by the runner's own code.
+"""Measure the published recipes in full, the cheapest first, with the code of the runner.
 
-Each result is a file as in results/, in the folder `recipes` beside the tables.
+Each result is a file like those in results/, in the folder `recipes` beside the tables.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ def steps(setup: Setup) -> dict[str, Step]:
 
 
 def run(setup: Setup, job: Job) -> Numbers:
-    """Measure one recipe, and find its result among the files."""
+    """Measure one recipe, and read its result from the file."""
     folder = setup.folder / "recipes"
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""The parts one after the other, until the time is up."""
+"""Run the parts one after the other, until the time is up."""
 
 import argparse
 import re
@@ -29,7 +29,7 @@ PARTS = {
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure what is missing until the time is up.
+    """Run the missing steps until the time is up.
 
     Raises:
         UserError: the time is up, or steps failed.
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     except TimeUpError:
         raise UserError(
             f"{options.minutes:g} minutes are over ({setup.folder}): "
-            "run the same command again, it continues here"
+            "run the same command again to continue"
         ) from None
     if failures := progress.failures():
         raise UserError(
@@ -57,23 +57,23 @@ def run(options: argparse.Namespace) -> None:
 
 
 def make_setup(options: argparse.Namespace) -> Setup:
-    """The setup of the command line, for this machine's card.
+    """The setup from the command line, for the GPU of this machine.
 
     Raises:
-        UserError: no such part, no GPU, or an option that is not KEY=VALUE.
+        UserError: a part is unknown, there is no GPU, or an option is not fetch.KEY=VALUE.
     """
     if unknown := [name for name in options.parts if name not in PARTS]:
-        raise UserError(f"no part {unknown[0]} (command line): there are {', '.join(PARTS)}")
+        raise UserError(f"no part {unknown[0]} (command line): choose from {', '.join(PARTS)}")
     card = "cpu"
     if options.device == "cuda":
         if not torch.cuda.is_available():
-            raise UserError("no GPU (--device): `--device cpu --tiny` is a trial without one")
+            raise UserError("no GPU (--device): try it without one by `--device cpu --tiny`")
         card = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
     data = {}
     for text in options.overrides:
         key, separator, value = text.partition("=")
         if not separator or not re.fullmatch(r"fetch\.\w+", key):
-            raise UserError(f"{key} (-S): write -S fetch.KEY=VALUE")
+            raise UserError(f"invalid parameter {key} (-S): write -S fetch.KEY=VALUE")
         data[key] = yaml12.loads(value, key)
     if "://" not in str(data.get("fetch.source") or "://"):
         data["fetch.source"] = str(Path(data["fetch.source"]).resolve())
@@ -81,7 +81,7 @@ def make_setup(options: argparse.Namespace) -> Setup:
 
 
 def measure(parts: dict[str, Part], setup: Setup, progress: Progress) -> None:
-    """Every step that is not done: the untried ones, then those that failed in an earlier call."""
+    """Run all steps that are not done: the untried ones, then those that failed earlier."""
     earlier = progress.failures()
     for again in [False, True] if earlier else [False]:
         for name, part in parts.items():
@@ -94,7 +94,7 @@ def measure(parts: dict[str, Part], setup: Setup, progress: Progress) -> None:
 
 
 def attempt(part: str, key: str, step: Step, progress: Progress) -> None:
-    """One step. Whatever it raises is noted and stops no other."""
+    """Run one step, and record its numbers or its error."""
     start = time.monotonic()
     try:
         progress.finish(part, key, step())
@@ -106,7 +106,7 @@ def attempt(part: str, key: str, step: Step, progress: Progress) -> None:
 
 
 def report(progress: Progress, path: Path) -> None:
-    """All tables of what is done so far."""
+    """Write the tables of all finished steps, and the errors of failed ones."""
     sections = [f"# {progress.content['machine']}"]
     for name, part in PARTS.items():
         done = list(progress.done(name).values())

@@ -1,4 +1,4 @@
-"""What all parts have in common: the device, the sizes, the data, the folder."""
+"""The settings that all parts have in common: device, sizes, data and folder."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from benchmarks import workplace
 from cifar import files, params
 
 Changes = dict[str, Any]  # such as {"train.epochs": 1}
-Numbers = dict[str, Any]  # what a step returns, as it stands in the JSON file
+Numbers = dict[str, Any]  # what a step returns, as written to the JSON file
 Step = Callable[[], Numbers]
 T = TypeVar("T")
 
-# Built-in digits and one epoch: everything that a training of full size does, in seconds.
+# Built-in digits and one epoch: the same work as a full training, within seconds.
 TINY: Changes = {
     "fetch.dataset": "digits",
     "fetch.source": None,
@@ -28,7 +28,7 @@ TINY: Changes = {
 
 
 class Part(NamedTuple):
-    """Steps of one kind, and the Markdown table of those that are done."""
+    """Steps of one kind, and a function that makes a Markdown table of the finished ones."""
 
     about: str
     steps: Callable[["Setup"], dict[str, Step]]
@@ -37,14 +37,14 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """How this call measures.
+    """The settings of one call.
 
     Attributes:
         device: cuda, or cpu for a trial.
-        tiny: everything once, at sizes that a CPU does in seconds.
-        folder: the results of this card, and the folders of the trainings.
+        tiny: measure everything once, at sizes for which a CPU takes seconds.
+        folder: of the results of this card, and of the trainings.
         data: parameters of the section fetch.
-        airbench: a clone of airbench's repository, if there is one.
+        airbench: a clone of airbench's repository; it need not exist.
     """
 
     device: str
@@ -54,15 +54,15 @@ class Setup:
     airbench: Path
 
     def limit(self, values: Iterable[T]) -> list[T]:
-        """All values; of a tiny run the first."""
+        """All values, or only the first in a tiny run."""
         return list(values)[: 1 if self.tiny else None]
 
     def parameters(self, folder: Path, recipe: str = "", **changes: Any) -> dict[str, Any]:
-        """A whole params.yaml, written into `folder` together with the code.
+        """Write a complete params.yaml and the code into `folder`; returns the parameters.
 
         Args:
-            recipe: none for the default.
-            changes: of the section train.
+            recipe: its name; empty for the default.
+            changes: values of the section train.
         """
         workplace.copy_code(folder)
         if recipe:

@@ -1,4 +1,4 @@
-"""The five stages by hand, one after the other, without DVC."""
+"""Run the five stages one after the other, without DVC."""
 
 import sys
 from functools import partial
@@ -16,7 +16,7 @@ def steps(setup: Setup) -> dict[str, Step]:
 
 
 def run(setup: Setup, stage: str) -> Numbers:
-    """One stage of the default with two epochs, one of them on small images."""
+    """Run one stage of the default with two epochs, one of them on small images."""
     folder = setup.folder / "smoke"
     setup.parameters(folder, epochs=2, small_epochs=1)
     seconds, kilobytes = pipeline.measure([sys.executable, "-m", f"stages.{stage}"], folder)

@@ -1,4 +1,4 @@
-"""Whole trainings: accuracy and seconds over seeds, CPU against GPU, the same bytes twice."""
+"""Run whole trainings: accuracy and time over seeds, CPU against GPU, the same bytes twice."""
 
 import csv
 import shutil
@@ -11,7 +11,7 @@ from benchmarks.gpu.setup import Changes, Numbers, Part, Setup, Step
 from benchmarks.tables import markdown
 from cifar import files
 
-SEEDS = {  # trainings of the default ("") and of the recipes for a GPU
+SEEDS = {  # number of trainings of the default ("") and of the recipes for a GPU
     ("", "auto"): 10,
     ("fast-wide", "auto"): 5,
     ("fast-wider", "auto"): 3,
@@ -30,8 +30,8 @@ def train(setup: Setup, name: str, recipe: str, seed: int = 0, **changes: Any) -
     """Train and evaluate in a folder that keeps its data from one training to the next.
 
     Returns:
-        Test accuracy, without and with mirrored images, seconds of the epochs, and the sums of the
-        model file and of the history.
+        Test accuracy, without and with mirrored images, seconds of the epochs, and the checksums
+        of the model file and of the history.
     """
     folder = setup.folder / "trainings"
     values = setup.parameters(folder, recipe, **changes)
@@ -56,19 +56,19 @@ def train(setup: Setup, name: str, recipe: str, seed: int = 0, **changes: Any) -
 
 
 def make_data(folder: Path, values: dict[str, Any]) -> None:
-    """Run fetch and preprocess unless these parameters' data are there."""
-    noted, wanted = folder / "data.json", [values["fetch"], values["preprocess"]]
-    if noted.exists() and files.read_json(noted) == wanted:
+    """Run fetch and preprocess unless the folder has the data of these parameters."""
+    noted, expected = folder / "data.json", [values["fetch"], values["preprocess"]]
+    if noted.exists() and files.read_json(noted) == expected:
         return
     noted.unlink(missing_ok=True)
     shutil.rmtree(folder / "data", ignore_errors=True)
     for stage in ("fetch", "preprocess"):
         workplace.run_stage(folder, stage)
-    files.write_json(noted, wanted)
+    files.write_json(noted, expected)
 
 
 def training_seconds(folder: Path) -> float | None:
-    """Seconds of the epochs, validation included; None for a training that was interrupted."""
+    """Seconds of the epochs, validation included; None if the training was interrupted."""
     labels = files.read_array(folder / "data/processed/train/labels.npy")
     try:
         return pipeline.read_epochs(folder / pipeline.EPOCHS, len(labels))[-1].seconds
@@ -88,7 +88,7 @@ def accuracy_steps(setup: Setup) -> dict[str, Step]:
 
 
 def accuracy_table(rows: list[Numbers]) -> str:
-    """A row for each recipe: mean and standard deviation over its seeds."""
+    """A Markdown row for each recipe: mean and standard deviation over its seeds."""
     lines = [["recipe", "n", "seconds of training", "test accuracy, %", "with flip TTA, %"]]
     for name in dict.fromkeys(row["name"] for row in rows):
         runs = [row for row in rows if row["name"] == name]
@@ -110,17 +110,17 @@ def agreement_steps(setup: Setup) -> dict[str, Step]:
 
 
 def evaluate_twice(setup: Setup) -> Numbers:
-    """One model, trained on the device: its test images' predictions there and on the CPU."""
+    """Train a model on the device, and compare its predictions there with those on the CPU."""
     train(setup, "", "", **SHORT)
     folder = setup.folder / "trainings"
-    there = read_predictions(folder)
+    on_device = read_predictions(folder)
     values = setup.parameters(folder, **SHORT)
     values["evaluate"]["device"] = "cpu"
     files.write_json(folder / "params.yaml", values)
     (folder / "metrics/test.json").unlink()
     workplace.run_stage(folder, "evaluate")
-    here = read_predictions(folder)
-    pairs = list(zip(there, here, strict=True))
+    on_cpu = read_predictions(folder)
+    pairs = list(zip(on_device, on_cpu, strict=True))
     return {
         "name": "one model on both",
         "images": len(pairs),
@@ -162,7 +162,7 @@ def bytes_steps(setup: Setup) -> dict[str, Step]:
 
 
 def bytes_table(rows: list[Numbers]) -> str:
-    """Whether two runs with one seed gave the same files."""
+    """The Markdown table of whether two runs with the same seed gave the same files."""
     lines = [["same seed twice", "model.safetensors", "history.csv", "test accuracy, %"]]
     for name in dict.fromkeys(row["name"] for row in rows):
         runs = [row for row in rows if row["name"] == name]

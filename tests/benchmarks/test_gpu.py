@@ -1,4 +1,4 @@
-"""`python -m benchmarks gpu`: what it resumes, what it tells, and a trial of all its parts."""
+"""`python -m benchmarks gpu`: resuming, messages, and a trial of all parts."""
 
 import time
 from pathlib import Path
@@ -40,7 +40,7 @@ def setup(folder, tiny=True):
 
 
 def call(monkeypatch, folder, *words, **steps):
-    """A call with one part of these steps; the error it ended with, and what its table shows."""
+    """Run one part with these steps; returns the error that it ended with, and its page."""
     part = Part(
         "a part", lambda setup: steps, lambda rows: markdown([["row"], *([str(r)] for r in rows)])
     )
@@ -54,7 +54,7 @@ def call(monkeypatch, folder, *words, **steps):
 
 
 def test_what_is_done_is_not_done_again(monkeypatch, tmp_path):
-    """When the minutes are over it ends in one line, and the next call runs what is missing."""
+    """When the time is up, it ends with a one-line error; the next call runs what is missing."""
     ran = []
 
     def quick():
@@ -69,7 +69,7 @@ def test_what_is_done_is_not_done_again(monkeypatch, tmp_path):
 
 
 def test_a_failed_step_stops_no_other_and_comes_last_the_next_time(monkeypatch, tmp_path):
-    """Its message is in the page until it succeeds."""
+    """Its message stays in the page until it succeeds."""
     ran = []
 
     def fail():
@@ -104,7 +104,7 @@ def test_machines_are_not_mixed(tmp_path):
     ],
 )
 def test_a_wrong_command_is_refused(words, message, tmp_path, monkeypatch):
-    """In one line, before anything is measured."""
+    """It is a one-line error, before anything is measured."""
     monkeypatch.setattr(run.torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=message):
         run.run(options("--out", tmp_path, *words))
@@ -112,7 +112,7 @@ def test_a_wrong_command_is_refused(words, message, tmp_path, monkeypatch):
 
 
 def test_the_tables_show_what_is_there():
-    """Cases without all loops are left out, seeds become a mean, equal sums the same bytes."""
+    """Incomplete cases are left out, seeds are averaged, equal checksums are the same bytes."""
     rows = [
         {"case": case, "loop": loop, "images_per_second": 2e5, "flops_per_image": 1e8}
         | {"peak_bytes": 2**30}
@@ -137,7 +137,7 @@ def test_the_tables_show_what_is_there():
 
 @pytest.mark.long
 def test_airbench_runs_on_our_images(tmp_path, monkeypatch):
-    """A copy of its script finds the images of fetch, repeats less, and its table is read."""
+    """A copy of its script finds our images, repeats fewer times, and its table is read."""
     monkeypatch.chdir(ROOT)
     given = setup(tmp_path)
     assert airbench.steps(given) == {}
@@ -167,7 +167,7 @@ def test_airbench_runs_on_our_images(tmp_path, monkeypatch):
     ],
 )
 def test_every_training_has_parameters_that_go_together(recipe, changes, tmp_path, monkeypatch):
-    """At full size, which no test runs."""
+    """They do at full size, which no test runs."""
     monkeypatch.chdir(ROOT)
     values = setup(tmp_path / "work", tiny=False).parameters(tmp_path / "work", recipe, **changes)
     p = Train.model_validate(values["train"])
@@ -176,7 +176,7 @@ def test_every_training_has_parameters_that_go_together(recipe, changes, tmp_pat
 
 @pytest.mark.long
 def test_every_part_runs_on_a_cpu(tmp_path, monkeypatch):
-    """The trial without a GPU: all parts but airbench, and nothing fails."""
+    """In the trial without a GPU, all parts but airbench run, and nothing fails."""
     monkeypatch.chdir(ROOT)
     words = ["--tiny", "--minutes", 60, "--out", tmp_path, "--airbench", tmp_path]
     run.run(options(*words))

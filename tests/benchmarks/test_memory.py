@@ -38,7 +38,7 @@ def content(tar, position):
 
 @pytest.mark.slow
 def test_memory_is_that_of_a_command_and_its_children(tmp_path):
-    """Two processes with a block each are two blocks; the block of the parent does not count."""
+    """Two processes with a block each have two blocks; the block of the caller does not count."""
     block = np.ones(200 * 2**20, np.uint8)
     seconds, kilobytes = memory.watch([sys.executable, "-c", HOLD, HOLD], tmp_path)
     assert seconds >= 0.8 and 120 * 1024 < kilobytes < 160 * 1024
@@ -47,13 +47,13 @@ def test_memory_is_that_of_a_command_and_its_children(tmp_path):
 
 
 def test_a_command_that_fails_is_an_error(tmp_path):
-    """Its figures would be those of something else."""
+    """Otherwise its figures would be meaningless."""
     with pytest.raises(UserError, match="failed"):
         memory.watch([sys.executable, "-c", "raise SystemExit(1)"], tmp_path)
 
 
 def test_pictures_are_jpegs_in_class_folders(tar):
-    """As many as asked for, of the side asked for, of ten classes."""
+    """Their number and side are as requested, and they have ten classes."""
     with tarfile.open(tar) as opened:
         names = opened.getnames()
     assert len(names) == 130
@@ -70,7 +70,7 @@ def test_a_digit_that_comes_again_looks_different():
 
 @pytest.mark.slow
 def test_the_bare_loop_writes_every_picture(tar, tmp_path):
-    """The pixels of each picture stand at its position."""
+    """The pixels of each picture are at its position."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "benchmarks.memory", str(tar), str(out), "16"]
     subprocess.run(command, cwd=ROOT, check=True)
@@ -81,7 +81,7 @@ def test_the_bare_loop_writes_every_picture(tar, tmp_path):
 
 
 def test_a_step_is_measured_without_its_start(monkeypatch, tmp_path):
-    """The seconds of the command with --help are subtracted, and a step has its own images."""
+    """The seconds of the command with --help are subtracted from those of the step."""
     monkeypatch.setattr(busy, "others_running", lambda: 1.0)
     seconds = {True: 2.0, False: 12.0}
     monkeypatch.setattr(memory, "watch", lambda words, _: (seconds["--help" in words], 10**6))

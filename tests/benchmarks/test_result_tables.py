@@ -1,4 +1,4 @@
-"""The tables and pictures that are generated from results/."""
+"""The tables and charts that are generated from results/."""
 
 import re
 from pathlib import Path
@@ -48,20 +48,20 @@ def test_seeds_are_averaged():
     ids=lambda other: next(iter(other)),
 )
 def test_other_code_has_a_row_of_its_own(other):
-    """Runs of other code, torch or instructions are not averaged."""
+    """Runs with different code, torch or instruction sets are not averaged."""
     runs = [RESULT, RESULT.model_copy(update={"seed": 1, "accuracy": 0.5} | other)]
     assert [len(row.runs) for row in tables.group(runs, PUBLISHED)] == [1, 1]
 
 
 def test_other_data_are_not_compared():
-    """A run on another data set than the published one has no row."""
+    """A run on a data set other than the published one has no row."""
     digits = RESULT.dataset.model_copy(update={"name": "digits"})
     run = RESULT.model_copy(update={"dataset": digits})
     assert [row.runs for row in tables.group([run], PUBLISHED)] == [[]]
 
 
 def test_beginnings_are_set_apart():
-    """A run cut short is in the table of beginnings alone, until there is a whole one."""
+    """A run cut short is only in the table of beginnings, until there is a complete run."""
     short = RESULT.model_copy(update={"changes": {"train.epochs": 3}, "epochs": 3})
     page = "<!-- table: all -->\n<!-- end -->\n<!-- beginnings -->\n<!-- end -->"
     whole, beginnings = tables.fill(page, [short], PUBLISHED).split("<!-- beginnings -->")
@@ -74,7 +74,7 @@ def test_beginnings_are_set_apart():
 
 
 def test_changed_values_are_shown_with_their_recipe():
-    """A run with a changed value is no row of `all`, but one of `changed` and of its recipe."""
+    """A run with a changed value has a row in `changed` and in its recipe's table, not in `all`."""
     changed = RESULT.model_copy(update={"changes": {"train.ensemble": 3}})
     row = "| `gap` `train.ensemble=3` |  | 72.00 |"
     for marker, there in (("table: all", False), ("changed", True), ("table: gap", True)):
@@ -93,7 +93,7 @@ def test_the_pictures_show_the_numbers(monkeypatch):
 
 
 def test_pictures_are_drawn_as_far_as_there_are_results(tmp_path, monkeypatch):
-    """convpool's curve and dense-head's overfitting appear once these recipes have a history."""
+    """The charts of convpool and dense-head are drawn once these recipes have a history."""
     monkeypatch.chdir(tmp_path)
     history = [
         {"epoch": epoch, "train_loss": 1, "train_accuracy": 0.5, "val_loss": 1, "val_accuracy": 0.5}

@@ -1,4 +1,4 @@
-"""Results as files: written once, told apart, never of mixed images."""
+"""Results as files: never overwritten, distinct, and never on mixed images."""
 
 import pytest
 
@@ -68,12 +68,12 @@ def test_a_result_is_never_overwritten(tmp_path):
     ids=lambda other: next(iter(other)),
 )
 def test_what_tells_runs_apart_is_in_the_name(other):
-    """Another recipe, change, seed, code, torch, device, thread count or data set: another file."""
+    """Another recipe, change, seed, code, torch, device, thread count or data set has its file."""
     assert RESULT.model_copy(update=other).filename != RESULT.filename
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    """A file that is no result is refused with the field that is wrong."""
+    """A file that is not a result is refused, and the message names the wrong field."""
     path = results.write(RESULT, tmp_path)
     path.write_text(path.read_text().replace('"seed": 0', '"seed": "zero"'))
     with pytest.raises(UserError, match=rf"not a result: seed \({path}\)"):
@@ -81,10 +81,12 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_other_images_of_the_same_name_are_refused():
-    """The same test images are accepted from any archive; other ones are not."""
+    """The same test images are accepted from any archive; different ones are refused."""
     results.check_images([RESULT], "vgg1", IMAGES.model_copy(update={"archive_sha256": "z"}))
     other = IMAGES.model_copy(update={"test_sha256": {"images": "x", "labels": "c"}})
-    with pytest.raises(UserError, match="these test images of cifar10 are not those of gap-seed0"):
+    with pytest.raises(
+        UserError, match="the test images of cifar10 differ from those of gap-seed0"
+    ):
         results.check_images([RESULT], "vgg1", other)
 
 
@@ -97,7 +99,7 @@ def test_a_recipe_stays_on_its_data_set():
 
 
 def test_a_beginning_is_a_recipe_cut_short():
-    """Fewer epochs than published and nothing else: a beginning. More, or other values too: not."""
+    """A run with fewer epochs than published is one; with more, or with other values, it is not."""
     short = RESULT.model_copy(update={"changes": {"train.epochs": 3}, "epochs": 3})
     assert short.is_beginning and not RESULT.is_beginning
     assert short.model_copy(update={"epochs_published": None}).is_beginning, "not stated"
@@ -107,7 +109,7 @@ def test_a_beginning_is_a_recipe_cut_short():
 
 
 def test_published_numbers_belong_to_their_changes():
-    """The published number and epochs of a changed recipe are its own, if it was published."""
+    """A changed recipe has its own published accuracy and epochs, if it was published."""
     published = results.read_published()
     assert results.published_for(published, "sgd-cnn", {})["accuracy"] == 0.7737
     longer = {"train.epochs": 150}

@@ -1,4 +1,4 @@
-"""The runner of the recipes: what runs, in which order, and what it does after a kill."""
+"""The runner of the recipes: what it runs, in which order, and how it resumes after a kill."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ train: {model: vgg, depth: 1, width: 4, epochs: 2, batch_size: 64, optimizer: sg
   momentum: 0.9, schedule: constant, small_epochs: 0, device: cpu, threads: 1}
 evaluate: {device: cpu}
 """
-# Stages that note that they ran, and write what a result is made of.
+# Stages that record that they ran, and write what a result is made from.
 COMMON = """
 import json, os, sys
 from pathlib import Path
@@ -73,7 +73,7 @@ def job(recipe="gap", code="1" * 12, **changes):
 
 @pytest.fixture
 def stubbed(project, monkeypatch):
-    """A repository of which the stages only pretend to work, as the current folder."""
+    """A repository whose stages are replaced by fakes, as the current folder."""
     for name, code in STAGES.items():
         (project.path / f"stages/{name}.py").write_text(COMMON + code)
     (project.path / "recipes/tiny.yaml").write_text(TINY)
@@ -86,7 +86,7 @@ def stubbed(project, monkeypatch):
 
 @pytest.fixture
 def quick(stubbed, monkeypatch):
-    """The same, with the recipe applied in this process, which saves two seconds."""
+    """Like `stubbed`, but the recipe is applied in this process, which saves two seconds."""
 
     def apply(folder, commit, recipe, overrides):
         values = params.read("params.yaml")
@@ -104,7 +104,7 @@ def ran():
 
 @pytest.mark.slow
 def test_a_run_becomes_a_file(stubbed, capsys):
-    """The four stages run with the recipe's values, and the result says what was run on what."""
+    """The four stages run with the recipe's values, and the result records how and on what."""
     recipes.run(parse("tiny", "-S", "train.epochs=3", "-S", "train.threads=2", "--note", "a test"))
     assert ran() == ["fetch", "preprocess", "train", "evaluate"]
     (result,) = results.read_all()
@@ -119,7 +119,7 @@ def test_a_run_becomes_a_file(stubbed, capsys):
 
 
 def test_a_stopped_run_resumes_with_what_is_missing(quick):
-    """A stage that has its outputs is not run again, and the seconds of such a run are unknown."""
+    """A stage whose outputs exist is not run again, and the seconds of such a run are unknown."""
     with recipes.lock(Path("runs/recipes")):
         workplace.check_out(Path("runs/recipes"), workplace.resolve("HEAD"))
     Path("runs/recipes/stop").touch()
@@ -135,17 +135,17 @@ def test_a_stopped_run_resumes_with_what_is_missing(quick):
 @pytest.mark.fault
 @pytest.mark.parametrize("work", [".", "mine"])
 def test_a_folder_with_other_files_is_not_worked_in(quick, work):
-    """The runner replaces code and results in its folder."""
+    """A folder with other files is refused, since the runner overwrites code and results."""
     Path(work).mkdir(exist_ok=True)
     Path(work, "thesis.txt").write_text("years")
-    with pytest.raises(UserError, match=r"^there are other files in .* \(--work\): name a new"):
+    with pytest.raises(UserError, match=r"has other files \(--work\): choose a new"):
         recipes.run(parse("tiny", "--work", work, "--dry-run"))
     assert Path(work, "thesis.txt").read_text() == "years"
 
 
 @pytest.mark.slow
 def test_other_code_is_told_apart(quick, capsys, monkeypatch):
-    """An edit counts once it is committed; then the old result stays, and --again adds another."""
+    """An edit counts once it is committed; the old result is kept, and --again adds another."""
     monkeypatch.setattr("benchmarks.machine.torch", lambda: "1")
     recipes.run(parse("tiny"))
     quick.edit("stages/evaluate.py", lambda text: text.replace("0.5", "0.55"))
@@ -159,17 +159,17 @@ def test_other_code_is_told_apart(quick, capsys, monkeypatch):
 
 
 def test_other_images_are_refused(quick, capsys):
-    """With results on other test images, nothing is trained."""
+    """If results exist on other test images, nothing is trained."""
     other = RESULT.dataset.model_copy(update={"name": "digits"})
     results.write(RESULT.model_copy(update={"dataset": other}))
     with pytest.raises(UserError, match="1 of 1 runs failed"):
         recipes.run(parse("tiny"))
-    assert "these test images of digits are not those of gap-seed0" in capsys.readouterr().err
+    assert "the test images of digits differ from those of gap-seed0" in capsys.readouterr().err
     assert ran() == ["fetch", "preprocess"]
 
 
 def test_a_failed_run_does_not_stop_the_others(monkeypatch, capsys):
-    """All runs are tried, and the end says how many failed."""
+    """All runs are tried, and the final error says how many failed."""
     tried = []
 
     def measure(job, settings):
@@ -184,18 +184,18 @@ def test_a_failed_run_does_not_stop_the_others(monkeypatch, capsys):
 
 
 def test_two_runners_need_two_folders(tmp_path):
-    """A second runner in the same folder is refused in one line."""
+    """A second runner in the same folder is a one-line error."""
     with recipes.lock(tmp_path):
         script = "from pathlib import Path; from benchmarks import recipes; recipes.lock(Path('.'))"
         there = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, **there
         )
-    assert "UserError: another runner works here" in done.stderr
+    assert "UserError: another runner is using the folder" in done.stderr
 
 
 def test_what_is_missing_runs(tmp_path, capsys, monkeypatch):
-    """A result counts for its recipe, changes and seed, and with --again for its code."""
+    """A result counts for its recipe, changes and seed; with --again, only for its code."""
     monkeypatch.setattr("benchmarks.machine.torch", lambda: "2.14.1")
     results.write(RESULT, tmp_path)
     same, other, changed = job(), job(code="2" * 12), job(**{"train.epochs": 20})
@@ -205,7 +205,7 @@ def test_what_is_missing_runs(tmp_path, capsys, monkeypatch):
 
 
 def test_the_cheapest_runs_first(monkeypatch):
-    """The order is that of operations per image times epochs times networks."""
+    """Jobs are sorted by operations per image times epochs times networks."""
     per_image = {"gap": 10.0, "vgg1": 3.0}
     monkeypatch.setattr(workplace, "flops", lambda _, train: [per_image[t["model"]] for t in train])
     jobs = {name: job(recipe) for name, recipe in (("b", "gap"), ("a", "vgg1"), ("c", "vgg1"))}
@@ -216,7 +216,7 @@ def test_the_cheapest_runs_first(monkeypatch):
 
 
 def test_what_an_override_changes():
-    """Changes are the values that differ, without the data, the seed and the hardware."""
+    """Changes are the values that differ, except data, seed and hardware."""
     before = {"seed": 0, "fetch": {"source": None}, "preprocess": {"folds": 0}}
     before["train"] = {"epochs": 10, "threads": 0, "lr": 0.1}
     after = before | {"seed": 1, "fetch": {"source": "x"}}
@@ -234,7 +234,7 @@ def test_a_local_source_is_found_from_another_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
-    """A folder with the outputs of a run by hand, and a folder to work in with its data."""
+    """A folder with the outputs of a finished run, and a folder to work in with its data."""
     source, work = tmp_path / "source", tmp_path / "work"
     (work / "data").mkdir(parents=True)
     (work / "data/labels.npy").write_bytes(b"labels")
@@ -252,7 +252,7 @@ def finished(tmp_path, monkeypatch):
 
 
 def write_model(source, origin):
-    """model.json in its present layout."""
+    """Write model.json in its present layout."""
     code = origin["code"]
     model = {"provenance": {key: value for key, value in origin.items() if key != "code"}}
     (source / "model.json").write_text(json.dumps({"model": model, "code": code}))
@@ -260,7 +260,7 @@ def write_model(source, origin):
 
 @pytest.mark.parametrize("layout", ["present", "earlier"])
 def test_a_run_by_hand_is_taken(finished, layout):
-    """If it is the run that is named, its outputs are put where the stages would have put them."""
+    """If the run matches the job, its outputs are copied to where the stages would write them."""
     source, work, origin = finished
     if layout == "earlier":
         (source / "model.json").write_text(json.dumps({"made_by": origin}))
@@ -277,12 +277,12 @@ def test_a_run_by_hand_is_taken(finished, layout):
     [
         ("parameters", "seed", 1, "seed is 1 in the run and 0 in gap, seed 0"),
         ("parameters", "train", {"epochs": 2}, "epochs is 2 in the run and 1 in gap, seed 0"),
-        ("data", "data/labels.npy", "0", "trained on another data/labels.npy"),
-        ("code", "stages/train.py", "0", "trained with another stages/train.py"),
+        ("data", "data/labels.npy", "0", "trained on a different data/labels.npy"),
+        ("code", "stages/train.py", "0", "trained with a different stages/train.py"),
     ],
 )
 def test_another_run_is_not_taken(finished, section, key, value, message):
-    """Other parameters, data or code than named are refused, and nothing is copied."""
+    """A run with other parameters, data or code is refused, and nothing is copied."""
     source, work, origin = finished
     origin[section][key] = value
     write_model(source, origin)
@@ -309,7 +309,7 @@ def runner(project, *words):
 
 @pytest.mark.long
 def test_a_killed_runner_resumes(project):
-    """The runner and its training are killed; the same command resumes, and ends with the result
+    """After a kill of the runner and its training, the same command resumes, and gives the result
     of an undisturbed run."""
     (project.path / "recipes/tiny.yaml").write_text(TINY)
     project.commit()

@@ -29,7 +29,7 @@ def test_epochs_are_read_from_json_lines(tmp_path):
 
 
 def test_mean_and_deviation_in_per_cent():
-    """One value has no deviation; of two it is that of a sample."""
+    """One value has no standard deviation; two have that of a sample (n - 1)."""
     assert pipeline.percent([0.8699]) == "86.99"
     assert pipeline.percent([0.8, 0.9]) == "85.00 (standard deviation 7.07)"
 
@@ -57,7 +57,7 @@ def test_images_in_memory_and_on_disk_are_one_row():
 
 @pytest.mark.parametrize("disk", [False, True])
 def test_the_loop_takes_its_images_from_memory_or_a_file(disk, tmp_path, monkeypatch):
-    """Either way it trains; only one of them writes the file."""
+    """It trains in both cases; only the one on disk writes the file."""
     monkeypatch.setattr(loops, "IMAGES", 20)
     p = Train(**params.read(ROOT / "params.yaml")["train"] | {"batch_size": 8, "threads": 1})
     file = tmp_path / "images.npy"
@@ -66,7 +66,7 @@ def test_the_loop_takes_its_images_from_memory_or_a_file(disk, tmp_path, monkeyp
 
 
 def test_a_command_is_measured(tmp_path):
-    """Its seconds and its own peak memory, not that of the process that starts it."""
+    """Its seconds and peak memory are its own, not those of the process that starts it."""
     hold = "import time; block = bytearray(100 * 2**20); time.sleep(0.2)"
     seconds, kilobytes = pipeline.measure([sys.executable, "-c", hold], tmp_path)
     assert seconds >= 0.2 and 100 * 1024 < kilobytes < 160 * 1024
@@ -75,7 +75,7 @@ def test_a_command_is_measured(tmp_path):
 
 
 def test_ways_of_waiting_are_compared_with_the_first():
-    """Medians with their range, relative to the first way, and two at once to one alone."""
+    """Rows have medians with ranges, ratios to the first way, and two at once over one alone."""
     measured = {name: [100.0, 300.0, 200.0] for name in SITUATIONS[:3]}
     faster = measured | {busy.ONE: [400.0], busy.TWO: [300.0]}
     page = busy.table({"first": measured | {busy.TWO: [100.0]}, "second": faster})
@@ -84,17 +84,17 @@ def test_ways_of_waiting_are_compared_with_the_first():
 
 
 def test_a_machine_that_is_not_quiet_is_refused(monkeypatch):
-    """Unless the user insists."""
+    """It is refused without --anyway."""
     monkeypatch.setattr(busy, "others_running", lambda: 2.0)
     monkeypatch.setattr(busy, "measure", lambda settings, seconds: dict.fromkeys(SITUATIONS, 1.0))
-    with pytest.raises(UserError, match="2 other threads run"):
+    with pytest.raises(UserError, match="2 other threads are running"):
         busy.run(program.parse(["busy"]))
     busy.run(program.parse(["busy", "--anyway"]))
 
 
 @pytest.mark.long
 def test_a_program_trains_beside_busy_ones(monkeypatch):
-    """Each situation has a speed, and nothing that was started is left."""
+    """Each situation has a speed, and no process is left behind."""
     monkeypatch.chdir(Path(__file__).parents[2])
     speeds = busy.measure({}, 0.1)
     assert speeds.keys() == set(SITUATIONS) and min(speeds.values()) > 0
@@ -102,7 +102,7 @@ def test_a_program_trains_beside_busy_ones(monkeypatch):
 
 
 def test_the_machine_is_named():
-    """Processor, cores, instruction set and torch."""
+    """The description has the processor, cores, instruction set and torch."""
     assert machine.processor() in machine.describe()
     assert machine.torch() in machine.describe()
 
