@@ -16,6 +16,7 @@ benchmarks/RESULTS.md has the results of the first three, and what was learnt fr
 from cifar import stage  # isort: skip  first, to report errors of the imports below
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable
 
@@ -60,15 +61,15 @@ def parse(words: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(title="benchmarks", metavar="NAME")
 
     def add(name: str, run: Run, text: str | None = None) -> argparse.ArgumentParser:
-        text = text or run.__doc__
+        text = text or inspect.cleandoc(run.__doc__ or "")
         command = commands.add_parser(name, description=text, formatter_class=style)
         command.set_defaults(run=run)
         return command
 
     timed = add("speed", measure_speed)
     default = "(default: %(default)s)"
-    timed.add_argument("--rounds", type=int, default=5, help=f"measurements of each {default}")
-    timed.add_argument("--seconds", type=float, default=6.0, help=f"per measurement {default}")
+    timed.add_argument("--rounds", type=int, default=5, help=f"number of rounds {default}")
+    timed.add_argument("--seconds", type=float, default=6.0, help=f"seconds of each {default}")
     add("stages", pipeline.stages)
     trained = add("accuracy", pipeline.accuracy)
     trained.add_argument("--seeds", type=int, default=3, help=f"number of trainings {default}")

@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.loops")
     parser.add_argument("loop", choices=["ours", "disk", "conventional", "limit"])
     parser.add_argument("case", choices=CASES | DISK_CASES)
-    parser.add_argument("--seconds", type=float, default=6.0, help="after a warm-up")
+    parser.add_argument("--seconds", type=float, default=6.0, help="time, after a warm-up")
     parser.add_argument(
         "--train",
         type=json.loads,

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "numbers of pictures (default: %(default)s)"
     add("--images", type=int, nargs="+", default=[20_000, 60_000], help=text)
-    add("--side", type=int, default=224, help="of a picture, in pixels (default: %(default)s)")
+    add("--side", type=int, default=224, help="pixels per side (default: %(default)s)")
     add("--data-only", action="store_true", help="omit train, evaluate and plot")
 
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, work = parser.add_argument, Path("runs/recipes")
     default = "(default: %(default)s)"
     add("names", nargs="*", metavar="NAME", help="recipes (default: all published ones)")
-    add("--seeds", nargs="+", type=int, default=[0], help="a run for each (default: 0)")
+    add("--seeds", nargs="+", type=int, default=[0], help="one run for each seed (default: 0)")
     add("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="a value to use instead of the recipe's")  # fmt: skip
     add("--dry-run", action="store_true", help="list what would run, and run nothing")
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--results", type=Path, default=results.FOLDER, help=f"the folder of results {default}")
     add("--note", default="", help="a remark for the results, such as what else was running")
     add("--take", type=Path, metavar="FOLDER", help="make a result from this finished run")
-    add("--machine", default=machine.processor(), help=f"where that was run {default}")
+    add("--machine", default=machine.processor(), help=f"the machine of that run {default}")
 
 
 def run(options: argparse.Namespace) -> None:

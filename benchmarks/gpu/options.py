@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = "(default: %(default)s)"
     add("parts", nargs="*", metavar="PART", help="parts to measure (default: all)")
     add("--list", action="store_true", help="list the parts, and measure nothing")
-    add("--minutes", type=float, default=9.0, help="stop after this time (default: %(default)g)")
+    add("--minutes", type=float, default=9.0, help="time to measure (default: %(default)g)")
     add("--device", choices=["cuda", "cpu"], default="cuda", help=f"cpu is for trials {default}")
     add("--tiny", action="store_true", help="use the built-in digits and small sizes")
     add("--out", type=Path, default=Path("runs/gpu"), help=f"the folder of results {default}")

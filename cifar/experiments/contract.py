@@ -171,8 +171,8 @@ def judge(
         return Verdict(None, f"Not reproduced: {data[0]} differs, which L3 does not allow.")
     if not changes:
         count = "1 output differs" if len(differing) == 1 else f"{len(differing)} outputs differ"
-        same, unknown = "with the same device, threads and versions", "for an unknown reason"
-        return Verdict(None, f"Not reproduced: {count}, {same if known else unknown}.")
+        alike, unknown = "with the same device, threads and versions", "for an unknown reason"
+        return Verdict(None, f"Not reproduced: {count}, {alike if known else unknown}.")
     reason = "; ".join(map(str, changes))
     because = f"L1 does not apply, because the environment differs ({reason})"
     if numbers and numbers.low <= numbers.made <= numbers.high:
