@@ -117,7 +117,7 @@ def test_a_spreadsheet_finds_no_formula(name, tmp_path, predict):
 
 @pytest.mark.slow
 def test_other_files_in_a_folder_are_skipped(tmp_path):
-    """What is no picture in a folder has a note, hidden files have none, and the code is 0."""
+    """Other files in a folder are noted, hidden files are not, and the exit code is 0."""
     modelfile.write(tmp_path / "m", modelfile.record())
     folder = tmp_path / "some pictures"
     make_pictures(folder, 3, 2)

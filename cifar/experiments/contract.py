@@ -105,7 +105,7 @@ def installed(name: str) -> str:
 def environment_changes(
     recorded: Mapping[str, Any], made: Mapping[str, Any], pins: Iterable[Change]
 ) -> list[Change]:
-    """What differs between the provenance of two models, and the pins that it does not cover."""
+    """The differences between the provenance of two models, and the pins that it does not cover."""
     a, b = (environment(record.get("provenance", {})) for record in (recorded, made))
     changes = [
         Change(name, a[name], b.get(name, "unknown")) for name in a if a[name] != b.get(name)

@@ -117,7 +117,10 @@ def result(entry: Entry) -> tuple[Result | None, str]:
 
 
 def without_lock(entry: Entry) -> tuple[Result | None, str]:
-    """As `result`, for a fresh clone: without dvc.lock, its metrics count if of one model."""
+    """The run of an entry without dvc.lock: HEAD in a fresh clone, if its metrics are of one model.
+
+    Otherwise None, and the reason.
+    """
     if entry.name == "HEAD" and models(entry) == "same":
         recorded = entry.data["params"]["params.yaml"]["data"]
         values = {name: value for name, value in recorded.items() if name != "plot"}
