@@ -130,25 +130,35 @@ def accuracy(recorded: Recorded, before: Mapping[str, Any], after: Mapping[str, 
         LookupError: a number is missing.
     """
     old, new = before["test"], after["test"]["accuracy"]
-    spread = statistics.summarize(values) if len(values := seeds(recorded)) >= SEEDS else None
-    if spread and spread.std > 0:
+    reason = f"fewer than {SEEDS} seeds were run"
+    try:
+        values = seeds(recorded)
+    except UserError as error:
+        values = []
+        reason = f"the runs with other seeds cannot be listed ({error})"
+    if len(values) >= SEEDS:
+        spread = statistics.summarize(values)
         half = 3 * spread.std
-        basis = f"three standard deviations over {spread.n} seeds"
-        return Accuracy(old["accuracy"], new, old["accuracy"] - half, old["accuracy"] + half, basis)
-    basis = f"the recorded 95 % interval, as fewer than {SEEDS} seeds were run"
+        low, high = old["accuracy"] - half, old["accuracy"] + half
+        if half:
+            basis = f"three standard deviations over {spread.n} seeds"
+            return Accuracy(old["accuracy"], new, low, high, basis)
+        reason = f"all {spread.n} seeds gave the same accuracy"
+    basis = f"the recorded 95 % interval, as {reason}"
     return Accuracy(old["accuracy"], new, old["accuracy_low"], old["accuracy_high"], basis)
 
 
 def seeds(recorded: Recorded) -> list[float]:
-    """The test accuracy for each seed, from runs that differ from the result in nothing else."""
+    """The test accuracy for each seed, from runs that differ from the result in nothing else.
+
+    Raises:
+        UserError: the runs cannot be listed.
+    """
 
     def but_seed(inputs: Mapping[str, str]) -> dict[str, str]:
         return {key: value for key, value in inputs.items() if key != "seed"}
 
-    try:
-        runs, _ = table.read()
-    except UserError:
-        return []
+    runs, _ = table.read()
     expected = but_seed(table.inputs_of(recorded.stages))
     equal = [run for run in runs if METRIC in run.metrics and but_seed(run.inputs) == expected]
     return [run.metrics[METRIC] for run in groups.one_each(equal, ["seed"])[0]]
