@@ -1,6 +1,6 @@
-"""The library: leaves that the stages compose.
+"""The library behind the stages.
 
-One call is for everybody: `cifar.load_model(path).predict(images)`.
+Its public interface is one call: `cifar.load_model(path).predict(images)`.
 """
 
 import importlib
@@ -9,22 +9,25 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Something the user can fix, in one line: what (where): how to fix."""
+    """An error that the user can fix, as one line: what (where): how to fix."""
 
 
 def load_model(path: str | os.PathLike[str], device: str = "auto") -> Any:
-    """A trained model, ready to classify images: `cifar.use.Classifier`.
+    """Load a trained model, ready to classify images.
 
         >>> model = cifar.load_model("models/model.safetensors")
         >>> for prediction in model.predict(["cat.jpg", "dog.jpg"]):
         ...     print(prediction.label, prediction.confidence)
 
     Args:
-        path: a model file. It holds no code, so one from a stranger can do no harm.
+        path: a model file. It contains no code, so even an untrusted file is safe to load.
         device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1 or mps.
 
+    Returns:
+        A `cifar.use.Classifier`.
+
     Raises:
-        UserError: no such file, a damaged one, or no such device.
+        UserError: the file is missing or damaged, or the device is not available.
     """
-    # By name: an import statement would make torch a dependency of every stage.
+    # Not an import statement, which would make torch a dependency of every stage.
     return importlib.import_module("cifar.use").Classifier(path, device)

@@ -1,4 +1,4 @@
-"""The types of __init__.py, which imports `cifar.use` only when it is called."""
+"""Type stubs of __init__.py, which imports `cifar.use` only when `load_model` is called."""
 
 import os
 

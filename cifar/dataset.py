@@ -1,6 +1,6 @@
-"""What every stage after preprocess knows about the data, in data/processed/dataset.json.
+"""The metadata of a data set, as recorded in data/processed/dataset.json.
 
-The record says nothing about the test images, so that training may depend on it.
+It says nothing about the test images, so that training may depend on it.
 """
 
 import unicodedata
@@ -14,12 +14,12 @@ MAX_SIDE = 4096  # pixels; a record that claims more is damaged
 BIDI = (
     "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they reorder what a terminal shows
 )
-STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}  # of every record that is read
+STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}  # of all records
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The images that a network takes, and the number of logits that it returns."""
+    """The number of classes, and the shape and normalisation of a network's input."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -31,7 +31,7 @@ class Shape:
 
 
 def labels_fit(images: np.ndarray, labels: np.ndarray, num_classes: int) -> bool:
-    """Whether these are (N, H, W, C) uint8 images, each with an integer that is a class."""
+    """Whether these are uint8 images (N, H, W, C) with one integer label each, a valid class."""
     if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
         return False
     if labels.dtype.kind not in "iu":
@@ -41,11 +41,11 @@ def labels_fit(images: np.ndarray, labels: np.ndarray, num_classes: int) -> bool
 
 @dataclass(frozen=True)
 class Fetched:
-    """What stage fetch says of its images, in data/fetched/dataset.json.
+    """The record that stage fetch writes to data/fetched/dataset.json.
 
     Attributes:
-        name: as in `fetch.dataset`.
-        classes: in the order of the labels.
+        name: the value of `fetch.dataset`.
+        classes: their names, in the order of the labels.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -59,13 +59,13 @@ class Dataset:
     """Class names, image shape and normalisation.
 
     Attributes:
-        name: as in `fetch.dataset`.
-        classes: in the order of the labels.
-        image_size: pixels, height and width.
+        name: the value of `fetch.dataset`.
+        classes: their names, in the order of the labels.
+        image_size: height and width in pixels.
         channels: 1 (grey levels) or 3 (red, green, blue).
-        normalize: how mean and std were chosen, as in `preprocess.normalize`.
-        mean: per channel, in units of [0, 1].
-        std: per channel, in units of [0, 1].
+        normalize: how mean and std were chosen: the value of `preprocess.normalize`.
+        mean: per channel, for pixels scaled to [0, 1].
+        std: per channel, for pixels scaled to [0, 1].
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -80,13 +80,13 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("two classes have one name")
+            raise ValueError("two classes have the same name")
         if not all(map(printable, self.classes)):
             raise ValueError("a class name is empty or has control characters")
         if self.channels not in (1, 3):
-            raise ValueError(f"{self.channels} channels, neither 1 nor 3")
+            raise ValueError(f"{self.channels} channels instead of 1 or 3")
         if not len(self.mean) == len(self.std) == self.channels:
-            raise ValueError(f"mean or std not of {self.channels} channels")
+            raise ValueError(f"mean or std does not have {self.channels} values")
 
     @property
     def shape(self) -> Shape:
@@ -94,7 +94,7 @@ class Dataset:
 
 
 def printable(name: str) -> bool:
-    """Whether a terminal, a page and a chart can show this name as it is."""
+    """Whether terminals, web pages and charts can show this name unchanged."""
     bad = (
         character in BIDI or unicodedata.category(character) in ("Cc", "Cs") for character in name
     )

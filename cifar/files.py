@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all, with the same bytes for the same content."""
+"""Files that are written atomically and reproducibly, and checked when they are read."""
 
 import contextlib
 import csv
@@ -24,12 +24,12 @@ Record = TypeVar("Record")
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[IO[bytes]]:
-    """A file handle whose content takes the name `path` only when the block ends without an error.
+    """Open a file that appears under the name `path` only if the block ends without an error.
 
-    What is no file, such as /dev/stdout, is written as it is.
+    Anything but a regular file, such as /dev/stdout, is written directly.
 
     Raises:
-        OSError: with `path` in it, also where the system names no file (a full disk).
+        OSError: its `filename` is set even if the system leaves it out, as for a full disk.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -52,18 +52,18 @@ def atomic(path: Path | str) -> Iterator[IO[bytes]]:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuse a long run that would fill the disk.
+    """Check that the disk has enough space before a long run starts.
 
     Raises:
-        UserError: fewer than `needed` bytes are free where `folder` is.
+        UserError: fewer than `needed` bytes are free on the disk of `folder`.
     """
     folder = folder.resolve()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(
-            f"too little disk, about {needed / 1e6:,.0f} MB needed and {free / 1e6:,.0f} MB free "
-            f"({folder}): free some, see docs/troubleshooting.md"
+            f"not enough disk space, about {needed / 1e6:,.0f} MB needed and {free / 1e6:,.0f} MB "
+            f"free ({folder}): free some space, see docs/troubleshooting.md"
         )
 
 
@@ -73,13 +73,17 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Sorted keys and a newline at the end; NaN is a ValueError, as it is not JSON."""
+    """Write JSON with sorted keys and a newline at the end.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not allow.
+    """
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     write_bytes(path, (text + "\n").encode())
 
 
 def write_csv(path: Path | str, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Floats with six significant digits, so that the last bits of a sum do not show."""
+    """Write floats with six significant digits, so that the last bits of a sum do not matter."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
@@ -90,10 +94,10 @@ def write_csv(path: Path | str, header: list[str], rows: Iterable[Iterable[Any]]
 
 
 def write_array(path: Path | str, array: np.ndarray) -> None:
-    """The bytes of np.save. NumPy itself misses a disk that fills up in the last 4 KB."""
+    """Write the bytes of np.save, which itself misses a disk that fills up in the last 4 KB."""
     array = np.ascontiguousarray(array)
     if array.dtype.hasobject:
-        raise ValueError("Python objects are no array")
+        raise ValueError("an array of Python objects cannot be written")
     with atomic(path) as handle:
         np.lib.format.write_array_header_1_0(
             handle, np.lib.format.header_data_from_array_1_0(array)
@@ -105,7 +109,7 @@ def write_array(path: Path | str, array: np.ndarray) -> None:
 def array_writer(
     path: Path | str, row_shape: tuple[int, ...], dtype: Any
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """A function that appends rows to a .npy file; in the end it has the bytes of `write_array`."""
+    """Yield a function that appends rows to a .npy file; the bytes are those of `write_array`."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
     count = 0
     with atomic(path) as handle:
@@ -130,21 +134,21 @@ def read_json(path: Path | str) -> Any:
 
 
 def write_record(path: Path | str, record: Any) -> None:
-    """A dataclass as JSON, in the form that `read_record` takes."""
+    """Write a dataclass as JSON, for `read_record`."""
     write_json(path, asdict(record))
 
 
 def read_record(path: Path | str, kind: type[Record]) -> Record:
-    """The dataclass that `write_record` wrote, its types and ranges checked.
+    """Read a dataclass that `write_record` wrote, and check its types and ranges.
 
     Raises:
-        UserError: damaged, or not such a record.
+        UserError: the file is damaged, or holds another kind of record.
     """
     return parse_record(Path(path).read_bytes(), kind, path)
 
 
 def parse_record(content: bytes | str, kind: type[Record], path: Path | str) -> Record:
-    """As `read_record`, from the content of `path`."""
+    """Read a record from the content of a file, as `read_record` does; `path` is for messages."""
     try:
         record = TypeAdapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
@@ -152,13 +156,13 @@ def parse_record(content: bytes | str, kind: type[Record], path: Path | str) -> 
         key = ".".join(str(part) for part in problem["loc"])
         text = f"{key}: {problem['msg']}" if key else problem["msg"]
         raise unreadable(kind, text, path) from None
-    if has_control_characters(json.loads(content)):  # they may reach a terminal or a page
-        raise unreadable(kind, "control characters in it", path)
+    if has_control_characters(json.loads(content)):  # they could reach a terminal
+        raise unreadable(kind, "it has control characters", path)
     return record
 
 
 def unreadable(kind: type, problem: str, path: Path | str) -> UserError:
-    # The problem may name a stranger's key.
+    # The problem may quote a key of an untrusted file.
     text = "".join(c if c.isprintable() else " " for c in problem)[:200]
     return UserError(
         f"not a readable {kind.__name__.lower()} record, {text} ({path}): "
@@ -167,7 +171,7 @@ def unreadable(kind: type, problem: str, path: Path | str) -> UserError:
 
 
 def has_control_characters(value: Any) -> bool:
-    """Whether a text in this JSON, a key or a value, would move a terminal's cursor."""
+    """Whether a key or a string in this JSON could move a terminal's cursor."""
     if isinstance(value, dict):
         return any(map(has_control_characters, [*value, *value.values()]))
     if isinstance(value, list):
@@ -176,15 +180,15 @@ def has_control_characters(value: Any) -> bool:
 
 
 def read_array(path: Path | str) -> np.memmap:
-    """The array of a .npy file, memory-mapped and read-only.
+    """The array in a .npy file, memory-mapped and read-only.
 
     Raises:
-        UserError: cut, damaged, or holding Python objects.
+        UserError: the file is truncated, damaged, or holds Python objects.
     """
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError):
-        # all but the first: of a damaged header
+        # a damaged header raises all but the first
         raise UserError(f"damaged array ({path}): `dvc repro --force` makes it again") from None
 
 
@@ -194,11 +198,11 @@ def sha256(path: Path | str) -> str:
 
 
 def short_sha256(content: bytes) -> str:
-    """Twelve hex digits, by which metrics name the model that they are of."""
+    """The first twelve hex digits of the sha256. Metrics identify their model by it."""
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def git_name(content: bytes) -> str:
-    """Git's name for a file of this content; `git log --find-object=<name>` lists its commits."""
+    """Git's object name of this content; `git log --find-object=<name>` lists its commits."""
     header = b"blob %d\0" % len(content)
     return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""Which device computes, with how many threads, and how a network is called on it."""
+"""The device and the number of threads to compute with, and the precision of a network."""
 
 import ctypes
 import os
@@ -19,17 +19,17 @@ M_MMAP_THRESHOLD = -3
 
 
 def pick(device: str, key: str, gpu: int = 0) -> torch.device:
-    """The device of that name; auto is CUDA, else Apple's MPS, else the CPU.
+    """Return the device with this name; auto is CUDA, else Apple's MPS, else the CPU.
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
-        key: the parameter or option that names it, for the message.
-        gpu: which of several GPUs, for auto and cuda.
+        key: the parameter or option that sets it, for the message.
+        gpu: the number of the GPU that auto and cuda mean.
 
     Raises:
-        UserError: this machine has no such device; it says what there is.
+        UserError: the device is not available; the message lists those that are.
     """
-    if device == "cpu":  # whatever is wrong with a GPU
+    if device == "cpu":  # a broken GPU does not matter then
         return torch.device("cpu")
     gpus, reason = find_gpus()
     present = [*gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
@@ -42,8 +42,8 @@ def pick(device: str, key: str, gpu: int = 0) -> torch.device:
         where = "command line" if key.startswith("-") else "params.yaml"
         cause = f" ({reason})" if reason and wanted.startswith("cuda") else ""
         raise UserError(
-            f"no device {wanted}{cause}, only {', '.join(present)} ({where}, {key}): "
-            "choose one of them"
+            f"device {wanted} is not available{cause}, only {', '.join(present)} "
+            f"({where}, {key}): choose one of them"
         )
     if reason and device == "auto":
         print(f"note: {reason}: computing on {wanted}", file=sys.stderr)
@@ -52,8 +52,8 @@ def pick(device: str, key: str, gpu: int = 0) -> torch.device:
 
 
 def find_gpus() -> tuple[list[str], str]:
-    """The GPUs that PyTorch can use, and why it cannot use one that is present, if so."""
-    with warnings.catch_warnings(record=True) as caught:  # torch says it in several lines
+    """The GPUs that PyTorch can use, and the reason if it cannot use one that is present."""
+    with warnings.catch_warnings(record=True) as caught:  # torch's warnings take several lines
         warnings.simplefilter("always")
         if not torch.cuda.is_available():
             text = " ".join(str(warning.message) for warning in caught)
@@ -64,7 +64,7 @@ def find_gpus() -> tuple[list[str], str]:
 
 
 def why_not_started(text: str) -> str:
-    """The reason in torch's warnings, in a few words."""
+    """Shorten torch's warnings about a failed start of CUDA."""
     if "driver" in text and "too old" in text:
         return f"the NVIDIA driver is too old for CUDA {torch.version.cuda}"
     error = re.search(r"Error \d+: [^(]*\w", text)
@@ -72,17 +72,17 @@ def why_not_started(text: str) -> str:
 
 
 def why_too_old(gpu: int) -> str:
-    """Why this build of PyTorch has no code for the GPU of that number; empty if it has."""
+    """Why this build of PyTorch cannot use a GPU; empty if it can."""
     major, minor = torch.cuda.get_device_capability(gpu)
     architectures = [re.match(r"sm_(\d+)", name) for name in torch.cuda.get_arch_list()]
-    built_for = [int(match[1]) for match in architectures if match]  # none on AMD's
+    built_for = [int(match[1]) for match in architectures if match]  # empty for AMD's GPUs
     if built_for and 10 * major + minor < min(built_for):
         return f"{torch.cuda.get_device_name(gpu)} is too old for this build of PyTorch"
     return ""
 
 
 def make_deterministic(device: str) -> None:
-    """Ask for the algorithms that give the same bits every time. On a CPU they do so anyway."""
+    """Choose algorithms that give the same bits every time. Those of the CPU do so anyway."""
     if device == "cpu":
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
@@ -93,9 +93,10 @@ def make_deterministic(device: str) -> None:
 
 
 def set_threads(threads: int, processes: int = 1) -> int:
-    """Let the CPU kernels use so many threads, for 0 this process's share of the cores.
+    """Set the number of CPU threads; 0 divides the cores among the processes on this machine.
 
-    Returns the number.
+    Returns:
+        The number of threads.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -110,11 +111,11 @@ def forward(
     precision: str,
     compile: str,  # noqa: A002  the name of the parameter
 ) -> Callable[[Tensor], Tensor]:
-    """How training calls the network: from its input to float32 logits.
+    """Return the function with which training calls the network; its logits are float32.
 
     Args:
-        precision: bf16 (autocast: the weights stay float32), fp32, or auto: bf16 on CUDA only. A
-            CPU without matrix units is slower with it.
+        precision: bf16 (autocast: the weights stay float32), fp32, or auto: bf16 on CUDA only,
+            because it slows down a CPU without matrix units.
         compile: the mode of torch.compile, or none.
     """
     call = net if compile == "none" else torch.compile(net, mode=compile, dynamic=False)
@@ -129,7 +130,7 @@ def forward(
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of the device's memory, in use or not; of the CPU's, what this process may have."""
+    """The device's memory in bytes, free or not; for the CPU, as much as this process may use."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *container_limits()]
@@ -140,7 +141,7 @@ def total_memory(device: torch.device) -> int:
 def container_limits(
     groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> list[int]:
-    """Bytes of memory that each control group above this process allows (Linux, version 2)."""
+    """The memory limits, in bytes, of this process's control groups (Linux, cgroup version 2)."""
     try:
         folder = root / groups.read_text().rpartition("0::/")[2].strip()
         paths = [path / "memory.max" for path in (folder, *folder.parents)]
@@ -151,11 +152,11 @@ def container_limits(
 
 
 def keep_memory() -> None:
-    """Let glibc keep freed memory between steps: a fifth of a small step is page faults."""
+    """Make glibc keep freed memory between steps; page faults take a fifth of a small step."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library, or Windows
         return
     if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
-        mallopt(M_MMAP_THRESHOLD, 1 << 25)  # glibc before 2.35 takes no more
+        mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the maximum before glibc 2.35
     mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

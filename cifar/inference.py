@@ -1,4 +1,4 @@
-"""From images to logits and probabilities, the same way in training, evaluation and use."""
+"""Logits and probabilities of images, computed the same way in training, evaluation and use."""
 
 import math
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from torch.nn import functional as F
 from cifar import UserError
 
 MAX_BATCH = 1000  # images
-PIXELS = MAX_BATCH * 32 * 32  # of one batch: layers make dozens of numbers of each
+PIXELS = MAX_BATCH * 32 * 32  # per batch; layers compute dozens of numbers for each
 
 
 @torch.inference_mode()
 def predict(net: nn.Module, images: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:
-    """Logits (N, classes) on the device for (N, H, W, C) uint8 images.
+    """Return the logits (N, classes), on the device, of the images (N, H, W, C) uint8.
 
-    The size of a batch follows from the images' size: it decides memory, and the last bits of the
-    logits, so it is no parameter.
+    The batch size follows from the image size. It is not a parameter, because it affects the memory
+    needed and the last bits of the logits.
     """
     net.eval()
     batches = images.split(batch_size(net, images.shape[1]))
@@ -27,10 +27,10 @@ def predict(net: nn.Module, images: Tensor, normalize: Callable[[Tensor], Tensor
 
 
 def batch_size(net: nn.Module, image_size: int) -> int:
-    """How many images a network gets at once.
+    """The number of images that a network gets at once.
 
     Args:
-        net: if it resizes them, its attribute `resized_to` is the size to which it does.
+        net: a network that resizes images has the new size as its attribute `resized_to`.
         image_size: height and width in pixels.
     """
     largest = max(image_size, getattr(net, "resized_to", 0))
@@ -38,7 +38,7 @@ def batch_size(net: nn.Module, image_size: int) -> int:
 
 
 def average(members: list[Tensor]) -> Tensor:
-    """Logits of the mean of the members' probabilities; those of a single member unchanged."""
+    """The logits of the members' mean probabilities; a single member's are returned unchanged."""
     if len(members) == 1:
         return members[0]
     logs = torch.stack([logits.cpu().double().log_softmax(1) for logits in members])
@@ -46,13 +46,13 @@ def average(members: list[Tensor]) -> Tensor:
 
 
 def check_finite(logits: Tensor, path: Path) -> None:
-    """Refuse what a network with overflowing weights returns.
+    """Check that all logits are finite; weights that are too large make them overflow.
 
     Args:
-        path: of the model file, for the message.
+        path: the model file, for the message.
 
     Raises:
-        UserError: NaN or infinity among the logits.
+        UserError: a logit is NaN or infinite.
     """
     if not logits.isfinite().all():
         raise UserError(
@@ -61,14 +61,14 @@ def check_finite(logits: Tensor, path: Path) -> None:
 
 
 def probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """Calibrated probabilities (N, classes); a temperature changes no prediction."""
+    """Calibrated probabilities (N, classes). The temperature does not change any prediction."""
     return (logits / temperature).softmax(1)
 
 
 def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and the fraction of right predictions.
+    """The mean cross-entropy and the fraction of correct predictions.
 
-    In double precision on the CPU, because not every device has it.
+    They are computed on the CPU in double precision, which some devices lack.
     """
     logits = logits.cpu()
     labels = labels.cpu()

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEVELS = 1 << 16  # of a probability in `Dropout`
+LEVELS = 1 << 16  # of the probability in `Dropout`
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout with a mask of 16 random bits per element, four from each draw.
+    """nn.Dropout, but several times faster on a CPU; on other devices it is torch's own.
 
-    Several times faster than torch's on a CPU. The probability is rounded to a multiple of
-    1/65536, and the scale follows it. On other devices it is torch's own.
+    The mask takes 16 random bits per element, four elements from each draw. The probability is
+    rounded to a multiple of 1/65536, and the scale is that of the rounded probability.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What a model file says about its weights: one record, enough to rebuild the network and use it.
+"""The record in a model file: with it and the weights, the network can be rebuilt and used.
 
-The record knows no torch, so that charts and cards can be made without it.
+This module does not import torch, so that charts and cards can be made without it.
 """
 
 import json
@@ -14,12 +14,12 @@ from safetensors import SafetensorError, deserialize
 from cifar import UserError, files
 from cifar.dataset import STRICT, Dataset
 
-FORMAT = 2  # raised when this record changes; an older file is refused in one line
+FORMAT = 2  # increased when this record changes; files of an older format are rejected
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The options of `train` that shape a network. A network's file names those that it uses.
+    """The options in `train` that shape a network. `USES` in its file lists those that it uses.
 
     Attributes:
         depth: blocks, or convolutions per block; 0: the network's default.
@@ -27,7 +27,7 @@ class NetworkOptions:
         dropout: probability, from 0 up to but not including 1.
         dropout_step: increase of the probability at each following dropout layer.
         batch_norm: batch normalisation after every activation.
-        backbone: the name of a network of torchvision.
+        backbone: the name of a torchvision network.
         freeze: train the last layer only.
     """
 
@@ -44,13 +44,13 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer in order of use.
+    """One layer of a network.
 
     Attributes:
-        name: as in the weights.
+        name: its name in the weights.
         kind: its class.
-        shape: of its output for one image.
-        parameters: how many it has that no earlier layer has.
+        shape: the shape of its output for one image.
+        parameters: the number of its parameters, except those shared with an earlier layer.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -63,11 +63,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What params.yaml said.
+    """The values from params.yaml.
 
     Attributes:
-        seed: of everything that is random.
-        train: the section of that name, without the keys that change no bytes.
+        seed: the seed of all random numbers.
+        train: the section of that name, without load, processes and threads.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -78,16 +78,16 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the bytes of the weights depend on. No time, path, host or commit is in it.
+    """Everything that the bytes of the weights depend on; no time, path, host or commit.
 
     Attributes:
-        parameters: of params.yaml.
-        data: the sha256 sum of each file of data.
-        network_file: Git's name for the content of the network's file.
-        device: processor, and the instruction set of the CPU.
-        threads: CPU threads of all processes.
-        processes: that shared each batch.
-        versions: of Python and the libraries that compute.
+        parameters: the values from params.yaml.
+        data: maps the path of each data file to its sha256 sum.
+        network_file: Git's object name of the network's file.
+        device: the processor, and the instruction set of the CPU.
+        threads: the CPU threads of all processes together.
+        processes: the number of processes that shared each batch.
+        versions: maps Python and the numerical libraries to their versions.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -103,18 +103,18 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Model:
-    """All that using the weights needs, and what made them.
+    """Everything needed to use the weights, and how they were made.
 
     Attributes:
-        format: of this record.
-        network: a file of cifar/models.
+        format: the version of this record.
+        network: the name of a file in cifar/models.
         dataset: class names, image shape and normalisation.
-        options: that the network was built with.
-        layers: of one network.
-        ensemble: how many networks are evaluated together.
-        epochs: for each of them the epoch whose weights were kept, from 1.
-        temperature: that the logits are divided by before they become probabilities.
-        provenance: what made the weights.
+        options: the options that the network was built with.
+        layers: the layers of one network, in order of use.
+        ensemble: the number of networks, which are evaluated together.
+        epochs: for each network, the epoch whose weights were kept, counted from 1.
+        temperature: the logits are divided by it before they become probabilities.
+        provenance: what the weights were made from.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -131,13 +131,13 @@ class Model:
 
     def __post_init__(self) -> None:
         if not self.network.isidentifier():
-            raise ValueError(f"{self.network!r} is no name of a network")
+            raise ValueError(f"{self.network!r} is not the name of a network")
         if len(self.epochs) != self.ensemble:
             raise ValueError(f"{len(self.epochs)} epochs for {self.ensemble} networks")
 
     @property
     def parameters(self) -> int:
-        """Of one network, each tensor counted once."""
+        """The number of parameters of one network, each tensor counted once."""
         return sum(layer.parameters for layer in self.layers)
 
 
@@ -154,23 +154,23 @@ def read_bytes(path: Path) -> bytes:
     """The content of a model file.
 
     Raises:
-        UserError: there is none.
+        UserError: the file does not exist.
     """
     try:
         return path.read_bytes()
     except FileNotFoundError:
         advice = "`dvc repro` makes it, `dvc pull` fetches it"
-        raise UserError(f"no model file ({path}): {advice}") from None
+        raise UserError(f"model file not found ({path}): {advice}") from None
 
 
 def parse(content: bytes, path: Path) -> tuple[Model, str]:
-    """The record in the content of a model file, and the checksum of record and weights.
+    """Return the record in the content of a model file, and the checksum of record and weights.
 
     Raises:
-        UserError: no safetensors file, no record in it, one of another format, or an invalid one.
+        UserError: it is not a safetensors file, or has no valid record of the current format.
     """
     metadata = read_metadata(content, path)
-    if "description" in metadata:  # where format 1 had its record
+    if "description" in metadata:  # the key of the record in format 1
         raise UserError(
             f"written by version 0.1 of this repository ({path}): use that version, or `dvc repro`"
         )
@@ -191,12 +191,12 @@ def parse(content: bytes, path: Path) -> tuple[Model, str]:
 
 
 def read_metadata(content: bytes, path: Path) -> dict[str, Any]:
-    """The metadata in the header of a safetensors file: eight bytes of length, then JSON."""
+    """The metadata in the header of a safetensors file: its length in eight bytes, then JSON."""
     try:
-        deserialize(content)  # checks that the header and the length fit
+        deserialize(content)  # checks the header and the file's length
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return header.get("__metadata__") or {}
     except (SafetensorError, ValueError) as error:
         problem = " ".join(str(error).split())[:160]
         advice = "`dvc checkout` or `dvc repro` restores it"
-        raise UserError(f"no safetensors file, {problem} ({path}): {advice}") from None
+        raise UserError(f"not a safetensors file, {problem} ({path}): {advice}") from None

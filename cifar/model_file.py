@@ -1,4 +1,4 @@
-"""The model file: the weights of one or more networks, with their record."""
+"""The model file: the weights of one or more networks, and their record."""
 
 import contextlib
 import hashlib
@@ -17,17 +17,17 @@ from torch.overrides import TorchFunctionMode
 from cifar import UserError, files, networks
 from cifar.model import Model, parse, read_bytes
 
-LARGE = 256  # pixels of an image; a larger one is first tried without memory, which takes seconds
+LARGE = 256  # pixels; above, the layers are first checked without memory, which takes seconds
 
 
 def dump(nets: list[nn.Module], model: Model) -> bytes:
-    """All weights as a safetensors file with their record: the same content, the same bytes.
+    """Return a safetensors file of all weights and their record.
 
-    The names are those of the network, for an ensemble with the network's number before them. The
-    record is JSON with a checksum of everything. It is the file's one metadata key, because
-    several keys would come in any order.
+    The same content gives the same bytes. Tensors have the same names as in the network; in an
+    ensemble, the network's number precedes them. The record is JSON, with a checksum of everything.
+    It is the file's only metadata key, because several keys would be written in random order.
     """
-    # Copies, because safetensors refuses tensors that two layers share.
+    # Copies, because safetensors rejects tensors that two layers share.
     state = {
         key: value.cpu().contiguous().clone() for key, value in join(nets).state_dict().items()
     }
@@ -37,16 +37,16 @@ def dump(nets: list[nn.Module], model: Model) -> bytes:
 
 
 def read(path: Path) -> tuple[Model, dict[str, Tensor]]:
-    """The record and the weights that `dump` wrote.
+    """Read the record and the weights that `dump` wrote.
 
     Raises:
-        UserError: as in `cifar.model.parse`; or a bit has changed.
+        UserError: as in `cifar.model.parse`; or the checksum differs.
     """
     content = read_bytes(path)
     model, expected = parse(content, path)
     try:
         state = safetensors.torch.load(content)
-    except (KeyError, AttributeError) as error:  # a type that safetensors knows and torch does not
+    except (KeyError, AttributeError) as error:  # a type that torch does not have
         raise other_network(f"with numbers of type {error}", path) from None
     if checksum(state, asdict(model)) != expected:
         advice = "`dvc checkout` or `dvc repro` restores it"
@@ -55,18 +55,18 @@ def read(path: Path) -> tuple[Model, dict[str, Tensor]]:
 
 
 def load(path: Path) -> tuple[list[nn.Module], Model]:
-    """The networks in a model file, ready to predict, and their record.
+    """Load the networks in a model file, ready to predict, and their record.
 
-    Says on stderr if the network's file is not the one that the weights were trained with.
+    A note on stderr warns if the network's file has changed since the training.
 
     Raises:
-        UserError: as in `read`; or the weights are not finite, or of another network.
+        UserError: as in `read`; or the weights are not finite, or are of another network.
     """
     model, state = read(path)
     network, shape = model.network, model.dataset.shape
     file = networks.path_of(network)
     if not (networks.ROOT / file).exists():
-        raise UserError(f"no network {network} here ({path}): add {file}")
+        raise UserError(f"network {network} not found ({path}): add {file}")
     networks.load_file(network)
     check_without_memory(model, state, path)
     nets = [build(model, path) for _ in range(model.ensemble)]
@@ -78,10 +78,10 @@ def load(path: Path) -> tuple[list[nn.Module], Model]:
 
 
 def build(model: Model, path: Path) -> nn.Module:
-    """The network that the record describes, with fresh weights.
+    """Build the network that the record describes, with fresh weights.
 
     Raises:
-        UserError: there is no such network. Not params.yaml is wrong, but the model file.
+        UserError: it cannot be built; the message blames the model file instead of params.yaml.
     """
     try:
         return networks.build(model.network, model.dataset.shape, model.options, seed=0)
@@ -89,32 +89,32 @@ def build(model: Model, path: Path) -> nn.Module:
         problem = re.sub(r" \((params\.yaml|cifar/models)\b.*", "", str(error))
         file = networks.path_of(model.network)
         raise UserError(
-            f"its record builds no network with {file}, {problem} ({path}): run `dvc repro`"
+            f"its record does not fit {file}, {problem} ({path}): run `dvc repro`"
         ) from None
 
 
 def check_without_memory(model: Model, state: dict[str, Tensor], path: Path) -> None:
-    """Compare the file with the network that its record names, before that takes any memory.
+    """Compare the weights with the network in the record, without allocating that network.
 
-    Otherwise a small file with a large width or large images in its record could fill the memory.
+    Otherwise a small file whose record has a large width or large images could fill the memory.
 
     Raises:
-        UserError: it is of another network.
+        UserError: the weights are of another network.
     """
     try:
         with torch.device("meta"), WithoutNormal():
             net = build(model, path)
     except UserError:
-        return  # in earnest it can be built, or says what is wrong
+        return  # the caller builds it in memory next: that works, or raises the error
     check_sizes(net, model, state, path)
     if model.dataset.image_size > LARGE:
-        cannot = (RuntimeError, TypeError, ValueError)  # a network that looks at its numbers
+        cannot = (RuntimeError, TypeError, ValueError)  # if the network reads its own tensors
         with torch.device("meta"), contextlib.suppress(*cannot):
             check_layers(net, model, path)
 
 
 def check_sizes(net: nn.Module, model: Model, state: dict[str, Tensor], path: Path) -> None:
-    """Compare the sizes of the weights with those of the network.
+    """Compare the sizes of the weights with those in the network.
 
     Raises:
         UserError: they differ.
@@ -130,7 +130,7 @@ def check_sizes(net: nn.Module, model: Model, state: dict[str, Tensor], path: Pa
 
 
 def check_layers(net: nn.Module, model: Model, path: Path) -> None:
-    """Compare the layers in the record, which charts and cards rely on, with the network's.
+    """Compare the layers in the record, which charts and cards use, with those of the network.
 
     Raises:
         UserError: they differ.
@@ -141,9 +141,9 @@ def check_layers(net: nn.Module, model: Model, path: Path) -> None:
 
 
 class WithoutNormal(TorchFunctionMode):
-    """Leave out normally distributed weights, which need PyTorch's compiler on the device meta.
+    """Skip the initialisation of weights from a normal distribution.
 
-    Loading that takes two seconds.
+    On the meta device it needs PyTorch's compiler, which takes two seconds to import.
     """
 
     def __torch_function__(
@@ -160,10 +160,10 @@ def other_network(problem: str, path: Path) -> UserError:
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Give the network its weights.
+    """Load the weights into the network.
 
     Raises:
-        UserError: they are not finite, or of another network.
+        UserError: they are not finite, or are of another network.
     """
     types = {name: value.dtype for name, value in net.state_dict().items()}
     try:
@@ -173,19 +173,22 @@ def load_weights(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         raise other_network(" ".join(str(error).split())[:160], path) from None
     finite = all(parameter.isfinite().all() for parameter in net.parameters())
-    if not finite or any(value.isnan().any() for value in state.values()):  # a mask may be infinite
+    if not finite or any(value.isnan().any() for value in state.values()):  # masks may be infinite
         raise UserError(
             f"weights that are not finite ({path}): train again at a lower learning rate"
         )
 
 
 def warn_of_changes(path: Path, model: Model) -> None:
-    """A changed comment does no harm. Other layers of the same shapes would predict otherwise."""
+    """Print a note if the network's file has changed since the training.
+
+    A changed comment is harmless; other layers of the same shapes would change the predictions.
+    """
     file = networks.path_of(model.network)
     trained_with = model.provenance.network_file
     if trained_with != files.git_name((networks.ROOT / file).read_bytes()):
-        note = f"note: {path} was trained with another {file} (Git's object {trained_with[:12]})"
-        print(note, file=sys.stderr)
+        version = f"another version of {file} (Git's object {trained_with[:12]})"
+        print(f"note: {path} was trained with {version}", file=sys.stderr)
 
 
 def checksum(state: dict[str, Tensor], model: Any) -> str:
@@ -198,5 +201,5 @@ def checksum(state: dict[str, Tensor], model: Any) -> str:
 
 
 def join(nets: list[nn.Module]) -> nn.Module:
-    """One module whose state holds that of all networks."""
+    """One module that contains all networks."""
     return nets[0] if len(nets) == 1 else nn.ModuleList(nets)

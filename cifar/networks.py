@@ -1,4 +1,4 @@
-"""A network by the name of its file in cifar/models: built, run once, and listed by layer."""
+"""The networks in cifar/models: load, build, check and summarize them."""
 
 import contextlib
 import importlib
@@ -20,7 +20,7 @@ from cifar import UserError, stage
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 
-ROOT = Path(__file__).resolve().parents[1]  # of the code; the data are in the current folder
+ROOT = Path(__file__).resolve().parents[1]  # of the code; data are in the current folder
 CONTRACT = (
     "build(shape, options) returns a module from (N, {0}, {1}, {1}) floats to (N, {2}) logits"
 )
@@ -32,14 +32,14 @@ def path_of(network: str) -> str:
 
 
 def load_file(network: str) -> ModuleType:
-    """The module with the network's `build`.
+    """Import the network's file.
 
     Raises:
-        UserError: its name is none for Python, or it cannot be imported.
+        UserError: its name is not a Python identifier, or it cannot be imported.
     """
     if not network.isidentifier():
         raise UserError(
-            f"{network} is no name of a Python module ({path_of(network)}): "
+            f"{network} is not a name for a Python module ({path_of(network)}): "
             "rename the file, with letters, digits and underscores"
         )
     with one_line(network, "fix this file"):
@@ -48,7 +48,7 @@ def load_file(network: str) -> ModuleType:
 
 @contextlib.contextmanager
 def one_line(network: str, advice: str, when: str = "") -> Iterator[None]:
-    """Turn an error of the network's file, which may raise anything, into a UserError."""
+    """Turn any exception from the network's file into a UserError."""
     try:
         yield
     except UserError:
@@ -58,12 +58,12 @@ def one_line(network: str, advice: str, when: str = "") -> Iterator[None]:
             raise
         problem = f"{when}{describe(error, network)}"
         if "view size is not compatible" in str(error):
-            advice = "write x.flatten(1) for x.view(...): images are channels last in memory"
+            advice = "use x.flatten(1) instead of x.view(...): images are channels last in memory"
         raise UserError(f"{problem} ({path_of(network)}): {advice}") from None
 
 
 def describe(error: BaseException, network: str) -> str:
-    """The error in one line, with the last line of the network's file that it passed."""
+    """The error as one line of text, with the line number in the network's file."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename.endswith(path_of(network))]
     where = f" in line {lines[-1]}" if lines else ""
@@ -74,14 +74,14 @@ def check_options(network: str, options: NetworkOptions) -> None:
     """Reject options that would have no effect.
 
     Raises:
-        UserError: an option is set that the network does not use, or USES names no options.
+        UserError: an option is set that the network does not use, or USES is not valid.
     """
     uses = getattr(load_file(network), "USES", ())
     off = asdict(NetworkOptions())
     if not isinstance(uses, tuple) or not set(map(str, uses)) <= off.keys():
         raise UserError(
-            f"USES = {uses!r} ({path_of(network)}): it is a tuple of options, such as "
-            f'("width",); there are {", ".join(off)}'
+            f"USES = {uses!r} is not a tuple of options ({path_of(network)}): write for instance "
+            f'("width",); the options are {", ".join(off)}'
         )
     for name, value in asdict(options).items():
         if name not in uses and value != off[name]:
@@ -92,10 +92,10 @@ def check_options(network: str, options: NetworkOptions) -> None:
 
 
 def check_muon(network: str) -> None:
-    """Reject the optimizer Muon for a network whose layers it was not made for.
+    """Reject the optimizer Muon for a network that does not support it.
 
     Raises:
-        UserError: with values that work.
+        UserError: MUON is not set in the network's file; the message suggests values that work.
     """
     if not getattr(load_file(network), "MUON", False):
         values = "-S train.optimizer=sgd -S train.lr=0.01 -S train.small_epochs=0"
@@ -106,12 +106,12 @@ def check_muon(network: str) -> None:
 
 
 def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.Module:
-    """The network with fresh weights that depend on `seed` alone.
+    """Build the network with fresh weights that depend only on `seed`.
 
-    The caller's random numbers are left as they were.
+    The state of the global random generator does not change.
 
     Raises:
-        UserError: the network's file breaks its contract, or refuses the shape or the options.
+        UserError: the network's file breaks its contract, or rejects the shape or the options.
     """
     file = load_file(network)
     contract = contract_for(shape)
@@ -128,9 +128,9 @@ def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw the random numbers of torch (on the CPU), numpy and Python from `seed` in the block.
+    """Seed the generators of torch (CPU only), numpy and Python within the block.
 
-    `torch.manual_seed` would also seed every GPU, and nothing would restore those.
+    `torch.manual_seed` would also seed every GPU, and nothing would restore their state.
     """
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  layers may draw from it
     with torch.random.fork_rng(devices=[]):
@@ -145,15 +145,18 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def contract_for(shape: Shape) -> str:
-    """What the network's file must do, for this shape."""
+    """What the network's file must do for this shape, in words."""
     return CONTRACT.format(shape.channels, shape.image_size, shape.num_classes)
 
 
 def check(network: str, net: nn.Module, shape: Shape, counts: tuple[int, ...] = (2, 1)) -> None:
-    """Run the network on so many images of the real shape, before hours of training.
+    """Run the network on a few images of the real shape, before hours of training.
+
+    Args:
+        counts: the number of images in each try.
 
     Raises:
-        UserError: it fails, or returns something else than one logit per image and class.
+        UserError: it fails, or does not return one logit per image and class.
     """
     for count in counts:
         with one_line(network, contract_for(shape)):
@@ -162,7 +165,11 @@ def check(network: str, net: nn.Module, shape: Shape, counts: tuple[int, ...] = 
 
 
 def check_logits(network: str, logits: Any, shape: Shape, count: int, when: str = "") -> None:
-    """Raise UserError if this is not one logit per image and class."""
+    """Check what the network returned.
+
+    Raises:
+        UserError: it is not one logit per image and class.
+    """
     expected = [count, shape.num_classes]
     actual = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if isinstance(logits, Tensor) and not logits.is_floating_point():
@@ -174,31 +181,31 @@ def check_logits(network: str, logits: Any, shape: Shape, count: int, when: str 
 
 
 def run_once(net: nn.Module, images: Tensor) -> Any:
-    """What the network returns for (N, C, H, W) images; it is left in the mode that it had."""
+    """What the network returns for images (N, C, H, W) in evaluation mode; its mode is restored."""
     training = net.training
     try:
-        with torch.no_grad():  # what it keeps for later, it may use in training
+        with torch.no_grad():  # not inference_mode: training may use what it caches
             return net.eval()(images)
     finally:
         net.train(training)
 
 
 def black(shape: Shape, count: int) -> Tensor:
-    """(count, C, H, W) network input, in the memory layout of training."""
+    """Zeros (count, C, H, W) as network input, in the memory layout of training."""
     images = torch.zeros(count, shape.image_size, shape.image_size, shape.channels)
     return images.permute(0, 3, 1, 2)
 
 
 def to_device(net: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to a device, with its filters channels last in memory, as its images are."""
+    """Move a network to a device, with filters channels last in memory, like the images."""
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def prepare(network: str, net: nn.Module, images: Tensor, seed: int) -> None:
-    """What a network does once before training: weights from the data, or pre-trained ones.
+    """Call `prepare` in the network's file, if any: weights from the data, or pre-trained ones.
 
     Args:
-        images: (N, C, H, W) training images as the network gets them, without augmentation.
+        images: training images (N, C, H, W) as network input, without augmentation.
 
     Raises:
         UserError: it fails.
@@ -210,7 +217,7 @@ def prepare(network: str, net: nn.Module, images: Tensor, seed: int) -> None:
 
 
 def summarize(net: nn.Module, shape: Shape) -> tuple[Layer, ...]:
-    """The layers in order of use. Each tensor counts once, in the first layer that has it."""
+    """The layers in order of use. A shared tensor counts once, in the first layer that has it."""
     layers: list[Layer] = []
     counted: set[nn.Parameter] = set()
 
@@ -228,7 +235,7 @@ def summarize(net: nn.Module, shape: Shape) -> tuple[Layer, ...]:
     finally:
         for hook in hooks:
             hook.remove()
-    # What belongs to no such layer, as in an attention, comes in a last row.
+    # A last row counts parameters outside these layers, as in attention.
     total = sum(parameter.numel() for parameter in net.parameters())
     rest = total - sum(layer.parameters for layer in layers)
     return (*layers, Layer("(others)", "", (), rest)) if rest else tuple(layers)

@@ -1,4 +1,4 @@
-"""Rows of large arrays, read from disk ahead of who needs them."""
+"""Rows of large arrays, read from disk before they are needed."""
 
 import errno
 import os
@@ -9,16 +9,16 @@ from typing import TypeVar
 
 import numpy as np
 
-AHEAD = 3  # results in memory beside the one in use
+AHEAD = 3  # results in memory besides the one in use
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
 def ahead(read: Callable[[Key], Value], keys: Iterable[Key]) -> Iterator[Value]:
-    """`read(key)` for each key, in order, called in other threads a few keys ahead.
+    """Yield `read(key)` for each key in order, while other threads read a few keys ahead.
 
-    An error of `read` is raised in place of its value. The threads end with the iterator.
+    An exception in `read` is raised in place of its value. The threads end with the iterator.
     """
     pool = ThreadPoolExecutor(AHEAD)
     pending: deque[Future[Value]] = deque()
@@ -36,8 +36,8 @@ def ahead(read: Callable[[Key], Value], keys: Iterable[Key]) -> Iterator[Value]:
 def read_rows(array: np.memmap, index: np.ndarray, out: np.ndarray) -> None:
     """Copy the rows `index` of a memory-mapped .npy file to `out`.
 
-    The file is read, not the memory map: an error of the disk is then an OSError, and not the end
-    of the process by SIGBUS.
+    It reads the file instead of the memory map, so that a disk error raises OSError and does not
+    kill the process with SIGBUS.
 
     Args:
         array: (N, ...) in C order, from `files.read_array`.
@@ -47,4 +47,4 @@ def read_rows(array: np.memmap, index: np.ndarray, out: np.ndarray) -> None:
     with open(array.filename, "rb", buffering=0) as file:  # type: ignore[arg-type]
         for row, i in zip(out, index.tolist(), strict=True):
             if os.preadv(file.fileno(), [row], array.offset + i * row.nbytes) != row.nbytes:
-                raise OSError(errno.EIO, "cut while it was read", str(array.filename))
+                raise OSError(errno.EIO, "truncated while it was read", str(array.filename))

@@ -1,7 +1,7 @@
-"""What every program here does around its work.
+"""The frame of every program: one line for an error, and an exit code that stops DVC.
 
-It watches a stage's inputs, and ends with one line and a code that stops DVC. A program imports
-this module first, so that errors of the imports that follow are one line too.
+Under DVC it also checks that a stage's inputs do not change meanwhile. Programs import this module
+first, so that an error of a later import is one line, too.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from typing import Any, NoReturn
 
 from cifar import UserError, yaml12
 
-SMALL = 1 << 20  # bytes; a larger file is known by size and time of change, not by content
-# Files that systems leave in folders. They are no input, and .dvcignore keeps them from DVC.
+SMALL = 1 << 20  # bytes; a larger file is identified by its metadata instead of its content
+# Files that systems leave in folders. They are not inputs, and .dvcignore hides them from DVC.
 LEFT_OVERS = re.compile(
     r"(\.[^.].*|Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|@eaDir)$", re.IGNORECASE
 )
-KEPT_TIMES = 20  # notes per stage
+KEPT_TIMES = 20  # files per stage
 FULL_MEMORY = re.compile(r"out of memory|allocate memory|allocation failed|start new thread")
 KERNEL = re.compile(
     r"\b(CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|HIP|MPS|NCCL|nvrtc|PassManager)\b.*(error|failed)|"
@@ -42,7 +42,7 @@ OUTPUTS = ("data", "metrics", "models", "plots")  # folders that stages fill
 def report_import_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Print in one line what kept a program from loading its libraries."""
+    """Print in one line why a program cannot load its libraries."""
     if problem := loading_problem(error):
         sys.stderr.write(f"error: {problem}\n")
     else:
@@ -50,10 +50,10 @@ def report_import_error(
 
 
 def loading_problem(error: BaseException) -> str:
-    """What kept a library from being loaded; empty if the error is not of that kind."""
+    """Why a library cannot be loaded; empty if the error has another cause."""
     advice = "free memory, or install the packages again with `make install`"
     text = " ".join(str(error).split())[-200:]
-    if isinstance(error, KeyboardInterrupt):  # some libraries raise SIGINT when memory is short
+    if isinstance(error, KeyboardInterrupt):  # some libraries raise SIGINT when out of memory
         advice = "run the same command again; if that does not help, free memory"
         return f"interrupted while the libraries were loaded (python): {advice}"
     if out_of_memory(error):
@@ -65,7 +65,7 @@ def loading_problem(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the CPU or a GPU: torch raises a RuntimeError for both."""
+    """Whether the CPU or a GPU ran out of memory; torch raises a RuntimeError for both."""
     return isinstance(error, MemoryError) or bool(FULL_MEMORY.search(str(error)))
 
 
@@ -78,16 +78,18 @@ sys.excepthook = report_import_error
 
 
 def run(main: Callable[[], Callable[[], None] | None], text: str | None = None) -> NoReturn:
-    """Call `main` and exit: 0 when it returns, else one line on stderr and 1, or 128 + the signal.
+    """Call `main` and exit with 0; after an error, print one line to stderr and exit with 1.
 
-    A training that catches Ctrl-C and exits 0 would be recorded by DVC as finished. And DVC hashes
-    dependencies and parameters after the command, so what is edited meanwhile would be recorded as
-    if it had been used: such a stage fails. `main` may return a function to call when all is well.
+    After a signal, the exit code is 128 + its number: DVC would record a training that catches
+    Ctrl-C and exits with 0 as finished. DVC hashes dependencies and parameters after the command,
+    and so would record edits made meanwhile as if they had been used: such a stage fails.
 
-    A program without options gives its docstring as `text`: `--help` then prints it, and any other
-    argument is refused, before anything runs.
+    Args:
+        main: may return a function, which is called if the inputs did not change.
+        text: the docstring of a program without options. `--help` prints it, and any other
+            argument is rejected before anything runs.
     """
-    sys.excepthook = sys.__excepthook__  # all is loaded: from here on `attempt` reports errors
+    sys.excepthook = sys.__excepthook__  # all imports are done
     signal.signal(signal.SIGTERM, terminate)
     prepare_streams()
     code: int | str | None = 0
@@ -95,7 +97,7 @@ def run(main: Callable[[], Callable[[], None] | None], text: str | None = None) 
         attempt(main, text)
     except SystemExit as end:
         code = end.code
-    try:  # Python would do it after the last handler of errors
+    try:  # otherwise Python does, after the last handler of errors
         sys.stdout.flush()
     except OSError as error:
         discard_output()
@@ -107,12 +109,12 @@ def run(main: Callable[[], Callable[[], None] | None], text: str | None = None) 
 
 
 def attempt(main: Callable[[], Callable[[], None] | None], text: str | None) -> None:
-    """Call `main`; exit with a line on stderr for every error that a user can cause."""
+    """Call `main`; turn each error that a user can cause into one line and an exit code."""
     try:
         if text:
             parser(text).parse_args()
         watch(main)
-    except BrokenPipeError:  # `| head` has read enough
+    except BrokenPipeError:  # the reader has ended, as in `| head`
         discard_output()
         sys.exit(SIGPIPE)
     except UserError as error:
@@ -133,7 +135,7 @@ def attempt(main: Callable[[], Callable[[], None] | None], text: str | None) -> 
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
-    """A parser whose `--help` begins with `text`, the program's docstring, as it is written."""
+    """A parser whose `--help` begins with `text`, the program's docstring, unchanged."""
     path = Path(sys.argv[0]).with_suffix("")
     program = ".".join(path.parts[-2:]).removesuffix(".__main__")
     return argparse.ArgumentParser(
@@ -144,7 +146,11 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 
 
 def watch(main: Callable[[], Callable[[], None] | None]) -> None:
-    """Call `main` between two looks at the stage's inputs, and note how long it took."""
+    """Call `main`, and record how long it took.
+
+    Raises:
+        UserError: an input of the stage changed meanwhile.
+    """
     start = time.monotonic()
     show_edits_to_git()
     check_imports()
@@ -162,15 +168,15 @@ def watch(main: Callable[[], Callable[[], None] | None]) -> None:
 
 
 def discard_output() -> None:
-    """Send what is still to be printed nowhere: nobody reads it, or it cannot be written."""
+    """Redirect standard output to /dev/null: nobody reads it, or it cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: MemoryError | RuntimeError) -> str:
-    """What failed in the libraries or the hardware, as a message.
+    """The message for an error in the libraries or the hardware.
 
     Raises:
-        RuntimeError: the error itself, if it is one of the code.
+        RuntimeError: the error itself, if this project's code is at fault.
     """
     if out_of_memory(error):
         return "out of memory (params.yaml): lower train.batch_size or preprocess.image_size"
@@ -195,7 +201,7 @@ def advice_for(error: OSError) -> str:
 
 
 def way_back() -> str:
-    """How to restore the results that DVC removed before it started this stage, if any."""
+    """How to restore the results that DVC removed before this stage; empty if there were none."""
     if "DVC_STAGE" not in os.environ or root().resolve() != Path.cwd():
         return ""  # started by hand, or in a copy of the repository: nothing is lost
     try:
@@ -204,14 +210,14 @@ def way_back() -> str:
         return ""
     if os.environ["DVC_STAGE"].rpartition(":")[2] not in recorded:
         return ""
-    return "; `dvc repro` with the former values restores the former results"
+    return "; `dvc repro` with the previous values restores the previous results"
 
 
 def prepare_streams() -> None:
     """Make it safe to print anything.
 
-    A stream that is closed (`>&-`) becomes one that discards what is written. A character that the
-    encoding of the terminal does not have is escaped.
+    Streams that the shell closed, as `>&-` does, are replaced with /dev/null. Characters that the
+    terminal's encoding does not have are escaped.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -221,10 +227,11 @@ def prepare_streams() -> None:
 
 
 def show_edits_to_git() -> None:
-    """Touch the files that DVC edits, so that Git looks at them.
+    """Touch the files that DVC edits, so that Git notices the edits.
 
-    DVC writes params.yaml and keeps its size. If that happens in the second that Git's index knows,
-    Git takes the file for unchanged, and `git checkout params.yaml` does nothing.
+    DVC may rewrite params.yaml without changing its size. If that happens within the second that
+    Git's index has for the file, Git considers it unchanged, and `git checkout params.yaml` does
+    nothing.
     """
     if "DVC_STAGE" in os.environ:
         for path in [Path("params.yaml"), *Path("metrics").glob("*.json")]:
@@ -240,14 +247,14 @@ def plural(count: int, noun: str) -> str:
 def inputs() -> dict[str, Any]:
     """A fingerprint of each dependency and section of params.yaml that the running stage declares.
 
-    There is none for YAML that cannot be read: the stage itself says what is wrong with it.
+    YAML that cannot be read is not an error here: the stage itself reports it.
     """
     if "DVC_STAGE" not in os.environ:  # started by hand: nothing will be recorded
         return {}
     try:
         declared = declaration(os.environ["DVC_STAGE"].rpartition(":")[2])
     except UserError:
-        return {"dvc.yaml": "not to be read"}
+        return {"dvc.yaml": "unreadable"}
     try:
         values = yaml12.read("params.yaml")
         fingerprints = {
@@ -255,7 +262,7 @@ def inputs() -> dict[str, Any]:
         }
         names = dependencies(declared, values)
     except (UserError, LookupError, TypeError):
-        return {"params.yaml": "not to be read"}
+        return {"params.yaml": "unreadable"}
     for name in names:
         for path in sorted(Path(name).rglob("*")) if Path(name).is_dir() else [Path(name)]:
             if not any(map(LEFT_OVERS.match, path.relative_to(name).parts)):
@@ -264,7 +271,7 @@ def inputs() -> dict[str, Any]:
 
 
 def dependencies(declared: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """The paths that a stage depends on, with values of params.yaml in place of `${...}`."""
+    """The paths that a stage depends on, with `${...}` replaced by values of params.yaml."""
     return [
         re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str(values[m[1]][m[2]]), name)
         for name in declared["deps"]
@@ -272,12 +279,12 @@ def dependencies(declared: dict[str, Any], values: dict[str, Any]) -> list[str]:
 
 
 def check_imports() -> None:
-    """Refuse code of this repository that is imported, but that DVC does not watch for this stage.
+    """Check that the running stage declares every file of this repository that it imports.
 
-    An edit of it would rerun nothing, and the old result would pass for the new one.
+    An edit of an undeclared file would rerun nothing, and the old result would pass for the new.
 
     Raises:
-        UserError: with the file to declare.
+        UserError: a file is not declared; the message names it.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -287,7 +294,7 @@ def check_imports() -> None:
     except (UserError, LookupError, TypeError):
         return  # the stage itself says what is wrong with these files
     here = f"{Path.cwd()}{os.sep}"
-    # All sections of params.yaml are checked, but a check of another section changes no output.
+    # The other sections of params.yaml are only checked, which changes no output.
     declared.append("cifar/params/")
     for module in tuple(sys.modules.values()):
         file = getattr(module, "__file__", None) or ""
@@ -296,15 +303,15 @@ def check_imports() -> None:
         if ours and not path.startswith(tuple(declared)) and Path(path).stat().st_size:
             raise UserError(
                 f"stage {name} imports {path}, which is not among its dependencies (dvc.yaml): "
-                "add it to `deps`, or an edit of it reruns nothing"
+                "add it to `deps`, because an edit of it would rerun nothing"
             )
 
 
 def pipeline() -> dict[str, dict[str, Any]]:
-    """The stages in dvc.yaml.
+    """Map the names of the stages to their entries in dvc.yaml.
 
     Raises:
-        UserError: there are none.
+        UserError: it has no stages.
     """
     stages = yaml12.read("dvc.yaml").get("stages")
     if (
@@ -317,7 +324,7 @@ def pipeline() -> dict[str, dict[str, Any]]:
 
 
 def declaration(name: str) -> dict[str, Any]:
-    """What dvc.yaml says of a stage.
+    """The entry of a stage in dvc.yaml.
 
     Raises:
         UserError: it has no such stage.
@@ -338,14 +345,14 @@ def fingerprint(path: Path) -> Any:
 
 
 def note_time(seconds: float) -> None:
-    """Leave for the report how long this stage took.
+    """Record how long this stage took, for the report.
 
-    No output may hold a time, because it would never be the same again.
+    An output must not contain a time, because then no two runs would give the same bytes.
     """
     if "DVC_STAGE" not in os.environ:
         return
     name = os.environ["DVC_STAGE"].rpartition(":")[2]
-    with contextlib.suppress(OSError, UserError):  # a report without a time is no reason to fail
+    with contextlib.suppress(OSError, UserError):  # the time is not worth a failure
         path = time_file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{seconds:.1f}\n")
@@ -355,12 +362,12 @@ def note_time(seconds: float) -> None:
 
 
 def time_file(name: str) -> Path:
-    """Where the time of the stage is that made its present outputs.
+    """The file that records how long the stage took to make its current outputs.
 
-    The file's name knows them by their names, their sizes and the content of the small ones.
+    Its name contains a hash of their names, their sizes, and the content of small files.
 
     Raises:
-        UserError: dvc.yaml has no such stage, or it is damaged.
+        UserError: dvc.yaml is damaged, or has no such stage.
     """
     declared = declaration(name)
     try:
@@ -370,31 +377,31 @@ def time_file(name: str) -> Path:
         raise UserError(
             f"no outputs of {name} (dvc.yaml): restore it with `git checkout dvc.yaml`"
         ) from None
-    known = hashlib.sha256()
+    digest = hashlib.sha256()
     for output in sorted(outputs):
         for file in sorted(output.rglob("*")) if output.is_dir() else [output]:
             size = file.stat().st_size
-            known.update(f"{file.as_posix()} {size} ".encode())
-            known.update(file.read_bytes() if size <= SMALL else b"")
-    return root() / "runs" / "times" / f"{name}-{known.hexdigest()[:16]}"
+            digest.update(f"{file.as_posix()} {size} ".encode())
+            digest.update(file.read_bytes() if size <= SMALL else b"")
+    return root() / "runs" / "times" / f"{name}-{digest.hexdigest()[:16]}"
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    # What a stranger's file says must not steer the terminal.
+    # Text from an untrusted file must not control the terminal.
     line = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", " ".join(message.splitlines()))
-    sys.stderr.write(f"error: {line}\n")  # at once: several processes may say the same
+    sys.stderr.write(f"error: {line}\n")  # one write: several processes may fail at once
     sys.stderr.flush()
     sys.exit(code)
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM as an exception, so that temporary files are removed on the way out."""
+    """Turn SIGTERM into an exception, so that temporary files are removed before the exit."""
     sys.exit(128 + number)
 
 
 def root() -> Path:
-    """Where state that outlives a run is kept.
+    """The folder for state that outlives a run: the user's repository.
 
-    The repository of the user, also for a stage that runs in one of DVC's temporary copies of it.
+    DVC may run a stage in a temporary copy of it.
     """
     return Path(os.environ.get("DVC_ROOT", "."))

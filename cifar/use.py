@@ -1,7 +1,7 @@
-"""A trained model, ready to classify images. `cifar.load_model` is the way here.
+"""Classify images with a trained model. The entry point is `cifar.load_model`.
 
-This file stands above the wings: it decodes pictures as preprocess does, and predicts as evaluate
-does. Nothing in the library imports it.
+This module may use any folder of the library: it decodes pictures as preprocess does, and predicts
+as evaluate does. Nothing in the library imports it.
 """
 
 import io
@@ -23,12 +23,12 @@ Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image.
+    """The prediction for one image.
 
     Attributes:
         label: the most likely class.
         confidence: its calibrated probability.
-        probabilities: of all classes, the most likely first; they add up to 1.
+        probabilities: maps each class to its probability, most likely first; they add up to 1.
     """
 
     label: str
@@ -40,18 +40,18 @@ class Classifier:
     """The networks of a model file on a device.
 
     Attributes:
-        model: the record in the file: classes, image size, normalisation, and what made it.
+        model: the record in the file: classes, image size, normalisation and provenance.
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str = "auto") -> None:
-        """Read a model file.
+        """Load a model file.
 
         Args:
             path: such as models/model.safetensors.
             device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1 or mps.
 
         Raises:
-            UserError: no such file, a damaged one, or no such device.
+            UserError: the file is missing or damaged, or the device is not available.
         """
         self.device = hardware.pick(device, "--device")
         self.path = Path(path)
@@ -67,18 +67,18 @@ class Classifier:
 
     @property
     def batch_size(self) -> int:
-        """Images that are decoded and classified together."""
+        """The number of images that are decoded and classified together."""
         return inference.batch_size(self.nets[0], self.model.dataset.image_size)
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[Prediction]:
-        """Classify images, each prepared as the test images were: upright, scaled, centred.
+        """Classify images, prepared like the test images: upright, the centre square scaled.
 
         Args:
-            images: one or several of: a path, a Pillow image, or an array of uint8 with the shape
-                (H, W), (H, W, 1) or (H, W, 3). An array (N, H, W, C) is N images.
+            images: one or several paths, Pillow images, or uint8 arrays of shape (H, W), (H, W, 1)
+                or (H, W, 3). An array (N, H, W, C) is N images.
 
         Returns:
-            One prediction per image, in their order.
+            One prediction per image, in the order of the images.
 
         Raises:
             UserError: an image cannot be read.
@@ -90,7 +90,7 @@ class Classifier:
         return predictions
 
     def classify(self, pixels: np.ndarray) -> Iterator[Prediction]:
-        """A prediction for each of (N, H, W, C) uint8 images that have the model's size."""
+        """Yield a prediction for each of the images (N, H, W, C) uint8 of the model's size."""
         for row in self.probabilities(pixels):
             order = np.argsort(-row, kind="stable").tolist()
             ranked = {self.classes[i]: float(row[i]) for i in order}
@@ -101,7 +101,7 @@ class Classifier:
         """Calibrated probabilities (N, classes), in the order of the labels.
 
         Raises:
-            UserError: the networks overflow on these images.
+            UserError: the networks' outputs for these images are not finite.
         """
         images = torch.from_numpy(pixels)
         logits = [inference.predict(net, images, self.normalize) for net in self.nets]
@@ -110,7 +110,7 @@ class Classifier:
         return inference.probabilities(average, self.model.temperature).cpu().numpy()
 
     def decode(self, image: Picture) -> np.ndarray:
-        """One image as the pixels (H, W, C) uint8 that the networks take."""
+        """Decode one image into the pixels (H, W, C) uint8 that the networks need."""
         dataset = self.model.dataset
         try:
             pixels = pictures.decode(content_of(image), dataset.image_size)
@@ -123,7 +123,7 @@ class Classifier:
 
 
 def listed(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
-    """One image or several as several."""
+    """Iterate over one image or several."""
     if isinstance(images, np.ndarray):
         return iter(images if images.ndim == 4 else [images])
     if isinstance(images, str | os.PathLike | Image.Image):
@@ -132,12 +132,12 @@ def listed(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
 
 
 def content_of(image: Picture) -> bytes:
-    """The bytes of a picture file, also for pixels in memory: they then pass the same rules.
+    """The bytes of a picture file. Pixels in memory are encoded, so that the same rules apply.
 
-    But for one: a large JPEG in a file is decoded at a smaller size.
+    One rule differs: only a large JPEG file is decoded at a reduced size.
 
     Raises:
-        ValueError: pixels of more than 8 bits, or an array that is no image.
+        ValueError: more than 8 bits per channel, or an array that is not an image.
         OSError: the file cannot be read.
     """
     if isinstance(image, np.ndarray):
@@ -156,8 +156,8 @@ def content_of(image: Picture) -> bytes:
 
 
 def from_array(pixels: np.ndarray) -> Image.Image:
-    """(H, W), (H, W, 1) or (H, W, 3) uint8 as a Pillow image."""
+    """A Pillow image from pixels (H, W), (H, W, 1) or (H, W, 3) uint8."""
     fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))
     if not fits or pixels.dtype != np.uint8 or not pixels.size:
-        raise ValueError(f"no uint8 (height, width, 1 or 3): {pixels.dtype} {pixels.shape}")
+        raise ValueError(f"not uint8 (height, width, 1 or 3): {pixels.dtype} {pixels.shape}")
     return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)

@@ -1,14 +1,15 @@
-"""How the threads of OpenMP wait for each other: briefly while others want the cores.
+"""Make OpenMP threads wait only briefly for each other while other programs use the cores.
 
-PyTorch's CPU kernels run on GNU's OpenMP (libgomp). A thread that waits there spins for some
-milliseconds before it sleeps. On a quiet machine that is fastest. On a busy one the spinning
-threads take the cores from the thread that they wait for, and training falls far below its fair
-share.
+PyTorch's CPU kernels run on GNU's OpenMP (libgomp). Its threads spin for some milliseconds before
+they sleep. On a quiet machine this is the fastest way to wait. On a busy one, the spinning threads
+take the cores from the thread that they wait for, and training gets much less than its fair part of
+the machine.
 
-libgomp spins for far shorter while a process has more OpenMP threads than cores (its manual,
-GOMP_SPINCOUNT: 100 times instead of 300,000). So while the threads of this process have to wait for
-cores, one more OpenMP thread is kept, asleep. It changes no bit of any result. What the user has
-set stays. Other systems than Linux have another OpenMP.
+libgomp spins far less while a process has more OpenMP threads than cores (100 times instead of
+300,000; see GOMP_SPINCOUNT in its manual). So while the threads of this process have to wait for
+cores, this module keeps one more OpenMP thread, which sleeps. It does not change a bit of any
+result. Nothing is done if the user has set one of SETTINGS, or on systems other than Linux, which
+have another OpenMP.
 """
 
 import atexit
@@ -21,20 +22,20 @@ from pathlib import Path
 import torch
 
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-PERIOD = 0.2  # seconds between two looks
+PERIOD = 0.2  # seconds between two measurements
 BUSY = 0.1  # seconds that the threads wait for a core, per second
-PARALLEL = 1 << 17  # elements; torch shares the work on so many among its threads
+PARALLEL = 1 << 17  # elements; enough for torch to divide the work among its threads
 
 
 def watch(device: torch.device) -> None:
-    """Follow the load in the background until the program ends, if it computes on the CPU."""
+    """Watch the load in the background until the program ends, if the device is the CPU."""
     if device.type != "cpu" or sys.platform != "linux" or any(s in os.environ for s in SETTINGS):
         return
     ending = threading.Event()
     thread = threading.Thread(target=follow, args=[ending], daemon=True)
     thread.start()
 
-    def stop() -> None:  # Python must not end a thread inside of torch
+    def stop() -> None:  # Python must not end while the thread is inside torch
         ending.set()
         thread.join()
 
@@ -42,7 +43,7 @@ def watch(device: torch.device) -> None:
 
 
 def follow(ending: threading.Event) -> None:
-    """Keep a sleeper while others want the cores, until `ending` is set."""
+    """Until `ending` is set, keep a sleeper while other programs use the cores."""
     sleeper = None
     before = seconds_waited()
     while not ending.wait(PERIOD):
@@ -59,7 +60,7 @@ def follow(ending: threading.Event) -> None:
 
 
 class Sleeper:
-    """A thread that uses OpenMP once, then sleeps; until its end, libgomp counts its workers."""
+    """A thread that uses OpenMP once, then sleeps. Until it ends, libgomp counts its workers."""
 
     def __init__(self) -> None:
         self.ending = threading.Event()
@@ -76,9 +77,9 @@ class Sleeper:
 
 
 def seconds_waited() -> float:
-    """How long the threads of this process were ready and had no core, added up.
+    """The total time that the threads of this process were ready to run but had no core.
 
-    0 if the kernel does not count it. It shrinks when a thread ends.
+    It is 0 if the kernel does not record it, and decreases when a thread ends.
     """
     total = 0
     for path in Path("/proc/self/task").glob("*/schedstat"):
@@ -88,5 +89,5 @@ def seconds_waited() -> float:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
-"""YAML as DVC reads it: version 1.2, where `1e-3` is a number and `no` a word, no key twice.
+"""Read YAML as DVC does: version 1.2, where `1e-3` is a number and `no` a word; keys are unique.
 
-PyYAML on its own reads YAML 1.1, in which these differ, and the code would then use other values
-than DVC records. The patterns are those of ruamel.yaml, DVC's reader; a test compares the two.
+PyYAML itself reads YAML 1.1, which differs, so the code would use other values than DVC records.
+The patterns are those of ruamel.yaml, DVC's reader; a test compares the two.
 """
 
 import re
@@ -27,15 +27,15 @@ SCALARS = {  # tag: (what a plain scalar must match, the characters that it can 
         list("-+.0123456789"),
     ),
 }
-KEPT = (":timestamp", ":merge", ":value")  # PyYAML's scalars that are the same in both versions
+KEPT = (":timestamp", ":merge", ":value")  # scalars that are the same in both versions
 BASES = {"0b": 2, "0o": 8, "0x": 16}
 
 
 def loads(text: str, name: Path | str) -> Any:
-    """The content of a YAML document; errors call it `name`.
+    """Parse a YAML document; `name` is for messages.
 
     Raises:
-        UserError: not YAML, a duplicate key, or more than one document, with the line.
+        UserError: not YAML, a duplicate key, or several documents; the message gives the line.
     """
     if odd := re.search("[\x85\u2028\u2029]|^%YAML (?!1.2)", text, re.MULTILINE):
         raise UserError(f"{odd[0]!r} is not YAML 1.2 ({name}): remove it")
@@ -52,15 +52,15 @@ def loads(text: str, name: Path | str) -> Any:
 
 
 def read(path: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
-        UserError: no such file, not UTF-8, not YAML, or not a mapping.
+        UserError: the file does not exist, or is not UTF-8, not YAML, or not a mapping.
     """
     try:
         values = loads(Path(path).read_text(encoding="utf-8"), path)
     except FileNotFoundError:
-        raise UserError(f"no {path} here: run this in the root of the repository") from None
+        raise UserError(f"{path} not found: run this in the root of the repository") from None
     except UnicodeDecodeError:
         raise UserError(f"not a text file ({path}): save it as UTF-8") from None
     if not isinstance(values, dict):
@@ -71,7 +71,7 @@ def read(path: Path | str) -> dict[str, Any]:
 class Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2. It refuses duplicate keys."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML wants it
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML expects it
         initial: [entry for entry in resolvers if entry[0].endswith(KEPT)]
         for initial, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -80,7 +80,7 @@ class Loader(yaml.SafeLoader):
         keys = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # what follows may replace a merged key
+                continue  # later keys may replace merged ones
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float | None):
                 raise error(f"a key must be a word or a number, not {key!r}", key_node)

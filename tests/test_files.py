@@ -260,7 +260,9 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     files.check_space(tmp_path, needed=free // 2)
     needed = 2 * free
-    message = f"^too little disk, about {needed / 1e6:,.0f} MB needed and .* MB free .{tmp_path}.: "
+    message = (
+        f"^not enough disk space, about {needed / 1e6:,.0f} MB needed and .* MB free .{tmp_path}.: "
+    )
     with pytest.raises(UserError, match=message):
         files.check_space(tmp_path, needed)
 

@@ -33,7 +33,7 @@ def check_a_rejected_value(project):
     assert bad.returncode != 0
     (line,) = [line for line in bad.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: train.dropout = 1.0: must be less than 1 (params.yaml): ")
-    assert line.endswith("`dvc repro` with the former values restores the former results")
+    assert line.endswith("`dvc repro` with the previous values restores the previous results")
     assert "Traceback" not in bad.stderr
     assert results(project) != before, "DVC removes them before the stage can reject a value"
     project.edit("params.yaml", lambda text: text.replace("dropout: 1.0", "dropout: 0.3"))

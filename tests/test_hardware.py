@@ -83,7 +83,8 @@ def test_an_absent_device_is_an_error_that_lists_what_there_is(machine, cuda, mp
     """For a device that is absent, one line gives its name, the available devices and the key."""
     machine(cuda, mps)
     with pytest.raises(
-        UserError, match=rf"^no device {name}, only {there} \(params\.yaml, evaluate\.device\)"
+        UserError,
+        match=rf"^device {name} is not available, only {there} \(params\.yaml, evaluate\.device\)",
     ):
         hardware.pick(name, "evaluate.device")
 
@@ -120,7 +121,7 @@ def test_a_named_gpu_that_cannot_be_used_is_refused(machine, name, state, reason
     with pytest.raises(UserError) as caught:
         hardware.pick(name, "train.device")
     where = "only cpu (params.yaml, train.device): choose one of them"
-    assert str(caught.value) == f"no device cuda:0 ({reason}), {where}"
+    assert str(caught.value) == f"device cuda:0 is not available ({reason}), {where}"
 
 
 def test_a_card_as_old_as_the_build_is_used(machine):
@@ -137,7 +138,7 @@ def test_an_old_card_beside_a_new_one(machine):
     for name in ("auto", "cuda", "cuda:1"):
         assert hardware.pick(name, "train.device") == torch.device("cuda:1")
     with pytest.raises(
-        UserError, match=r"^no device cuda:0 \(Old Card is too old .*only cuda:1, c"
+        UserError, match=r"^device cuda:0 is not available \(Old Card .*only cuda:1, c"
     ):
         hardware.pick("cuda:0", "train.device")
 

@@ -134,7 +134,7 @@ def test_weights_without_a_record_are_refused(tmp_path, metadata):
 
 def test_an_absent_file_says_how_to_get_it(tmp_path):
     """Without a file the error names the commands that make or fetch it."""
-    refused(tmp_path / "w", "no model file")
+    refused(tmp_path / "w", "model file not found")
 
 
 def test_the_number_of_parameters_counts_each_tensor_once():

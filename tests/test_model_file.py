@@ -94,7 +94,7 @@ def test_what_is_no_model_file_is_refused(tmp_path, content):
     torch.save(Code(tmp_path / "ran"), pickled)
     contents = {"cut": whole[:-1], "longer": whole + b"\0", "pickle": pickled.getvalue()}
     path.write_bytes(contents.get(content, content))
-    refused(path, "no safetensors file")
+    refused(path, "not a safetensors file")
     assert not (tmp_path / "ran").exists()
 
 
@@ -143,7 +143,7 @@ def test_a_record_cannot_make_a_huge_network(tmp_path, name, monkeypatch):
 
 
 OF_ANOTHER = "weights of another network, the layers in its record are not those of cifar/models/"
-NO_NETWORK = "its record builds no network with cifar/models/"
+NO_NETWORK = "its record does not fit cifar/models/"
 
 
 @pytest.mark.hostile
@@ -228,7 +228,7 @@ def test_weights_of_other_classes_are_refused(tmp_path, count):
 def test_a_network_that_is_not_here_is_named(tmp_path):
     """If the model's network has no file, the error names the file to add."""
     write(tmp_path / "w", make(0), network="of_tomorrow")
-    refused(tmp_path / "w", "no network of_tomorrow here")
+    refused(tmp_path / "w", "network of_tomorrow not found")
 
 
 @pytest.mark.hostile
@@ -301,5 +301,5 @@ def test_a_changed_network_file_is_noted(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     write(tmp_path / "w", make(0))
     model_file.load(tmp_path / "w")
-    note = f"note: {tmp_path / 'w'} was trained with another cifar/models/vgg.py "
+    note = f"note: {tmp_path / 'w'} was trained with another version of cifar/models/vgg.py "
     assert capsys.readouterr().err == f"{note}(Git's object 000000000000)\n"

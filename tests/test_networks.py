@@ -150,7 +150,7 @@ def test_layers_that_share_a_tensor_come_back(add_network, tmp_path):
 @pytest.mark.hostile
 def test_a_file_name_that_python_cannot_import_is_one_line():
     """A name such as resnet.v2 is refused with the advice to rename the file."""
-    with pytest.raises(UserError, match=r"^resnet\.v2 is no name .*resnet\.v2\.py\): rename"):
+    with pytest.raises(UserError, match=r"^resnet\.v2 is not a name .*resnet\.v2\.py\): rename"):
         networks.load_file("resnet.v2")
 
 

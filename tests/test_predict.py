@@ -182,9 +182,9 @@ def test_a_name_that_is_not_text_is_printed(tmp_path):
     [
         (("nowhere.png",), "no such file or folder (nowhere.png)"),
         (("empty",), "no files found (empty)"),
-        (("--model", "other", "."), "no model file (other)"),
-        (("--model", "junk", "."), "no safetensors file"),
-        (("--device", "cuda:7", "."), "no device cuda:7, only "),
+        (("--model", "other", "."), "model file not found (other)"),
+        (("--model", "junk", "."), "not a safetensors file"),
+        (("--device", "cuda:7", "."), "device cuda:7 is not available, only "),
         (("--top", "0", "."), "--top 0 is too small (command line): use 1"),
     ],
 )

@@ -28,7 +28,7 @@ def test_a_file_that_shrinks_is_an_error_and_no_crash(array):
     """Reading past the end of a truncated file is an OSError with its name, not a crash."""
     with open(array.filename, "r+b") as handle:
         handle.truncate(200)
-    with pytest.raises(OSError, match="cut while it was read") as caught:
+    with pytest.raises(OSError, match="truncated while it was read") as caught:
         reading.read_rows(array, np.array([19]), np.zeros((1, 3, 2, 3), np.uint8))
     assert caught.value.filename == str(array.filename)
 

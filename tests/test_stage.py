@@ -300,9 +300,8 @@ def test_a_failed_stage_says_how_to_restore_what_dvc_removed(
     assert end(failing(UserError("bad (here): correct it"))) == 1
     line = capsys.readouterr().err
     assert line.startswith("error: bad (here): correct it")
-    assert line.endswith("; `dvc repro` with the former values restores the former results\n") == (
-        named
-    )
+    way_back = "; `dvc repro` with the previous values restores the previous results\n"
+    assert line.endswith(way_back) == named
 
 
 NO_STAGES = {

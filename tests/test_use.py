@@ -156,10 +156,10 @@ def test_predictions_come_in_batches_and_in_order(model, monkeypatch):
     [
         ("none.png", "No such file or directory (none.png)"),
         ("notes.txt", "not a picture in a known format (notes.txt)"),
-        (np.zeros((12, 12, 3), np.float32), "no uint8 (height, width, 1 or 3): float32"),
-        (np.zeros((12, 12, 4), np.uint8), "no uint8 (height, width, 1 or 3): uint8 (12, 12, 4)"),
-        (np.zeros((0, 12, 3), np.uint8), "no uint8 (height, width, 1 or 3)"),
-        (np.zeros(5, np.uint8), "no uint8 (height, width, 1 or 3)"),
+        (np.zeros((12, 12, 3), np.float32), "not uint8 (height, width, 1 or 3): float32"),
+        (np.zeros((12, 12, 4), np.uint8), "not uint8 (height, width, 1 or 3): uint8 (12, 12, 4)"),
+        (np.zeros((0, 12, 3), np.uint8), "not uint8 (height, width, 1 or 3)"),
+        (np.zeros(5, np.uint8), "not uint8 (height, width, 1 or 3)"),
         (Image.new("I;16", (12, 12)), "not 8 bits per channel (mode I;16) (a Pillow image)"),
     ],
 )
@@ -174,7 +174,7 @@ def test_what_is_no_image_is_one_line(image, message, model, tmp_path, monkeypat
 
 def test_a_missing_model_is_one_line(tmp_path):
     """A path without a model says how to get one."""
-    with pytest.raises(UserError, match=r"^no model file \(.*\): `dvc repro` makes it"):
+    with pytest.raises(UserError, match=r"^model file not found \(.*\): `dvc repro` makes it"):
         cifar.load_model(tmp_path / "none")
 
 

@@ -314,7 +314,7 @@ def test_an_unused_layer_is_refused_for_several_processes(add_network):
 def test_uses_that_names_no_options_is_one_line(uses, add_network):
     """USES must be a tuple of options, and the message lists those that exist."""
     add_network(f"USES = {uses}\n" + network_code(f"return nn.Sequential({FLAT})"))
-    with pytest.raises(UserError, match=r"^USES = .*mine\.py\): it is a tuple .* depth, width"):
+    with pytest.raises(UserError, match=r"^USES = .* is not a tuple .*mine\.py\): .* depth, width"):
         inspect_network("mine", COLOUR, OFF, optimizer="sgd", small_size=None)
 
 
@@ -338,7 +338,7 @@ def test_a_view_of_an_image_is_one_line(add_network):
     add_network(
         network_code(f"return nn.Sequential({body})", f"{view}\ndef build(shape, options):")
     )
-    with pytest.raises(UserError, match=r"mine\.py\): write x\.flatten\(1\) for x\.view"):
+    with pytest.raises(UserError, match=r"mine\.py\): use x\.flatten\(1\) instead of x\.view"):
         inspect_network("mine", DATASET.shape, OFF, optimizer="sgd", small_size=None)
 
 
