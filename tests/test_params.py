@@ -67,8 +67,8 @@ WRONG = [
     pytest.param("batch_norm", "yes", "valid boolean", marks=HOSTILE),
     pytest.param("optimizer", "adma", "adam", marks=HOSTILE),
     ("optimizer", 1, "sgd"),
-    ("model", "vggg", "no such file in cifar/models; there are"),
-    pytest.param("model", "../../evil", "no such file in cifar/models; there are", marks=HOSTILE),
+    ("model", "vggg", "not a file in cifar/models; choose from"),
+    pytest.param("model", "../../evil", "not a file in cifar/models; choose from", marks=HOSTILE),
     ("model", None, "valid string"),
     pytest.param("device", "gpu", "must be auto, cpu, cuda, cuda:N or mps", marks=HOSTILE),
     ("device", "cuda:x", "must be auto, cpu, cuda, cuda:N or mps"),
@@ -79,9 +79,9 @@ WRONG = [
 def test_a_wrong_value_is_named(key, value, expected):
     """For a value of the wrong type or range, the error gives the key, the value and the rule."""
     line = problem(train={key: value})
-    assert f"train.{key} = {value!r}: must be " in line or "no such file" in line
+    assert f"train.{key} = {value!r}: must be " in line or "not a file" in line
     assert expected in line
-    assert line.endswith("(params.yaml): each key's comment says what it may hold")
+    assert line.endswith("(params.yaml): each key's comment gives its valid values")
 
 
 def test_whole_numbers_serve_as_floats():
@@ -182,10 +182,10 @@ def test_mistakes_in_all_sections_are_listed_at_once():
     ("changes", "expected"),
     [
         ({"dataset": "images"}, "fetch.dataset: images needs fetch.source"),
-        ({"dataset": "digits", "source": "x.zip"}, "takes no fetch.source"),
+        ({"dataset": "digits", "source": "x.zip"}, "does not use fetch.source"),
         ({"sha256": "abc"}, "fetch.sha256 = 'abc': must be 64 hexadecimal digits"),
         ({"sha256": "A" * 64}, "fetch.sha256"),
-        ({"dataset": "digits", "sha256": "0" * 64}, "takes no fetch.sha256"),
+        ({"dataset": "digits", "sha256": "0" * 64}, "does not use fetch.sha256"),
     ],
 )
 def test_sources_that_do_not_fit_are_named(changes, expected):
@@ -252,8 +252,9 @@ CONFLICTS = [
                  "set train.nesterov to false", marks=HOSTILE, id="nesterov of muon"),
     ({"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, "train.nesterov needs momentum",
      "set train.momentum above 0"),
-    ({"schedule": "plateau", "warmup": 1}, "plateau takes no train.warmup", "train.warmup to 0"),
-    ({"warmup": 8, "epochs": 8}, "train.warmup = 8 leaves none of train.epochs = 8",
+    ({"schedule": "plateau", "warmup": 1}, "plateau does not use train.warmup",
+     "set train.warmup to 0"),
+    ({"warmup": 8, "epochs": 8}, "train.warmup = 8 uses up train.epochs = 8",
      "lower train.warmup"),
     ({"epochs": 3}, "train.small_epochs = 4 exceeds train.epochs = 3",
      "set train.small_epochs to 3 or less (0: none)"),
@@ -281,7 +282,7 @@ def test_values_that_do_not_go_together_say_what_to_do(changes, what, fix):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"folds": 1}, "preprocess.folds = 1 (params.yaml): take 2 or more, or 0 for none"),
+        ({"folds": 1}, "preprocess.folds = 1 (params.yaml): set it to 2 or more, or to 0 for none"),
         ({"folds": 5, "fold": 5}, "set preprocess.fold below preprocess.folds"),
         ({"fold": 1}, "set preprocess.fold to 0"),
     ],

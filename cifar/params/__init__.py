@@ -1,8 +1,8 @@
-"""params.yaml: read as DVC reads it, checked as a whole, handed out one section at a time.
+"""Read params.yaml as DVC does, check the whole file, and return one section of it.
 
-One file beside this one per section says what each key may hold; pydantic checks it. There are no
-defaults: a default in code would be a value that DVC does not hash. `off.yaml` says which value of
-a key changes nothing.
+Each section has a file in this folder with the type and range of every key, which pydantic checks.
+There are no defaults, because DVC would not hash a default in code. `off.yaml` has, for optional
+keys, the value that has no effect.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from cifar import UserError, yaml12
 
 OFF = Path(__file__).with_name("off.yaml")
-SHORT = reprlib.Repr()  # a value in a message, whatever its size
+SHORT = reprlib.Repr()  # shortens the values in messages
 SHORT.maxlist = SHORT.maxdict = 3
 SHORT.maxlevel = 2
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 100
@@ -30,11 +30,11 @@ class Section(BaseModel):
     """Base of all sections: strict types, no unknown keys, no NaN, read-only values."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-    hidden: ClassVar[frozenset[str]] = frozenset()  # keys whose values no message may show
+    hidden: ClassVar[frozenset[str]] = frozenset()  # keys whose values must not appear in messages
 
 
 class ConflictError(ValueError):
-    """Values that do not go together: what is wrong, and how to fix it."""
+    """Values that contradict each other: what is wrong, and how to fix it."""
 
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what)
@@ -53,7 +53,7 @@ def check_device(name: str) -> str:
 
 
 def empty_is_none(text: Any) -> Any:
-    """`dvc exp run -S fetch.source=` writes '' where params.yaml leaves the value out."""
+    """Turn '', which `dvc exp run -S fetch.source=` writes for an empty value, into None."""
     return None if text == "" else text
 
 
@@ -61,12 +61,16 @@ Device = Annotated[str, AfterValidator(check_device)]
 
 
 def read(path: Path | str = "params.yaml") -> dict[str, Any]:
-    """The content of params.yaml, unchecked. Raises UserError as `yaml12.read` does."""
+    """Read params.yaml without checking its values.
+
+    Raises:
+        UserError: as in `yaml12.read`.
+    """
     return yaml12.read(path)
 
 
 def sections() -> dict[str, type[Section]]:
-    """All sections by name, from the files beside this one: fetch -> Fetch, and so on."""
+    """Map the name of each section to its class, from the files in this folder: fetch to Fetch."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     return {
         name: getattr(importlib.import_module(f"{__name__}.{name}"), name.capitalize())
@@ -75,20 +79,22 @@ def sections() -> dict[str, type[Section]]:
 
 
 def load(section: type[S], path: Path | str = "params.yaml") -> tuple[S, int]:
-    """One section and the seed, once the whole file is checked: no late surprise in a later stage.
+    """Return one section and the seed.
+
+    The whole file is checked, so that no later stage fails because of it.
 
     Raises:
-        UserError: with everything that is wrong in the file.
+        UserError: the file has errors; the message lists them all.
     """
     checked = check(read(path), path)
     return checked[section.__name__.lower()], checked["seed"]
 
 
 def check(values: dict[str, Any], path: Path | str = "params.yaml") -> dict[str, Any]:
-    """Every section of `values` as a frozen object, and `seed` as an integer.
+    """Return every section of `values` as a frozen object, and `seed` as an integer.
 
     Raises:
-        UserError: with everything that is wrong in any section, in one line.
+        UserError: a section has errors; the message lists those of all sections, in one line.
     """
     known = sections()
     checked: dict[str, Any] = {}
@@ -106,7 +112,7 @@ def check(values: dict[str, Any], path: Path | str = "params.yaml") -> dict[str,
         try:
             checked[name] = section.model_validate(values[name])
         except ValidationError as error:
-            kinds = ("missing", "extra_forbidden", "invalid_key")  # these are in check_keys
+            kinds = ("missing", "extra_forbidden", "invalid_key")  # check_keys reports these
             others = [problem for problem in error.errors() if problem["type"] not in kinds]
             problems += [explain(name, section, problem) for problem in others]
     seed = values.get("seed")
@@ -121,7 +127,7 @@ def check(values: dict[str, Any], path: Path | str = "params.yaml") -> dict[str,
 
 
 def check_keys(name: str, section: type[Section], values: dict[str, Any]) -> list[Problem]:
-    """The unknown and the missing keys of a section."""
+    """The messages about unknown and missing keys of a section."""
     fields = section.model_fields
     missing = [key for key in fields if key not in values]
     problems = []
@@ -137,17 +143,17 @@ def check_keys(name: str, section: type[Section], values: dict[str, Any]) -> lis
             what = f"{name}.{key} is missing (off: {json.dumps(off[key])})"
             problems.append((what, "`python -m recipes upgrade` adds what is missing"))
         else:
-            problems.append((f"{name}.{key} is missing", "write it back"))
+            problems.append((f"{name}.{key} is missing", "add it again"))
     return problems
 
 
 def off_values() -> dict[str, dict[str, Any]]:
-    """By section and key, the value that adds nothing: off, neutral, or unused by itself."""
+    """By section and key, the value that has no effect: off, neutral, or unused by itself."""
     return yaml12.read(OFF)
 
 
 def explain(name: str, section: type[Section], problem: Any) -> Problem:
-    """A problem that pydantic found."""
+    """The message about an error that pydantic found."""
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, ConflictError):
         return cause.what, cause.fix
@@ -155,7 +161,7 @@ def explain(name: str, section: type[Section], problem: Any) -> Problem:
     message = str(cause or problem["msg"])
     message = re.sub(r"^(Input|String) should", "must", message)
     value = "" if key in section.hidden else f" = {SHORT.repr(problem['input'])}"
-    return f"{name}.{key}{value}: {message}", "each key's comment says what it may hold"
+    return f"{name}.{key}{value}: {message}", "each key's comment gives its valid values"
 
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
@@ -163,7 +169,7 @@ def did_you_mean(word: Any, known: Iterable[str]) -> str:
 
 
 def close(word: Any, known: Iterable[str]) -> list[str]:
-    """The name that was probably meant, if there is one."""
+    """The most similar of the known names, or none if no name is similar."""
     return difflib.get_close_matches(str(word), list(known), n=1)
 
 

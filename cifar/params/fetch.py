@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, field_validator, model_validator
 from cifar.params import ConflictError, Section, empty_is_none
 
 Text = Annotated[str | None, BeforeValidator(empty_is_none)]
-CREDENTIAL = re.compile(  # in the name of a part of a query, such as X-Amz-Signature or rlkey
+CREDENTIAL = re.compile(  # in the name of a query parameter, such as X-Amz-Signature or rlkey
     r"auth(?!or)|credential|jwt|key|pass|pwd|secret|session|sig$|signature|token|awsaccesskeyid|sas$",
     re.IGNORECASE,
 )
@@ -34,28 +34,28 @@ class Fetch(Section):
         if secret := credential(self.source or ""):
             raise ConflictError(
                 f"fetch.source holds a credential, {secret}, and DVC would record it",
-                "keep the address without it here, and set the environment variable FETCH_SOURCE "
-                "to the whole one",
+                "remove it here, and set the environment variable FETCH_SOURCE to the whole "
+                "address",
             )
         if self.dataset == "images" and not self.source:
             raise ConflictError(
                 "fetch.dataset: images needs fetch.source",
-                "name the folder or archive of your images",
+                "set it to the folder or archive of your images",
             )
         if self.dataset == "digits" and (self.source or self.sha256):
             key = "source" if self.source else "sha256"
             raise ConflictError(
-                f"fetch.dataset: digits is built in and takes no fetch.{key}",
+                f"fetch.dataset: digits is built in and does not use fetch.{key}",
                 f"set fetch.{key} to null",
             )
         return self
 
 
 def credential(source: str) -> str:
-    """The name of what looks like a credential in an address, never its value; '' if none."""
+    """The name, never the value, of what looks like a credential in an address; '' if nothing."""
     try:
         parts = urlsplit(source)
-    except ValueError:  # no address: whoever opens it says so
+    except ValueError:  # not an address; opening it will fail with a message
         return ""
     if "@" in parts.netloc:
         return "a user name or password"

@@ -1,4 +1,4 @@
-"""The `plot` section: the pictures. Nothing here touches a number."""
+"""The `plot` section: how the charts look. Nothing here changes a number."""
 
 from pydantic import Field
 

@@ -23,7 +23,7 @@ class Preprocess(Section):
     @model_validator(mode="after")
     def check_fold(self) -> Self:
         if self.folds == 1:
-            raise ConflictError("preprocess.folds = 1", "take 2 or more, or 0 for none")
+            raise ConflictError("preprocess.folds = 1", "set it to 2 or more, or to 0 for none")
         if self.fold >= max(1, self.folds):
             raise ConflictError(
                 f"preprocess.fold = {self.fold} with preprocess.folds = {self.folds}",

@@ -68,7 +68,7 @@ class Train(Section):
     def check_model(cls, name: str) -> str:
         known = sorted(path.stem for path in MODELS.glob("[!_]*.py"))
         if name not in known:
-            raise ValueError(f"no such file in cifar/models; there are {', '.join(known)}")
+            raise ValueError(f"not a file in cifar/models; choose from {', '.join(known)}")
         return name
 
     @model_validator(mode="after")
@@ -103,11 +103,11 @@ class Train(Section):
     def check_epochs(self) -> Self:
         if self.warmup and self.schedule == "plateau":
             raise ConflictError(
-                "train.schedule: plateau takes no train.warmup", "set train.warmup to 0"
+                "train.schedule: plateau does not use train.warmup", "set train.warmup to 0"
             )
         if self.warmup and self.warmup >= self.epochs:
             raise ConflictError(
-                f"train.warmup = {self.warmup} leaves none of train.epochs = {self.epochs}",
+                f"train.warmup = {self.warmup} uses up train.epochs = {self.epochs}",
                 "lower train.warmup, or raise train.epochs",
             )
         if self.small_epochs > self.epochs:
