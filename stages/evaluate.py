@@ -1,7 +1,7 @@
-"""Stage 4: the model meets the test images, once.
+"""Stage 4: evaluate the model on the test images, once.
 
-It writes the numbers to compare, the prediction for each image, the accuracy of each class, which
-pixels mattered in the most confident mistakes, and the model's card.
+It writes the metrics, the prediction for each image, the accuracy of each class, the pixels that
+mattered most in the most confident mistakes, and the model card.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -29,7 +29,7 @@ from cifar.params.evaluate import Evaluate
 
 TEST = Path("data/processed/test")
 WEIGHTS = Path("models/model.safetensors")
-MISTAKES = 6  # for so many of them the pixels that mattered are found
+MISTAKES = 6  # mistakes for which the pixels that mattered are found
 
 
 def main() -> None:
@@ -76,13 +76,13 @@ def main() -> None:
 
 
 def read_test(dataset: Dataset) -> tuple[Tensor, Tensor, list[str]]:
-    """Images (N, H, W, C), read from disk batch by batch, labels and names of the test part.
+    """The images (N, H, W, C), labels and names of the test part. Images are read when used.
 
     Args:
-        dataset: that the model was trained on.
+        dataset: the data set that the model was trained on.
 
     Raises:
-        UserError: they do not fit each other, or the model.
+        UserError: they do not match each other, or the model.
     """
     names = ("images", "labels", "names")
     images, labels, texts = (files.read_array(TEST / f"{name}.npy") for name in names)
@@ -95,7 +95,7 @@ def read_test(dataset: Dataset) -> tuple[Tensor, Tensor, list[str]]:
         )
     if not labels_fit(images, labels, len(dataset.classes)) or len(texts) != len(labels):
         raise UserError(
-            f"images, labels and names do not fit ({TEST}): "
+            f"images, labels and names do not match ({TEST}): "
             "`dvc repro --force preprocess` makes them again"
         )
     return tensors.from_disk(images), tensors.from_disk(labels), texts.tolist()

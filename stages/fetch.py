@@ -1,8 +1,8 @@
-"""Stage 1: the data set that params.yaml names, verified, as a few large files in data/fetched.
+"""Stage 1: get the data set that params.yaml names, verify it, and write it to data/fetched.
 
-Either arrays (train_images.npy, train_labels.npy, test_…) or, for the user's own pictures, the
-files as they are in pictures-00000.tar and so on, with index.npy; and, last, dataset.json with the
-class names. Downloads stay in .downloads, outside DVC's outputs.
+The result is a few large files: arrays (train_images.npy, train_labels.npy, test_…) or, for the
+user's own pictures, the unchanged files in pictures-00000.tar and so on, with index.npy. The last
+file is dataset.json, with the class names. Downloads stay in .downloads, outside DVC's outputs.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -22,11 +22,11 @@ from cifar.params.fetch import Fetch
 
 FETCHED = Path("data/fetched")
 OUTPUTS = ("data/fetched", "data/processed", "models", "metrics", "plots")
-WRITTEN = re.compile(  # pictures.tar: by earlier versions
+WRITTEN = re.compile(  # earlier versions wrote pictures.tar
     r"dataset\.json|(train|test)_(images|labels)\.npy|index\.npy|pictures(-\d{5,})?\.tar"
 )
 
-Read = Callable[[str], bytes]  # the content of the file of a name
+Read = Callable[[str], bytes]  # from a file's name to its content
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     if p.dataset == "digits":
         classes = write_digits()
     else:
-        address = os.environ.get("FETCH_SOURCE") or p.source  # an address with a secret in it
+        address = os.environ.get("FETCH_SOURCE") or p.source  # FETCH_SOURCE may hold a secret
         path = source.find(address, sha256=p.sha256, dataset=dataset, root=stage.root())
         check_source(path)
         classes = write_cifar(path, dataset) if dataset else write_pictures(path)
@@ -45,44 +45,44 @@ def main() -> None:
 
 
 def check_folder() -> None:
-    """Refuse files in data/fetched that are not this stage's: DVC would delete them one day."""
+    """Reject files in data/fetched that this stage did not write: DVC would delete them one day."""
     for path in sorted(FETCHED.glob("*")):
         if not WRITTEN.fullmatch(path.name) and not names.leftover(path.name):
             raise UserError(f"not an output of this stage ({path}): move it out of {FETCHED}")
 
 
 def check_source(path: Path) -> None:
-    """Refuse a source in a folder of outputs, or with one in it: DVC deletes outputs."""
+    """Reject a source that is inside a folder of outputs or contains one: DVC deletes outputs."""
     real = path.resolve()
     for name in OUTPUTS:
         for output in ((stage.root() / name).resolve(), Path(name).resolve()):
             if real.is_relative_to(output) or (path.is_dir() and output.is_relative_to(real)):
                 raise UserError(
-                    f"{path} and the pipeline's own folder {name} are inside one another "
+                    f"{path} contains the pipeline's folder {name}, or is inside it "
                     "(params.yaml, fetch.source): move your files to a folder of their own"
                 )
 
 
 def remove_temporary() -> None:
-    """Remove the temporary files of a run that was killed: the next may have fewer files."""
+    """Remove the temporary files of a run that was killed, in case this run has fewer files."""
     for path in FETCHED.glob(".*.tmp"):
         if WRITTEN.fullmatch(path.name[1:-4]):
             path.unlink()
 
 
 def remove_outputs() -> None:
-    """Remove what an earlier run by hand left; DVC has done this already."""
-    (FETCHED / "dataset.json").unlink(missing_ok=True)  # without it, no stage takes the rest
+    """Remove the outputs of an earlier run by hand; DVC removes outputs itself."""
+    (FETCHED / "dataset.json").unlink(missing_ok=True)  # without it, no stage uses the rest
     for path in FETCHED.glob("*"):
         if WRITTEN.fullmatch(path.name):
             path.unlink()
 
 
 def write_cifar(path: Path, dataset: datasets.Dataset) -> list[str]:
-    """Arrays from an archive or a folder in either official layout; returns the class names."""
+    """Write arrays from an archive or folder in an official layout, and return the class names."""
     if path.is_dir():
         paths = folders.walk(path)
-        print(f"note: a folder has no checksum: {path} is taken as it is", flush=True)
+        print(f"note: a folder has no checksum: {path} is used as it is", flush=True)
         return write_records(paths, reader(path), path, dataset)
     with archive.members(path, stage.root() / ".downloads") as (members, read):
         return write_records(members, read, path, dataset)
@@ -95,7 +95,7 @@ def reader(folder: Path) -> Read:
 def write_records(
     paths: Iterable[str], read: Read, path: Path, dataset: datasets.Dataset
 ) -> list[str]:
-    """Arrays from the files of a copy, one at a time."""
+    """Write arrays from the files of a copy, one at a time, and return the class names."""
     kind, sources = datasets.locate(dataset, paths, str(path))
 
     def content(name: str) -> tuple[bytes, str]:
@@ -103,7 +103,7 @@ def write_records(
 
     classes = records.read_classes(*content(kind.classes), kind)
     labels: dict[str, np.ndarray] = {}
-    with contextlib.ExitStack() as stack:  # no file has its name before all are right
+    with contextlib.ExitStack() as stack:  # no file gets its final name until all are valid
         for part, members in (("train", kind.train), ("test", kind.test)):
             writer = files.array_writer(
                 FETCHED / f"{part}_images.npy", dataset.image_shape, np.uint8
@@ -123,8 +123,8 @@ def write_records(
 
 
 def write_digits() -> list[str]:
-    """1,797 handwritten digits, 8 x 8 pixels of 17 grey levels, from scikit-learn; no test part."""
-    from sklearn.datasets import load_digits  # a second to import, and only this data set needs it
+    """Write scikit-learn's 1,797 handwritten digits: 8 x 8 pixels, 17 grey levels, no test part."""
+    from sklearn.datasets import load_digits  # takes a second; only this data set needs it
 
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -135,12 +135,12 @@ def write_digits() -> list[str]:
 
 
 def write_pictures(path: Path) -> list[str]:
-    """Shards from a folder or archive of class folders; returns the class names."""
+    """Write shards from a folder or archive of class folders, and return the class names."""
     if path.is_dir():
         paths = folders.walk(path)
         print(
             f"note: DVC does not watch {path}: when its pictures change, run "
-            "`dvc repro --force fetch`, and `dvc repro` for the rest"
+            "`dvc repro --force fetch`, then `dvc repro`"
         )
         return pack_pictures(paths, reader(path), path)
     with archive.members(path, stage.root() / ".downloads") as (members, read):
@@ -152,7 +152,7 @@ def pack_pictures(paths: Iterable[str], read: Read, path: Path) -> list[str]:
     in_no_part = set(recognized.in_no_part)
     others = [name for name in recognized.left_out if name not in in_no_part]
     report_left_out(others, "not pictures in class folders")
-    report_left_out(recognized.in_no_part, "in no part")
+    report_left_out(recognized.in_no_part, "outside the train, val and test folders")
     sources = recognized.sources
     with pack.written(sources, lambda target: read(sources[target]), FETCHED):
         remove_outputs()
@@ -160,7 +160,7 @@ def pack_pictures(paths: Iterable[str], read: Read, path: Path) -> list[str]:
 
 
 def report_left_out(left_out: list[str], reason: str) -> None:
-    """Name the first files that are left out for this reason."""
+    """Print the names of the first files that are left out for this reason."""
     if left_out:
         listed = ", ".join(names.escaped(name) for name in left_out[:3])
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""

@@ -1,4 +1,4 @@
-"""Stage 5: the pictures, from what the other stages wrote; no training code."""
+"""Stage 5: draw the charts from the results of the other stages, without training code."""
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
 
@@ -46,7 +46,7 @@ def main() -> None:
 def confusion(predictions: pd.DataFrame, names: tuple[str, ...], test: Numbers) -> Figure:
     counts = pd.crosstab(predictions["actual"], predictions["predicted"])
     matrix = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
-    title = f"Confusion on the test images: {test.accuracy:.2%} are right"
+    title = f"Confusion matrix of the test images: {test.accuracy:.2%} correct"
     return charts.confusion(matrix, names, title)
 
 
@@ -103,7 +103,7 @@ def most_confident(predictions: pd.DataFrame, mistakes: int) -> tuple[np.ndarray
 def first_filters(model: Model) -> np.ndarray:
     """The weights (N, C, h, w) of the first convolution, or of a dense layer that sees all pixels.
 
-    None (0, 1, 1, 1) if the network begins with neither.
+    The array is empty (0, 1, 1, 1) if the network has neither.
     """
     weights = load(WEIGHTS.read_bytes())
     shape = model.dataset.channels, model.dataset.image_size, model.dataset.image_size

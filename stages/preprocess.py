@@ -1,8 +1,8 @@
-"""Stage 2: raw images to three splits of one size, with the normalisation of the training split.
+"""Stage 2: split the images, scale them to one size, and compute the training normalisation.
 
-data/processed/{train,val,test} hold images.npy (N, H, W, C) uint8, labels.npy and names.npy each;
-the facts that training needs (class names, image shape, mean, std) are in dataset.json. Images pass
-in batches: memory does not grow with their number.
+data/processed/{train,val,test} each hold images.npy (N, H, W, C) uint8, labels.npy and names.npy.
+The metadata that training needs (class names, image shape, mean, std) is in dataset.json. Images
+are processed in batches, so that the memory used does not grow with their number.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -24,11 +24,11 @@ from cifar.dataset import Dataset, Fetched
 from cifar.params.preprocess import Preprocess
 
 FETCHED, PROCESSED = Path("data/fetched"), Path("data/processed")
-IMBALANCE = 10  # times as many training images in one class as in another: worth a note
+IMBALANCE = 10  # a note is printed if one class has this many times more images than another
 
 
 class BadPicturesError(Exception):
-    """Pictures that cannot be decoded turned up; nothing was written."""
+    """Some pictures cannot be decoded; nothing was written."""
 
     def __init__(self, skipped: Skipped) -> None:
         super().__init__("bad pictures")
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def read_source(p: Preprocess, fetched: Fetched) -> dict[str, Part]:
-    """The parts of what stage fetch left."""
+    """Read the parts that stage fetch wrote."""
     if fetched.name == "images":
         first_frame = p.on_animated == "first"
         return read_pictures(FETCHED, list(fetched.classes), first_frame)
@@ -82,7 +82,11 @@ def read_source(p: Preprocess, fetched: Fetched) -> dict[str, Part]:
 
 
 def find_usable(source: dict[str, Part], classes: list[str], skipped: Skipped) -> dict[str, Split]:
-    """Each part without the skipped pictures; it must leave enough to train and to test."""
+    """Map each part's name to its images, without the skipped pictures.
+
+    Raises:
+        UserError: too few remain to train and to test.
+    """
     usable = {}
     for name, part in source.items():
         index = np.delete(np.arange(len(part.labels)), list(skipped[name]))
@@ -98,7 +102,7 @@ def find_usable(source: dict[str, Part], classes: list[str], skipped: Skipped) -
 
 
 def divide(p: Preprocess, usable: dict[str, Split], classes: list[str]) -> dict[str, Split]:
-    """Training, validation and test split; what the source has no part for is held out."""
+    """The three splits; one that the source does not have is held out of the training images."""
     train = usable["train"]
     val = usable.get("val")
     test = usable.get("test")
@@ -165,7 +169,7 @@ def write_images(
 
 
 def reasons(source: dict[str, Part], skipped: Skipped) -> Iterator[tuple[str, str]]:
-    """The name of each picture that cannot be used, and why."""
+    """Yield the name of each picture that cannot be used, and the reason."""
     for name, problems in skipped.items():
         index = np.array(list(problems), np.int64)
         texts = map(escaped, problems.values())  # they may quote a stranger's file
@@ -173,10 +177,14 @@ def reasons(source: dict[str, Part], skipped: Skipped) -> Iterator[tuple[str, st
 
 
 def report_bad(p: Preprocess, source: dict[str, Part], skipped: Skipped) -> None:
-    """List all bad pictures; end here unless they are to be skipped."""
+    """List all bad pictures.
+
+    Raises:
+        UserError: on_bad_image is error, or a picture was too large for the memory.
+    """
     for name, reason in reasons(source, skipped):
         print(f"{escaped(name)}: {reason}", file=sys.stderr)
-    # What a machine with more memory reads must not be left out.
+    # Another machine might read it, and would then train on other pictures.
     short = any(NO_MEMORY in problems.values() for problems in skipped.values())
     if p.on_bad_image == "error" or short:
         bad = sum(map(len, skipped.values()))
@@ -189,10 +197,10 @@ def report_bad(p: Preprocess, source: dict[str, Part], skipped: Skipped) -> None
 
 
 def count_duplicates(p: Preprocess, test: Split, digests: dict[str, bytearray]) -> int:
-    """How many test images the network will have seen: they flatter it.
+    """The number of test images that the network sees in training, which flatter its accuracy.
 
     Raises:
-        UserError: there are some, and on_duplicate says so.
+        UserError: it is not 0, and on_duplicate is error.
     """
     index = split.duplicates(digests["train"] + digests["val"], digests["test"])
     text = f"{len(index)} of {len(test.index)} test images are also among the training images"

@@ -1,7 +1,8 @@
-"""Stage 3: a network, trained on the training part and watched on the validation part.
+"""Stage 3: train a network on the training part, and monitor it on the validation part.
 
-It cannot see the test images: they are no dependency of it. It writes the model, one row per epoch,
-and the numbers of the epoch that was kept. An interrupted run resumes after its last whole epoch.
+It cannot see the test images, which are not among its dependencies. It writes the model, one row
+per epoch, and the metrics of the epoch that was kept. An interrupted run resumes after its last
+whole epoch.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -29,7 +30,7 @@ def main() -> Callable[[], None] | None:
     p, seed = params.load(Train)
     dataset = files.read_record(DATA / "dataset.json", Dataset)
     options = network_options(p)
-    # One process is enough; the first also writes the layers.
+    # Only the first process inspects the network; it also records the layers.
     layers = () if distributed.rank() else inspect(p, dataset.shape, options)
     stage.check_imports()  # the network's file may import others
     checkpoint.check_space(stage.root(), p.ensemble * sum(layer.parameters for layer in layers))

@@ -282,7 +282,9 @@ def test_too_little_disk_is_noticed_before_the_first_epoch(tmp_path):
     folder = scratch(tmp_path / "run")
     code, printed, errors = forked_run(folder, forked.no_disk)
     assert (code, printed) == (1, "")
-    assert re.fullmatch(r"error: too little disk, about \d+ MB needed and 0 MB free .*\n", errors)
+    assert re.fullmatch(
+        r"error: not enough disk space, about \d+ MB needed and 0 MB free .*\n", errors
+    )
     assert not any((folder / name).exists() for name in OUTPUTS)
 
 
