@@ -1,4 +1,4 @@
-# `make` makes .venv itself, from a lock file, and again only when that file changes.
+# `make` creates .venv from a lock file, and updates it only when that file changes.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -18,9 +18,9 @@ help:  ## print this list
 
 # Run it
 
-install: $(PLOTS_PAGE)  ## set up the environment, .venv; TORCH_INDEX=<address> takes torch from there
+install: $(PLOTS_PAGE)  ## create the environment, .venv; TORCH_INDEX=<address> sets the index for torch
 
-demo: $(PLOTS_PAGE)  ## run a whole experiment on built-in data, without downloading any
+demo: $(PLOTS_PAGE)  ## run a complete experiment on built-in data; downloads no data
 	@python -m recipes run digits --demo
 	@python -m tools.report
 
@@ -30,31 +30,31 @@ repro: $(PLOTS_PAGE)  ## bring everything up to date with params.yaml (dvc repro
 show: $(USER_ENV)  ## list all experiments, best first, with the parameters that differ
 	python -m tools.show
 
-report: $(USER_ENV)  ## write the result as one page, report.html
+report: $(USER_ENV)  ## write the results as one page, report.html
 	python -m tools.report
 
 official: $(PLOTS_PAGE)  ## run the default on the official archive, and leave its results ready to commit
 	python -m tools.official
 
 clean:  ## remove checkpoints, logs, pages and caches; keep data and models
-	@[ -x .venv/bin/python ] || { echo "error: no environment (.venv): make install" >&2; exit 1; }
+	@[ -x .venv/bin/python ] || { echo "error: no environment (.venv): run make install" >&2; exit 1; }
 	@python -m tools.clean
 
 # Work on it
 
-# The tests keep their bytecode: pytest takes a third of a minute to make it.
+# Tests keep their bytecode, because pytest takes 20 seconds to make it.
 check test test-long coverage: export PYTHONDONTWRITEBYTECODE :=
 
-check: $(DEV_ENV)  ## run the unit tests, while you edit
+check: $(DEV_ENV)  ## run only the fast tests
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long and not slow"
 
-test: $(DEV_ENV)  ## run the tests except the long ones
+test: $(DEV_ENV)  ## run all tests except the long ones
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
 
-test-long: $(DEV_ENV)  ## run all tests, the long ones too
+test-long: $(DEV_ENV)  ## run all tests, including the long ones
 	python -m pytest -n $(WORKERS) --dist worksteal
 
-coverage: $(DEV_ENV)  ## run the tests, and list the lines that none of them reaches
+coverage: $(DEV_ENV)  ## run the tests, and list the lines that they do not reach
 	python -m pytest -n $(WORKERS) --dist worksteal -m "not long" --cov --cov-report=term-missing
 
 lint: $(DEV_ENV)  ## run ruff and mypy
@@ -62,16 +62,16 @@ lint: $(DEV_ENV)  ## run ruff and mypy
 	ruff format --check .
 	mypy
 
-audit: $(DEV_ENV)  ## look for known vulnerabilities in the locked packages
+audit: $(DEV_ENV)  ## check the locked packages for known vulnerabilities
 	pip-audit --require-hashes --disable-pip -r requirements-dev.lock
 
 COMPILE = uv pip compile --quiet $(UPGRADE) --universal --fork-strategy fewest --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
-lock: $(DEV_ENV)  ## resolve the lock files again; UPGRADE=--upgrade takes the newest versions
+lock: $(DEV_ENV)  ## resolve the lock files again; UPGRADE=--upgrade selects the newest versions
 	$(COMPILE) --group dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) -c requirements-dev.lock pyproject.toml -o requirements.lock
 
-bench: $(USER_ENV)  ## measure speed, memory and accuracy: about 40 minutes on a quiet machine
+bench: $(USER_ENV)  ## measure speed, memory and accuracy (about 40 minutes on a quiet machine)
 	python -m benchmarks
 
 # What the targets need

@@ -1,4 +1,4 @@
-"""Scratch copies of the repository, one of them taken through `dvc repro` once for all tests."""
+"""Fixtures: scratch copies of the repository, one of which runs `dvc repro` once for all tests."""
 
 import contextlib
 import os
@@ -15,12 +15,12 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-# Several tests share the cores: a waiting OpenMP thread must not spin on those of another test.
+# Tests share the cores: a waiting OpenMP thread must not spin while another test needs its core.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 ROOT = Path(__file__).parent.parent
 TINY = """\
-# Seconds on two cores: small digits, a small network, small pictures.
+# Takes seconds on two cores: small digits, a small network, small charts.
 fetch: {dataset: digits, source: null, sha256: null}
 preprocess: {image_size: 8, per_class: 20}
 train: {model: vgg, depth: 1, width: 4, batch_norm: false, epochs: 2, batch_size: 64,
@@ -29,8 +29,8 @@ train: {model: vgg, depth: 1, width: 4, batch_norm: false, epochs: 2, batch_size
 evaluate: {device: cpu}
 plot: {dpi: 50, samples_per_class: 1, mistakes: 6}
 """
-# Loaded by Python at its start: notes what a stage imports, opens and renames, and which file of
-# the project did it.
+# Python runs this when it starts. It logs what a stage imports, opens and renames, and which file
+# of the project does so.
 AUDIT = """
 import os, sys
 if stage := os.environ.get("DVC_STAGE"):
@@ -62,8 +62,8 @@ if stage := os.environ.get("DVC_STAGE"):
 
 CODE = ("benchmarks", "cifar", "recipes", "stages", "tests", "tools")
 RESULTS = ("data", "metrics", "models", "plots")
-COMMANDS = {"project", "first_run", "dropout_run", "reproduced", "sweep"}  # fixtures that run some
-HANG_SECONDS = 1800  # a command that takes longer hangs; no test depends on the machine's speed
+COMMANDS = {"project", "first_run", "dropout_run", "reproduced", "sweep"}  # slow fixtures
+HANG_SECONDS = 1800  # limit for a command that hangs; no test depends on the machine's speed
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -81,7 +81,7 @@ class Project:
     path: Path
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """A user's fresh shell with the packages of these tests and no settings from outside."""
+        """The environment of a user's fresh shell, with the packages of these tests."""
         inherited = {
             k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PYTHON"))
         }
@@ -96,7 +96,7 @@ class Project:
     def run(
         self, *command: str, ok: bool = True, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command here; unless `ok` is false, it must succeed."""
+        """Run a command here; it must succeed unless `ok` is false."""
         done = subprocess.run(
             command,
             cwd=self.path,
@@ -128,7 +128,7 @@ class Project:
         ]
 
     def end(self) -> None:
-        """Kill what still works in this folder."""
+        """Kill all processes that still run in this folder."""
         for process in psutil.process_iter(["cwd"]):
             if process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(self.path):
                 with contextlib.suppress(psutil.NoSuchProcess):  # it may just have ended
@@ -139,7 +139,7 @@ class Project:
 class Run:
     """A project after a command.
 
-    `output` is what the command printed, `notes` what its stages did: (stage, what, name, by).
+    `output` is what the command printed; `notes` has what its stages did: (stage, what, name, by).
     """
 
     project: Project
@@ -161,7 +161,7 @@ def is_work(name: str) -> bool:
 
 
 def work_files(root: Path) -> list[str]:
-    """The tracked files as far as they are there, and new modules that are not yet tracked."""
+    """The tracked files that exist, and new modules that are not tracked yet."""
     tracked = git(root, "ls-files", "-z").split("\0")
     new = git(root, "ls-files", "-oz", "--exclude-standard", *(f"{name}/*.py" for name in CODE))
     names = [name for name in [*tracked, *new.split("\0")] if is_work(name)]
@@ -169,7 +169,7 @@ def work_files(root: Path) -> list[str]:
 
 
 def layout(parameters: str) -> dict[str, set[str]] | None:
-    """The keys of a params.yaml by section; None where it cannot be read."""
+    """The keys of each section of a params.yaml; None if it cannot be read."""
     try:
         sections = YAML(typ="safe").load(parameters)
         return {
@@ -180,17 +180,17 @@ def layout(parameters: str) -> dict[str, set[str]] | None:
 
 
 def work_parameters(root: Path) -> str:
-    """params.yaml with the committed values, or as edited while keys are added or removed."""
+    """The committed params.yaml; the edited one if keys were added or removed."""
     committed = git(root, "show", "HEAD:params.yaml")
     edited = (root / "params.yaml").read_text() if (root / "params.yaml").is_file() else committed
     return committed if layout(edited) in (layout(committed), None) else edited
 
 
 def create(path: Path, root: Path = ROOT) -> Project:
-    """A repository of one commit: the work in `root` as it is edited, and nothing else of it.
+    """Create a repository with one commit: the code in `root`, edits included.
 
-    Left out: results, values in params.yaml, and untracked files other than new modules
-    (`git add` those that belong to the work).
+    Left out are results, edited values in params.yaml, and untracked files other than new modules
+    (`git add` those that tests need).
     """
     for name in work_files(root):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +205,7 @@ def create(path: Path, root: Path = ROOT) -> Project:
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder that `make` has filled, in the first of the test processes that wants it."""
+    """The folder that `make` fills, called only by the first test process that needs it."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with FileLock(f"{folder}.lock"):
@@ -219,7 +219,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params.yaml in which a command runs."""
+    """A folder with params.yaml, as the current folder."""
     path = tmp_path / "folder"
     path.mkdir()
     shutil.copy(ROOT / "params.yaml", path)
@@ -229,7 +229,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def add_network(tmp_path, monkeypatch):
-    """A function that adds a file of a network to cifar.models, in a folder of its own."""
+    """A function that adds a network's file to cifar.models, in a temporary folder."""
     import cifar.models
 
     folder = tmp_path / "cifar/models"
@@ -253,13 +253,13 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """`dvc repro` of the tiny recipe in a fresh clone, committed. Change `reproduced` instead."""
+    """`dvc repro` of the tiny recipe in a fresh clone, committed. Change its copy, `reproduced`."""
 
     def make(folder: Path) -> None:
         (folder / "sitecustomize.py").write_text(AUDIT)
         project = create(folder / "project")
         (project.path / "recipes/tiny.yaml").write_text(TINY)
-        # Without bytecode, every module is read from its source, which shows in the notes.
+        # Without bytecode, Python reads every module from its source, and the notes show it.
         source = {"PYTHONDONTWRITEBYTECODE": "1"}
         project.run("python", "-m", "recipes", "apply", "tiny", **source)
         project.commit()
@@ -274,7 +274,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def dropout_run(first_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The experiment `more` with another dropout, as it stands in the workspace after its run."""
+    """The experiment `more`, with another dropout, in the workspace after its run."""
 
     def make(folder: Path) -> None:
         project = first_run.project.copy(folder / "project")
@@ -287,5 +287,5 @@ def dropout_run(first_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 @pytest.fixture
 def reproduced(first_run: Run, tmp_path: Path) -> Project:
-    """A copy of the project that has run, everything up to date and committed."""
+    """A copy of the project of `first_run`, with everything up to date and committed."""
     return first_run.project.copy(tmp_path / "project")
