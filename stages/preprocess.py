@@ -19,7 +19,7 @@ from cifar.data.names import escaped
 from cifar.data.parts import Part, read_arrays, read_pictures
 from cifar.data.pictures import NO_MEMORY
 from cifar.data.report import Counts, Report
-from cifar.data.splits import Skipped, Split, written_images
+from cifar.data.splits import Images, Skipped, Split, written_images
 from cifar.dataset import Dataset, Fetched
 from cifar.params.preprocess import Preprocess
 
@@ -30,24 +30,13 @@ IMBALANCE = 10  # a note is printed if one class has this many times more images
 class BadPicturesError(Exception):
     """Some pictures cannot be decoded; nothing was written."""
 
-    def __init__(self, skipped: Skipped) -> None:
-        super().__init__("bad pictures")
-        self.skipped = skipped
-
 
 def main() -> None:
     p, _ = params.load(Preprocess)
     fetched = files.read_record(FETCHED / "dataset.json", Fetched)
     classes = list(fetched.classes)
     source = read_source(p, fetched)
-    skipped: Skipped = {name: {} for name in source}
-    splits = divide(p, find_usable(source, classes, skipped), classes)
-    try:
-        histogram, duplicates = write_images(p, source, splits, skipped)
-    except BadPicturesError as error:  # a second pass, without them
-        skipped = error.skipped
-        splits = divide(p, find_usable(source, classes, skipped), classes)
-        histogram, duplicates = write_images(p, source, splits, skipped)
+    splits, images, duplicates = write_images(p, source, classes, {name: {} for name in source})
     counts = {name: np.bincount(s.labels, minlength=len(classes)) for name, s in splits.items()}
     for name, s in splits.items():
         files.write_array(PROCESSED / name / "labels.npy", s.labels)
@@ -55,15 +44,15 @@ def main() -> None:
     report = Report(
         counts=Counts(**{name: tuple(count.tolist()) for name, count in counts.items()}),
         in_test_and_training=duplicates,
-        skipped=dict(reasons(source, skipped)),
+        skipped=dict(reasons(source, images.bad)),
     )
     files.write_record(PROCESSED / "report.json", report)
-    mean, std = normalize.constants(normalize=p.normalize, histogram=histogram)
+    mean, std = normalize.constants(normalize=p.normalize, histogram=images.histogram)
     record = Dataset(
         name=fetched.name,
         classes=tuple(classes),
         image_size=p.image_size,
-        channels=len(histogram),
+        channels=len(images.histogram),
         normalize=p.normalize,
         mean=tuple(mean),
         std=tuple(std),
@@ -150,22 +139,27 @@ def limited(p: Preprocess, images: Split) -> Split:
 
 
 def write_images(
-    p: Preprocess, source: dict[str, Part], splits: dict[str, Split], skipped: Skipped
-) -> tuple[np.ndarray, int]:
-    """Write images.npy of each split, all or none of them.
+    p: Preprocess, source: dict[str, Part], classes: list[str], skipped: Skipped
+) -> tuple[dict[str, Split], Images, int]:
+    """Divide the images, and write images.npy of each split, all or none of them.
+
+    If some pictures cannot be decoded and may be left out, a second pass does the same without
+    them.
 
     Returns:
-        The histogram of the training images, (C, 256), and the number of test images that are
-        also among the training or validation images.
-
-    Raises:
-        BadPicturesError: pictures that are not in `skipped` cannot be decoded.
+        The splits, what was learnt from their images, and the number of test images that are also
+        among the training or validation images.
     """
-    with written_images(source, splits, image_size=p.image_size, folder=PROCESSED) as images:
-        if images.bad != skipped:
-            report_bad(p, source, images.bad)
-            raise BadPicturesError(images.bad)
-        return images.histogram, count_duplicates(p, splits["test"], images.digests)
+    splits = divide(p, find_usable(source, classes, skipped), classes)
+    try:
+        with written_images(source, splits, image_size=p.image_size, folder=PROCESSED) as images:
+            if images.bad != skipped:
+                report_bad(p, source, images.bad)
+                raise BadPicturesError  # so that nothing is written
+            duplicates = count_duplicates(p, splits["test"], images.digests)
+    except BadPicturesError:
+        return write_images(p, source, classes, skipped=images.bad)
+    return splits, images, duplicates
 
 
 def reasons(source: dict[str, Part], skipped: Skipped) -> Iterator[tuple[str, str]]:
