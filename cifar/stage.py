@@ -7,7 +7,6 @@ first, so that an error of a later import is one line, too.
 import argparse
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import re
@@ -18,16 +17,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from cifar import UserError, yaml12
+from cifar import UserError, pipeline, yaml12
 
-SMALL = 1 << 20  # bytes; a larger file is identified by its metadata instead of its content
-# Files that systems leave in folders. They are not inputs, and .dvcignore hides them from DVC.
-LEFT_OVERS = re.compile(
-    r"(\.[^.].*|Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|@eaDir)$", re.IGNORECASE
-)
-KEPT_TIMES = 20  # files per stage
 FULL_MEMORY = re.compile(r"out of memory|allocate memory|allocation failed|start new thread")
 KERNEL = re.compile(
     r"\b(CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|HIP|MPS|NCCL|nvrtc|PassManager)\b.*(error|failed)|"
@@ -153,18 +146,18 @@ def watch(main: Callable[[], Callable[[], None] | None]) -> None:
     """
     start = time.monotonic()
     show_edits_to_git()
-    check_imports()
-    before = inputs()
+    pipeline.check_imports()
+    before = pipeline.inputs()
     clean_up = main()
-    check_imports()
-    after = inputs()
+    pipeline.check_imports()
+    after = pipeline.inputs()
     if changed := [key for key in after | before if after.get(key) != before.get(key)]:
         raise UserError(
             f"{changed[0]} changed while this stage ran (dvc.yaml): run `dvc repro` again"
         )
     if clean_up:
         clean_up()
-    note_time(time.monotonic() - start)
+    pipeline.note_time(time.monotonic() - start)
 
 
 def discard_output() -> None:
@@ -202,13 +195,13 @@ def advice_for(error: OSError) -> str:
 
 def way_back() -> str:
     """How to restore the results that DVC removed before this stage; empty if there were none."""
-    if "DVC_STAGE" not in os.environ or root().resolve() != Path.cwd():
+    if not pipeline.running() or pipeline.root().resolve() != Path.cwd():
         return ""  # started by hand, or in a copy of the repository: nothing is lost
     try:
         recorded = yaml12.read("dvc.lock")["stages"]
     except (OSError, UserError, LookupError, TypeError):
         return ""
-    if os.environ["DVC_STAGE"].rpartition(":")[2] not in recorded:
+    if pipeline.running() not in recorded:
         return ""
     return "; `dvc repro` with the previous values restores the previous results"
 
@@ -233,7 +226,7 @@ def show_edits_to_git() -> None:
     Git's index has for the file, Git considers it unchanged, and `git checkout params.yaml` does
     nothing.
     """
-    if "DVC_STAGE" in os.environ:
+    if pipeline.running():
         for path in [Path("params.yaml"), *Path("metrics").glob("*.json")]:
             with contextlib.suppress(OSError):
                 os.utime(path)
@@ -242,148 +235,6 @@ def show_edits_to_git() -> None:
 def plural(count: int, noun: str) -> str:
     """'1 image', '2 images'."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def inputs() -> dict[str, Any]:
-    """A fingerprint of each dependency and section of params.yaml that the running stage declares.
-
-    YAML that cannot be read is not an error here: the stage itself reports it.
-    """
-    if "DVC_STAGE" not in os.environ:  # started by hand: nothing will be recorded
-        return {}
-    try:
-        declared = declaration(os.environ["DVC_STAGE"].rpartition(":")[2])
-    except UserError:
-        return {"dvc.yaml": "unreadable"}
-    try:
-        values = yaml12.read("params.yaml")
-        fingerprints = {
-            f"params.yaml: {section}": values[section] for section in declared.get("params", [])
-        }
-        names = dependencies(declared, values)
-    except (UserError, LookupError, TypeError):
-        return {"params.yaml": "unreadable"}
-    for name in names:
-        for path in sorted(Path(name).rglob("*")) if Path(name).is_dir() else [Path(name)]:
-            if not any(map(LEFT_OVERS.match, path.relative_to(name).parts)):
-                fingerprints[str(path)] = fingerprint(path)
-    return fingerprints
-
-
-def dependencies(declared: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """The paths that a stage depends on, with `${...}` replaced by values of params.yaml."""
-    return [
-        re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str(values[m[1]][m[2]]), name)
-        for name in declared["deps"]
-    ]
-
-
-def check_imports() -> None:
-    """Check that the running stage declares every file of this repository that it imports.
-
-    An edit of an undeclared file would rerun nothing, and the old result would pass for the new.
-
-    Raises:
-        UserError: a file is not declared; the message names it.
-    """
-    if "DVC_STAGE" not in os.environ:
-        return
-    name = os.environ["DVC_STAGE"].rpartition(":")[2]
-    try:
-        declared = dependencies(declaration(name), yaml12.read("params.yaml"))
-    except (UserError, LookupError, TypeError):
-        return  # the stage itself says what is wrong with these files
-    here = f"{Path.cwd()}{os.sep}"
-    # The other sections of params.yaml are only checked, which changes no output.
-    declared.append("cifar/params/")
-    for module in tuple(sys.modules.values()):
-        file = getattr(module, "__file__", None) or ""
-        path = Path(file.removeprefix(here)).as_posix()
-        ours = file.startswith(here) and not re.search(r"\b(site|dist)-packages\b", path)
-        if ours and not path.startswith(tuple(declared)) and Path(path).stat().st_size:
-            raise UserError(
-                f"stage {name} imports {path}, which is not among its dependencies (dvc.yaml): "
-                "add it to `deps`, because an edit of it would rerun nothing"
-            )
-
-
-def pipeline() -> dict[str, dict[str, Any]]:
-    """Map the names of the stages to their entries in dvc.yaml.
-
-    Raises:
-        UserError: it has no stages.
-    """
-    stages = yaml12.read("dvc.yaml").get("stages")
-    if (
-        not stages
-        or not isinstance(stages, dict)
-        or not all(isinstance(entry, dict) for entry in stages.values())
-    ):
-        raise UserError("no stages (dvc.yaml): restore it with `git checkout dvc.yaml`")
-    return stages
-
-
-def declaration(name: str) -> dict[str, Any]:
-    """The entry of a stage in dvc.yaml.
-
-    Raises:
-        UserError: it has no such stage.
-    """
-    stages = pipeline()
-    if name not in stages:
-        raise UserError(f"no stage {name} (dvc.yaml): restore it with `git checkout dvc.yaml`")
-    return stages[name]
-
-
-def fingerprint(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    status = path.stat()
-    if status.st_size > SMALL:
-        return status.st_size, status.st_mtime_ns
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def note_time(seconds: float) -> None:
-    """Record how long this stage took, for the report.
-
-    An output must not contain a time, because then no two runs would give the same bytes.
-    """
-    if "DVC_STAGE" not in os.environ:
-        return
-    name = os.environ["DVC_STAGE"].rpartition(":")[2]
-    with contextlib.suppress(OSError, UserError):  # the time is not worth a failure
-        path = time_file(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{seconds:.1f}\n")
-        notes = sorted(path.parent.glob(f"{name}-*"), key=lambda note: note.stat().st_mtime)
-        for old in notes[:-KEPT_TIMES]:
-            old.unlink(missing_ok=True)
-
-
-def time_file(name: str) -> Path:
-    """The file that records how long the stage took to make its current outputs.
-
-    Its name contains a hash of their names, their sizes, and the content of small files.
-
-    Raises:
-        UserError: dvc.yaml is damaged, or has no such stage.
-    """
-    declared = declaration(name)
-    try:
-        entries = [e for kind in ("outs", "metrics", "plots") for e in declared.get(kind, [])]
-        outputs = [Path(e if isinstance(e, str) else next(iter(e))) for e in entries]
-    except (TypeError, StopIteration):
-        raise UserError(
-            f"no outputs of {name} (dvc.yaml): restore it with `git checkout dvc.yaml`"
-        ) from None
-    digest = hashlib.sha256()
-    for output in sorted(outputs):
-        for file in sorted(output.rglob("*")) if output.is_dir() else [output]:
-            size = file.stat().st_size
-            digest.update(f"{file.as_posix()} {size} ".encode())
-            digest.update(file.read_bytes() if size <= SMALL else b"")
-    return root() / "runs" / "times" / f"{name}-{digest.hexdigest()[:16]}"
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -397,11 +248,3 @@ def fail(message: str, code: int = 1) -> NoReturn:
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
     """Turn SIGTERM into an exception, so that temporary files are removed before the exit."""
     sys.exit(128 + number)
-
-
-def root() -> Path:
-    """The folder for state that outlives a run: the user's repository.
-
-    DVC may run a stage in a temporary copy of it.
-    """
-    return Path(os.environ.get("DVC_ROOT", "."))

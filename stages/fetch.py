@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar import UserError, files, params
+from cifar import UserError, files, params, pipeline
 from cifar.data import archive, datasets, folders, layout, names, pack, records, source
 from cifar.dataset import Fetched
 from cifar.params.fetch import Fetch
@@ -38,7 +38,7 @@ def main() -> None:
         classes = write_digits()
     else:
         address = os.environ.get("FETCH_SOURCE") or p.source  # FETCH_SOURCE may hold a secret
-        path = source.find(address, sha256=p.sha256, dataset=dataset, root=stage.root())
+        path = source.find(address, sha256=p.sha256, dataset=dataset, root=pipeline.root())
         check_source(path)
         classes = write_cifar(path, dataset) if dataset else write_pictures(path)
     files.write_record(FETCHED / "dataset.json", Fetched(name=p.dataset, classes=tuple(classes)))
@@ -55,7 +55,7 @@ def check_source(path: Path) -> None:
     """Reject a source that is inside a folder of outputs or contains one: DVC deletes outputs."""
     real = path.resolve()
     for name in OUTPUTS:
-        for output in ((stage.root() / name).resolve(), Path(name).resolve()):
+        for output in ((pipeline.root() / name).resolve(), Path(name).resolve()):
             if real.is_relative_to(output) or (path.is_dir() and output.is_relative_to(real)):
                 raise UserError(
                     f"{path} contains the pipeline's folder {name}, or is inside it "
@@ -84,7 +84,7 @@ def write_cifar(path: Path, dataset: datasets.Dataset) -> list[str]:
         paths = folders.walk(path)
         print(f"note: a folder has no checksum: {path} is used as it is", flush=True)
         return write_records(paths, reader(path), path, dataset)
-    with archive.members(path, stage.root() / ".downloads") as (members, read):
+    with archive.members(path, pipeline.root() / ".downloads") as (members, read):
         return write_records(members, read, path, dataset)
 
 
@@ -143,7 +143,7 @@ def write_pictures(path: Path) -> list[str]:
             "`dvc repro --force fetch`, then `dvc repro`"
         )
         return pack_pictures(paths, reader(path), path)
-    with archive.members(path, stage.root() / ".downloads") as (members, read):
+    with archive.members(path, pipeline.root() / ".downloads") as (members, read):
         return pack_pictures(members, read, path)
 
 

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from cifar import files, model_file, networks, params
+from cifar import files, model_file, networks, params, pipeline
 from cifar.dataset import Dataset
 from cifar.model import FORMAT, Model, Parameters
 from cifar.params.train import Train
@@ -32,8 +32,8 @@ def main() -> Callable[[], None] | None:
     options = network_options(p)
     # Only the first process inspects the network; it also records the layers.
     layers = () if distributed.rank() else inspect(p, dataset.shape, options)
-    stage.check_imports()  # the network's file may import others
-    checkpoint.check_space(stage.root(), p.ensemble * sum(layer.parameters for layer in layers))
+    pipeline.check_imports()  # the network's file may import others
+    checkpoint.check_space(pipeline.root(), p.ensemble * sum(layer.parameters for layer in layers))
     world = distributed.start(
         "stages.train",
         device=p.device,
@@ -50,7 +50,7 @@ def main() -> Callable[[], None] | None:
     threads = world.threads * world.size
     origin = provenance.record(values, data, file, world.device, threads, world.size)
     code = provenance.code()
-    checkpoints = Checkpoints(stage.root() / ".checkpoints", origin, code)
+    checkpoints = Checkpoints(pipeline.root() / ".checkpoints", origin, code)
     print(f"{p.model} on {origin.device}, {stage.plural(world.threads, 'CPU thread')}")
     arrays = Arrays(*map(files.read_array, PARTS))
     with nullcontext() if world.rank else checkpoints.exclusive():

@@ -11,7 +11,7 @@ import pytest
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
-from cifar.stage import LEFT_OVERS
+from cifar.pipeline import LEFT_OVERS
 
 PIPELINE = YAML(typ="safe").load((Path(__file__).parent.parent / "dvc.yaml").read_text())
 STAGES = list(PIPELINE["stages"])

@@ -24,7 +24,7 @@ SOURCES = {
 NETWORKS = [file for file in SOURCES if file.startswith("cifar/models/")]
 LIBRARY = [file for file in SOURCES if file.startswith("cifar/")]
 # These modules read a stage's inputs only to detect changes.
-GUARDS = ("cifar/stage.py", "cifar/training/provenance.py")
+GUARDS = ("cifar/pipeline.py", "cifar/training/provenance.py")
 PUBLIC = "cifar/use.py"  # what `cifar.load_model` returns
 VAGUE = frozenset(
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar import UserError, stage
+from cifar import UserError, pipeline, stage
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = """\
@@ -218,9 +218,9 @@ def test_what_a_stage_does_not_depend_on_may_change(running, capsys, name, conte
 def test_a_large_file_is_known_by_size_and_time(running):
     """A file above a megabyte counts as changed if its size or modification time differs."""
     large = Path("data/images.npy")
-    large.write_bytes(bytes(stage.SMALL + 1))
+    large.write_bytes(bytes(pipeline.SMALL + 1))
     assert end(lambda: None) == 0
-    assert end(lambda: large.write_bytes(bytes(stage.SMALL + 2)) and None) == 1
+    assert end(lambda: large.write_bytes(bytes(pipeline.SMALL + 2)) and None) == 1
     assert end(lambda: os.utime(large, ns=(0, 0))) == 1
 
 
@@ -250,14 +250,6 @@ def test_the_checkpoint_goes_when_all_is_well(running):
     assert called == []
     assert end(lambda: lambda: called.append("well")) == 0
     assert called == ["well"]
-
-
-def test_the_root_is_the_users_repository(monkeypatch):
-    """In DVC's temporary copies, lasting state is stored in the original repository."""
-    monkeypatch.setenv("DVC_ROOT", "/original")
-    assert stage.root() == Path("/original")
-    monkeypatch.delenv("DVC_ROOT")
-    assert stage.root() == Path()
 
 
 @pytest.mark.hostile
@@ -323,41 +315,25 @@ def test_a_pipeline_without_stages_is_one_line(content, running, capsys):
     """The error names dvc.yaml; a running stage ends normally, but records no time."""
     Path("dvc.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"\(dvc.yaml.*\): "):
-        stage.pipeline()
+        pipeline.stages()
     assert end(lambda: None) == 0
     assert capsys.readouterr() == ("", "")
     assert not (running / "runs").exists()
-
-
-@pytest.mark.parametrize("outputs", ["[5]", "[{}]", "null"])
-def test_a_stage_of_odd_outputs_has_no_time(outputs, running):
-    """Asking for the time of a stage without proper outputs is one line."""
-    Path("dvc.yaml").write_text(f"stages: {{work: {{deps: [], outs: {outputs}}}}}\n")
-    with pytest.raises(UserError, match=r"^no outputs of work \(dvc.yaml\): "):
-        stage.time_file("work")
-    with pytest.raises(UserError, match=r"^no stage other \(dvc.yaml\): restore it with `git"):
-        stage.time_file("other")
-
-
-def test_a_pipeline_with_a_byte_order_mark_is_read(running):
-    """Editors on Windows write a byte order mark, which DVC accepts too."""
-    Path("dvc.yaml").write_bytes(b"\xef\xbb\xbf" + PIPELINE.encode())
-    assert list(stage.pipeline()) == ["work"]
 
 
 def test_the_times_of_stages_are_bounded(running):
     """The latest times of each stage are kept; those of other stages do not count."""
     folder = running / "runs/times"
     folder.mkdir(parents=True)
-    for number in range(stage.KEPT_TIMES + 5):
+    for number in range(pipeline.KEPT_TIMES + 5):
         (folder / f"work-{number:04}").touch()
         os.utime(folder / f"work-{number:04}", (number, number))
     (folder / "other-0").touch()
     Path("dvc.yaml").write_text(PIPELINE + "    outs: [unrelated]\n")
     assert end(lambda: None) == 0
     notes = sorted(path.name for path in folder.glob("work-*"))
-    assert len(notes) == stage.KEPT_TIMES
-    assert stage.time_file("work").name in notes and "work-0000" not in notes
+    assert len(notes) == pipeline.KEPT_TIMES
+    assert pipeline.time_file("work").name in notes and "work-0000" not in notes
     assert (folder / "other-0").exists()
 
 

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cifar import UserError, params
+from cifar import UserError, params, pipeline
 
 # Everything that a result depends on; a lock file is of use only if these are committed as well.
 INPUTS = ("params.yaml", "dvc.yaml", "cifar", "stages")
@@ -23,7 +23,7 @@ def main() -> None:
     if subprocess.run(["dvc", "repro"], check=False).returncode:
         raise UserError("failed, see above (dvc repro): fix it and run `make official` again")
     subprocess.run(["dvc", "metrics", "show"], check=False)
-    print(f"\nTo commit this result:\n  git add {' '.join(results(stage.pipeline()))}")
+    print(f"\nTo commit this result:\n  git add {' '.join(results(pipeline.stages()))}")
     print('  git commit -m "Results of the default on the official archive"')
 
 

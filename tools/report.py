@@ -24,7 +24,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from cifar import UserError, files, yaml12
+from cifar import UserError, files, pipeline, yaml12
 from cifar.data.report import Report
 from cifar.evaluation import calibration, card, tables
 from cifar.evaluation.tables import Evaluation
@@ -216,7 +216,7 @@ def changed_parameters(used: dict[str, Any]) -> list[tuple[str, Any, Any]] | Non
 def seconds(name: str) -> float | None:
     """The seconds that the stage took to make the present outputs; None if they are not known."""
     try:
-        return float(stage.time_file(name).read_text())
+        return float(pipeline.time_file(name).read_text())
     except (OSError, ValueError, UserError):  # dvc.yaml may be damaged
         return None
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar import hardware, inference, networks, stage
+from cifar import hardware, inference, networks, pipeline, stage
 from cifar.dataset import Shape
 from cifar.model import NetworkOptions
 from cifar.params.train import Train
@@ -74,7 +74,7 @@ class Journal:
     def __init__(self, checkpoints: Checkpoints, world: World, epochs: int) -> None:
         self.checkpoints = checkpoints
         self.world = world
-        self.log = None if world.rank else EpochLog(stage.root(), epochs=epochs)
+        self.log = None if world.rank else EpochLog(pipeline.root(), epochs=epochs)
 
     def load(self, number: int) -> dict[str, Any] | None:
         """The last state of one network of the ensemble, if an interrupted run saved one."""
