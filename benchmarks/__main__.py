@@ -10,7 +10,7 @@
     python -m benchmarks gpu          all measurements on a GPU, in slices of minutes
     python -m benchmarks tables       RESULTS.md, docs/results.md and their charts, from results/
 
-benchmarks/RESULTS.md has the results of the first three, and what was learnt from them.
+benchmarks/RESULTS.md has the results, and what was learnt from them.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below
@@ -69,7 +69,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     timed = add("speed", measure_speed)
     default = "(default: %(default)s)"
     timed.add_argument("--rounds", type=int, default=5, help=f"number of rounds {default}")
-    timed.add_argument("--seconds", type=float, default=6.0, help=f"seconds of each {default}")
+    timed.add_argument(
+        "--seconds", type=float, default=6.0, help=f"seconds of each measurement {default}"
+    )
     add("stages", pipeline.stages)
     trained = add("accuracy", pipeline.accuracy)
     trained.add_argument("--seeds", type=int, default=3, help=f"number of trainings {default}")

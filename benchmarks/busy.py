@@ -70,7 +70,12 @@ class Program:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rounds", type=int, default=3, help="number of rounds (default: %(default)s)")
-    add("--seconds", type=float, default=3.0, help="seconds of each (default: %(default)s)")
+    add(
+        "--seconds",
+        type=float,
+        default=3.0,
+        help="seconds of each measurement (default: %(default)s)",
+    )
     add("--anyway", action="store_true", help="measure even if the machine is not quiet")
 
 

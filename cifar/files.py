@@ -188,7 +188,7 @@ def read_array(path: Path | str) -> np.memmap:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError):
-        # a damaged header raises all but the first
+        # a damaged header may raise any of these
         raise UserError(f"damaged array ({path}): `dvc repro --force` makes it again") from None
 
 

@@ -24,7 +24,7 @@ def pick(device: str, key: str, gpu: int = 0) -> torch.device:
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
         key: the parameter or option that sets it, for the message.
-        gpu: the number of the GPU that auto and cuda mean.
+        gpu: which of the usable GPUs auto and cuda mean, from 0.
 
     Raises:
         UserError: the device is not available; the message lists those that are.
@@ -35,12 +35,12 @@ def pick(device: str, key: str, gpu: int = 0) -> torch.device:
     present = [*gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
     wanted = device
     if device == "cuda" or (device == "auto" and gpus):
-        wanted = gpus[gpu] if gpu < len(gpus) else f"cuda:{gpu}"
+        wanted = gpus[gpu] if gpu < len(gpus) else f"cuda:{gpu}" if not gpus else f"GPU {gpu + 1}"
     elif device == "auto":
         wanted = present[0]
     if wanted not in present:
         where = "command line" if key.startswith("-") else "params.yaml"
-        cause = f" ({reason})" if reason and wanted.startswith("cuda") else ""
+        cause = f" ({reason})" if reason and wanted != "mps" else ""
         raise UserError(
             f"device {wanted} is not available{cause}, only {', '.join(present)} "
             f"({where}, {key}): choose one of them"
@@ -59,6 +59,9 @@ def find_gpus() -> tuple[list[str], str]:
             text = " ".join(str(warning.message) for warning in caught)
             return [], why_not_started(text) if torch.cuda.device_count() else ""
         reasons = {f"cuda:{i}": why_too_old(i) for i in range(torch.cuda.device_count())}
+    if not any(reasons.values()):
+        for warning in caught:  # such as of a GPU that is too new
+            print(f"note: {' '.join(str(warning.message).split())[:300]}", file=sys.stderr)
     gpus = [name for name, reason in reasons.items() if not reason]
     return gpus, next(filter(None, reasons.values()), "")
 

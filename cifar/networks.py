@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from cifar import UserError, stage
+from cifar import UserError, memory
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 
@@ -54,7 +54,7 @@ def one_line(network: str, advice: str, when: str = "") -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        if stage.out_of_memory(error):
+        if memory.ran_out(error):
             raise
         problem = f"{when}{describe(error, network)}"
         if "view size is not compatible" in str(error):
@@ -108,7 +108,7 @@ def check_muon(network: str) -> None:
 def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.Module:
     """Build the network with fresh weights that depend only on `seed`.
 
-    The state of the global random generator does not change.
+    The global generators of torch, numpy and Python keep their state.
 
     Raises:
         UserError: the network's file breaks its contract, or rejects the shape or the options.
@@ -130,7 +130,7 @@ def build(network: str, shape: Shape, options: NetworkOptions, seed: int) -> nn.
 def seeded(seed: int) -> Iterator[None]:
     """Seed the generators of torch (CPU only), numpy and Python within the block.
 
-    `torch.manual_seed` would also seed every GPU, and nothing would restore their state.
+    Afterwards they have their former state. `torch.manual_seed` would seed the GPUs as well.
     """
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  layers may draw from it
     with torch.random.fork_rng(devices=[]):

@@ -11,7 +11,8 @@ from typing import Any
 from cifar import UserError, yaml12
 
 SMALL = 1 << 20  # bytes; a larger file is identified by its metadata instead of its content
-# Files that systems leave in folders. They are not inputs, and .dvcignore hides them from DVC.
+# Hidden files, and files that systems leave in folders, are not inputs. .dvcignore hides the usual
+# ones from DVC.
 LEFT_OVERS = re.compile(
     r"(\.[^.].*|Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|@eaDir)$", re.IGNORECASE
 )
@@ -75,12 +76,13 @@ def check_imports() -> None:
     except (UserError, LookupError, TypeError):
         return  # the stage itself says what is wrong with these files
     here = f"{Path.cwd()}{os.sep}"
+    installed = (sys.prefix + os.sep, sys.base_prefix + os.sep)  # Python may be in the repository
     # The other sections of params.yaml are only checked, which changes no output.
     declared.append("cifar/params/")
     for module in tuple(sys.modules.values()):
         file = getattr(module, "__file__", None) or ""
         path = Path(file.removeprefix(here)).as_posix()
-        ours = file.startswith(here) and not re.search(r"\b(site|dist)-packages\b", path)
+        ours = file.startswith(here) and not file.startswith(installed)
         if ours and not path.startswith(tuple(declared)) and Path(path).stat().st_size:
             raise UserError(
                 f"stage {running()} imports {path}, which is not among its dependencies "

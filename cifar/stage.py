@@ -1,6 +1,7 @@
 """The frame of every program: one line for an error, and an exit code that stops DVC.
 
-Under DVC it also checks that a stage's inputs do not change meanwhile. Programs import this module
+Under DVC it also checks that a stage declares what it imports, and that its inputs do not change
+meanwhile. Programs import this module
 first, so that an error of a later import is one line, too.
 """
 
@@ -19,9 +20,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-from cifar import UserError, pipeline, yaml12
+from cifar import UserError, memory, pipeline, yaml12
 
-FULL_MEMORY = re.compile(r"out of memory|allocate memory|allocation failed|start new thread")
 KERNEL = re.compile(
     r"\b(CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|HIP|MPS|NCCL|nvrtc|PassManager)\b.*(error|failed)|"
     r"kernel image|MPS device|CUDA GPU|could not \w+ a primitive|unable to find an? .*(engine|alg)",
@@ -49,17 +49,12 @@ def loading_problem(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):  # some libraries raise SIGINT when out of memory
         advice = "run the same command again; if that does not help, free memory"
         return f"interrupted while the libraries were loaded (python): {advice}"
-    if out_of_memory(error):
+    if memory.ran_out(error):
         return f"too little memory to load the libraries (python): {advice}"
     foreign = not (getattr(error, "name", "") or "").startswith(("cifar", "stages"))
     if isinstance(error, ImportError | OSError) and foreign:
         return f"a library cannot be loaded, {text} (python): {advice}"
     return ""
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the CPU or a GPU ran out of memory; torch raises a RuntimeError for both."""
-    return isinstance(error, MemoryError) or bool(FULL_MEMORY.search(str(error)))
 
 
 def loads_a_library(error: BaseException) -> bool:
@@ -82,23 +77,35 @@ def run(main: Callable[[], Callable[[], None] | None], text: str | None = None) 
         text: the docstring of a program without options. `--help` prints it, and any other
             argument is rejected before anything runs.
     """
-    sys.excepthook = sys.__excepthook__  # all imports are done
+    sys.excepthook = sys.__excepthook__  # the imports of the program's file are done
     signal.signal(signal.SIGTERM, terminate)
     prepare_streams()
-    code: int | str | None = 0
+    code: int | str | None = 1
     try:
         attempt(main, text)
+        code = 0
     except SystemExit as end:
         code = end.code
-    try:  # otherwise Python does, after the last handler of errors
+    finally:
+        problem = flush_output()
+    if isinstance(problem, BrokenPipeError):
+        sys.exit(code or SIGPIPE)
+    if problem and not code:
+        fail(f"{problem.strerror} (standard output): {advice_for(problem)}")
+    sys.exit(code)
+
+
+def flush_output() -> OSError | None:
+    """Write what is printed so far, and return what prevents it, if anything.
+
+    Otherwise Python does it, after the last handler of errors.
+    """
+    try:
         sys.stdout.flush()
     except OSError as error:
         discard_output()
-        if not code and isinstance(error, BrokenPipeError):
-            code = SIGPIPE
-        elif not code:
-            fail(f"{error.strerror} (standard output): {advice_for(error)}")
-    sys.exit(code)
+        return error
+    return None
 
 
 def attempt(main: Callable[[], Callable[[], None] | None], text: str | None) -> None:
@@ -120,7 +127,8 @@ def attempt(main: Callable[[], Callable[[], None] | None], text: str | None) -> 
         where = error.filename or "input or output"
         fail(f"{error.strerror or error} ({where}): {advice_for(error)}")
     except (MemoryError, RuntimeError) as error:
-        fail(explain(error))
+        loading = memory.ran_out(error) and loads_a_library(error)
+        fail(loading_problem(error) if loading else explain(error))
     except KeyboardInterrupt as error:
         advice = "run the same command again; a training resumes after its last whole epoch"
         pressed = f"interrupted (Ctrl-C): {advice}"
@@ -142,7 +150,8 @@ def watch(main: Callable[[], Callable[[], None] | None]) -> None:
     """Call `main`, and record how long it took.
 
     Raises:
-        UserError: an input of the stage changed meanwhile.
+        UserError: an input of the stage changed meanwhile, or the stage imports a file of the
+            repository that it does not declare.
     """
     start = time.monotonic()
     show_edits_to_git()
@@ -171,7 +180,7 @@ def explain(error: MemoryError | RuntimeError) -> str:
     Raises:
         RuntimeError: the error itself, if this project's code is at fault.
     """
-    if out_of_memory(error):
+    if memory.ran_out(error):
         return "out of memory (params.yaml): lower train.batch_size or preprocess.image_size"
     frames = traceback.extract_tb(error.__traceback__)
     inside = bool(frames) and LIBRARY.search(frames[-1].filename)

@@ -149,6 +149,9 @@ def write_images(
     Returns:
         The splits, what was learnt from their images, and the number of test images that are also
         among the training or validation images.
+
+    Raises:
+        UserError: pictures or duplicates that the parameters do not allow.
     """
     splits = divide(p, find_usable(source, classes, skipped), classes)
     try:
@@ -158,6 +161,10 @@ def write_images(
                 raise BadPicturesError  # so that nothing is written
             duplicates = count_duplicates(p, splits["test"], images.digests)
     except BadPicturesError:
+        if any(skipped.values()):
+            raise UserError(
+                "pictures changed while they were read (data/fetched): run `dvc repro` again"
+            ) from None
         return write_images(p, source, classes, skipped=images.bad)
     return splits, images, duplicates
 
@@ -178,9 +185,13 @@ def report_bad(p: Preprocess, source: dict[str, Part], skipped: Skipped) -> None
     """
     for name, reason in reasons(source, skipped):
         print(f"{escaped(name)}: {reason}", file=sys.stderr)
-    # Another machine might read it, and would then train on other pictures.
-    short = any(NO_MEMORY in problems.values() for problems in skipped.values())
-    if p.on_bad_image == "error" or short:
+    if any(NO_MEMORY in problems.values() for problems in skipped.values()):
+        # Leaving them out would depend on the machine.
+        raise UserError(
+            "pictures do not fit into memory, listed above (fetch.source): free memory, or make "
+            "them smaller and run `dvc repro --force fetch && dvc repro`"
+        )
+    if p.on_bad_image == "error":
         bad = sum(map(len, skipped.values()))
         total = sum(len(part.labels) for part in source.values())
         raise UserError(

@@ -60,6 +60,9 @@ if stage := os.environ.get("DVC_STAGE"):
 """
 
 
+# The commands of the environment that runs the tests, however it was started.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
 CODE = ("benchmarks", "cifar", "recipes", "stages", "tests", "tools")
 RESULTS = ("data", "metrics", "models", "plots")
 COMMANDS = {"project", "first_run", "dropout_run", "reproduced", "sweep"}  # slow fixtures
@@ -85,9 +88,7 @@ class Project:
         inherited = {
             k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PYTHON"))
         }
-        folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {
-            "PATH": folders,
             "GIT_CONFIG_GLOBAL": os.devnull,
             "DVC_SITE_CACHE_DIR": f"{self.path}.site",
         }

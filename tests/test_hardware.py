@@ -141,6 +141,22 @@ def test_an_old_card_beside_a_new_one(machine):
         UserError, match=r"^device cuda:0 is not available \(Old Card .*only cuda:1, c"
     ):
         hardware.pick("cuda:0", "train.device")
+    with pytest.raises(UserError, match=r"^device GPU 2 is not available \(Old Card .*cuda:1,"):
+        hardware.pick("auto", "train.device", gpu=1)
+
+
+@pytest.mark.hostile
+def test_what_torch_says_of_a_new_card_is_one_line(machine, monkeypatch, capsys):
+    """A warning of torch about a card that is used is passed on in one line."""
+    machine(1, False)
+
+    def capability(gpu):
+        warnings.warn("\n  Card with sm_130 is not\n  compatible.\n", stacklevel=1)
+        return 13, 0
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    assert hardware.pick("auto", "train.device") == torch.device("cuda:0")
+    assert capsys.readouterr().err == "note: Card with sm_130 is not compatible.\n"
 
 
 @pytest.mark.hostile

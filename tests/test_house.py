@@ -454,8 +454,8 @@ def test_the_lock_files_pin_every_requirement():
     assert not names(groups["test"] + groups["lint"]) - {"psutil"} & user.keys()
 
 
-def test_every_library_that_is_imported_is_required():
-    """What the code imports is listed in pyproject.toml, rather than installed by chance."""
+def test_every_library_that_the_programs_import_is_required():
+    """What they import is listed in pyproject.toml, rather than installed by chance."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     requirements = [settings["project"]["dependencies"], *settings["dependency-groups"].values()]
     required = set().union(*map(names, requirements))

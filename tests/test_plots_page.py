@@ -47,6 +47,7 @@ def test_a_damaged_configuration_of_dvc_is_one_line(project):
     assert done.stderr.splitlines()[-1].startswith("error: DVC fails, see above (.dvc/config): ")
 
 
+@pytest.mark.slow
 def test_the_page_leaves_the_placeholders_to_dvc(page):
     """The placeholders for charts and for reloading occur once, the one for scripts does not."""
     places = [page.count(f"{{{name}}}") for name in ("plot_divs", "refresh_tag", "scripts")]

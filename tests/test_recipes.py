@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -420,6 +421,8 @@ def test_a_damaged_configuration_of_dvc_is_one_line(tmp_path, monkeypatch):
     """DVC's own command ends in a traceback; a recipe in a one-line error with what to do."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "identity", dict)
+    # Handlers that an earlier test created write to its standard error, which is closed.
+    monkeypatch.setattr(logging.getLogger("dvc"), "handlers", [])
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core\n")
     with pytest.raises(UserError, match=r"^config file error.* \(.dvc/config\): restore it with"):

@@ -189,6 +189,16 @@ def example(start):
 
 
 @pytest.mark.slow
+def test_a_script_keeps_its_way_of_reporting_errors():
+    """Loading a model from a script of one's own replaces no hook of Python."""
+    code = (
+        "import sys\nfrom cifar import load_model\nhook = sys.excepthook\n"
+        "try:\n    load_model('absent')\nexcept Exception:\n    assert sys.excepthook is hook\n"
+        "else:\n    raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_the_page_shows_the_call(tmp_path, monkeypatch):
     """The code in docs/using.md classifies a picture with only the model file."""
     modelfile.write(tmp_path / "models/model.safetensors", modelfile.record())

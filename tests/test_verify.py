@@ -256,6 +256,11 @@ def test_inputs_that_dvc_add_tracks(quick, verify):
     (quick.path / "dvc.yaml").write_text(changed)
     quick.run("dvc", "repro", "--quiet")
     quick.commit()
+    commit = quick.run("git", "rev-parse", "HEAD").stdout[:12]
+    interrupted = quick.path / "runs/verify" / commit / "clone/pictures"
+    (interrupted.parents[1] / "done").mkdir(parents=True)
+    quick.run("git", "clone", "--quiet", ".", str(interrupted.parent))
+    interrupted.mkdir()
     code, out, _ = verify()
     assert code == 0 and "L1 held" in out
     (quick.path / "pictures/cat.png").unlink()

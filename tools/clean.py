@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).parent.parent
 CACHES = (".mypy_cache", ".pytest_cache", ".ruff_cache", ".coverage*", "htmlcov")
 LOGS = ("epochs.jsonl", "events.out.tfevents.*")
-WORK = ("recipes", "times")  # folders in runs/, each with a file `lock` while a program uses it
 CODE = ("benchmarks", "cifar", "recipes", "stages", "tests", "tools")
 
 
@@ -41,20 +40,22 @@ def remove_locked(folder: Path, running: str) -> None:
     Args:
         running: what is kept if a process holds a lock, in words.
     """
+    paths = list(folder.glob("*"))  # without those of a run that starts from here on
     with ExitStack() as held:
         in_use = {run_of(lock) for lock in folder.glob("*.lock") if not hold(lock, held)}
         if in_use:
             print(f"kept: {running}")
-        paths = [path for path in folder.glob("*") if run_of(path) not in in_use]
-        remove(str(folder.relative_to(ROOT)), paths)
+        remove(
+            str(folder.relative_to(ROOT)), [path for path in paths if run_of(path) not in in_use]
+        )
 
 
 def remove_logs(folder: Path) -> None:
-    """Remove logs of trainings, times of stages, and the work of runners that are not running."""
+    """Remove logs of trainings, times of stages, and the work of `benchmarks recipes`, if ended."""
     logs = [path for name in LOGS for path in folder.glob(f"*/{name}")]
     with ExitStack() as held:
-        work = [folder / name for name in WORK if (folder / name).exists()]
-        remove("runs", logs + [path for path in work if hold(path / "lock", held)])
+        work = [path for path in folder.glob("recipes") if hold(path / "lock", held)]
+        remove("runs", [*logs, *folder.glob("times"), *work])
     for path in folder.glob("*/"):
         with suppress(OSError):  # the folder has other files
             path.rmdir()

@@ -4,7 +4,7 @@
 
 A trial trains in a copy of the repository and is judged on validation images; the test images stay
 unseen. A trial that is worse than the median of the others after the same epoch is stopped early.
-If the search is interrupted, run the same command again: it first repeats the interrupted trial.
+If the search is interrupted, run the same command again: it first resumes the interrupted trial.
 It needs Optuna: `pip install optuna`.
 """
 

@@ -4,10 +4,10 @@
     python -m tools.verify NAME               another commit, or an experiment
     python -m tools.verify --from-scratch     fetch the raw data as well
 
-It works in a temporary clone of the commit, with the installed packages, and uses nothing from the
-workspace, DVC's results or checkpoints. If it is interrupted, run the same command again: it
-resumes. The exit code is 0 if the result meets L1, or L3 if L1 does not apply (docs/verify.md);
-otherwise it is 1.
+It works in a temporary clone of the commit, with the installed packages. From DVC's cache or remote
+it takes the raw data and inputs that `dvc add` tracks, and no results. If it is interrupted, run
+the same command again: it resumes. The exit code is 0 if the result meets L1, or L3 if L1 does not
+apply (docs/verify.md); otherwise it is 1.
 """
 
 from cifar import stage  # isort: skip  first, to report errors of the imports below

@@ -64,8 +64,8 @@ def walk(folder: Path) -> list[str]:
     """List every file below `folder` by its name relative to it, following links.
 
     Raises:
-        UserError: a link points to a folder around it, a folder is empty, or an entry is neither a
-            file nor a folder.
+        UserError: a link points to a folder around it, folders are nested too deeply, a folder is
+            empty, or an entry is neither a file nor a folder.
     """
     return list(visit(folder, "", (folder.resolve(),)))
 

@@ -68,7 +68,8 @@ def check_code(recorded: Recorded, checkout: Path) -> None:
             path = dep["path"]
             if path in recorded.outputs or md5(checkout / path) == dep["md5"]:
                 continue
-            problem = "a different" if path in recorded.in_git else "an untracked"
+            tracked = {path, f"{path}.dvc"} & recorded.in_git
+            problem = "a different" if tracked else "an untracked"
             raise UserError(
                 f"stage {name} was run with {problem} {path} (dvc.lock of {recorded.title}): "
                 "run `dvc repro` at that commit, and commit dvc.lock with its code"

@@ -15,7 +15,7 @@ from cifar.experiments import groups, statistics, table
 from cifar.experiments.recorded import Recorded
 
 METRIC = "test.accuracy"
-SEEDS = 3  # at least as many are needed for a standard deviation
+SEEDS = 3  # the standard deviation of fewer runs says little
 LIBRARIES = (  # their versions may change an output
     "matplotlib",
     "numpy",

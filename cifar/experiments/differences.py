@@ -69,7 +69,7 @@ def tensors(recorded: Path, made: Path) -> str:
 
 
 def gap(a: np.ndarray | None, b: np.ndarray | None) -> Any:
-    """The largest difference between two tensors, 0 if equal; a text if it is not a number."""
+    """The largest difference between two tensors, 0 if equal; otherwise what differs, in words."""
     if a is None or b is None:
         return "not made" if b is None else "not recorded"
     if a.shape != b.shape or a.dtype != b.dtype:

@@ -74,9 +74,12 @@ class Rerun:
     def take_tracked_files(self) -> None:
         """Bring the inputs that `dvc add` tracks, such as a folder of pictures, into the clone."""
         for stage in self.recorded.stages.values():
-            for path in (dep["path"] for dep in stage.get("deps", [])):
-                if f"{path}.dvc" in self.recorded.in_git and not (self.clone / path).exists():
-                    self.recorded.copy(path, self.clone / path)
+            for dep in stage.get("deps", []):
+                path, target = dep["path"], self.clone / dep["path"]
+                if f"{path}.dvc" in self.recorded.in_git and md5(target) != dep["md5"]:
+                    shutil.rmtree(target, ignore_errors=True)  # of an interrupted copy
+                    target.unlink(missing_ok=True)
+                    self.recorded.copy(path, target)
 
     def run(self) -> None:
         """Run the stages that have not finished yet.

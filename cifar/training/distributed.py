@@ -19,8 +19,7 @@ from torch import Tensor, distributed, nn
 from cifar import UserError, hardware, waiting
 
 CPU = torch.device("cpu")
-# The others wait while the first waits for another training of the same experiment.
-WAITING = timedelta(days=7)
+WAITING = timedelta(days=7)  # longer than any other training of the same experiment
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class World:
         local_size: number of processes on this machine.
         device: where this process computes.
         threads: CPU threads of this process.
+        patient: the group of processes for `broadcast_object`, if there are several.
     """
 
     rank: int = 0
@@ -42,6 +42,7 @@ class World:
     local_size: int = 1
     device: torch.device = CPU
     threads: int = 1
+    patient: Any = None
 
     def part(self, batch: Tensor) -> Tensor:
         """This process's part of a batch, (B,) to about (B / size,)."""
@@ -68,10 +69,13 @@ class World:
         return tuple(sent.tolist())
 
     def broadcast_object(self, value: Any) -> Any:
-        """Give every process the first one's object, such as a checkpoint, through CPU memory."""
+        """Give every process the first one's object, such as a checkpoint, through CPU memory.
+
+        The first may take long: it may be waiting for another training of the same experiment.
+        """
         sent = [value]
         if self.size > 1:
-            distributed.broadcast_object_list(sent, src=0)
+            distributed.broadcast_object_list(sent, src=0, group=self.patient)
         return sent[0]
 
 
@@ -109,8 +113,7 @@ def start(
         threads=hardware.set_threads(threads, world.local_size),
     )
     waiting.watch(world.device)
-    join(world)
-    return world
+    return replace(world, patient=join(world))
 
 
 def check_devices(device: str, processes: int) -> None:
@@ -120,16 +123,17 @@ def check_devices(device: str, processes: int) -> None:
         UserError: there are fewer GPUs.
     """
     picked = hardware.pick(device, "train.device")
+    gpus, _ = hardware.find_gpus()
     if picked.type == "mps":
         raise UserError(
             "an Apple GPU can serve only one process (params.yaml, train.processes): "
             "set it to 1, or set train.device to cpu"
         )
-    if picked.type == "cuda" and torch.cuda.device_count() < processes:
-        verb = "is" if torch.cuda.device_count() == 1 else "are"
+    if picked.type == "cuda" and len(gpus) < processes:
+        verb = "is" if len(gpus) == 1 else "are"
         raise UserError(
-            f"{processes} processes need {processes} GPUs, but only {torch.cuda.device_count()} "
-            f"{verb} available (params.yaml, train.processes): lower it, or set train.device to cpu"
+            f"{processes} processes need {processes} GPUs, but only {len(gpus)} {verb} "
+            f"available (params.yaml, train.processes): lower it, or set train.device to cpu"
         )
 
 
@@ -155,17 +159,22 @@ def rank() -> int:
     return (started() or World()).rank
 
 
-def join(world: World) -> None:
-    """Connect to the other processes, if any; from then on only the first one prints."""
+def join(world: World) -> Any:
+    """Connect to the other processes, if any; from then on only the first one prints.
+
+    Returns:
+        The group of all processes that waits long, for `World.patient`.
+    """
     if world.size == 1:
-        return
+        return None
     backend = "gloo"
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
         backend = "nccl"
-    distributed.init_process_group(backend, timeout=WAITING)
+    distributed.init_process_group(backend)
     if world.rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
+    return distributed.new_group(backend="gloo", timeout=WAITING)
 
 
 def launch(module: str, processes: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar import UserError, inference, networks, stage
+from cifar import UserError, inference, memory, networks
 from cifar.dataset import Shape
 from cifar.model import Layer, NetworkOptions
 from cifar.networks import black, check, check_logits, contract_for, one_line, path_of, run_once
@@ -235,7 +235,7 @@ def check_small(net: nn.Module, shape: Shape, size: int) -> None:
     try:
         check_logits("", run_once(net, black(small, 1)), small, 1)
     except Exception as error:
-        if stage.out_of_memory(error):
+        if memory.ran_out(error):
             raise
         raise UserError(
             f"the network does not accept images of {size}x{size} pixels "

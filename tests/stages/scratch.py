@@ -28,7 +28,8 @@ def run_stage(
     for section, values in overrides.items():
         params[section] |= values
     yaml.dump(params, folder / "params.yaml")
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    outside = ("DVC_", "COVERAGE_") if disk else ("DVC_",)  # coverage could not save its data
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
     fixed = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "*"}
     return subprocess.run(
         [sys.executable, "-m", f"stages.{name}"],

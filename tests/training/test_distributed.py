@@ -104,7 +104,6 @@ def gpus(monkeypatch):
     def pretend(count, mps=False):
         names = [f"cuda:{i}" for i in range(count)]
         monkeypatch.setattr(hardware, "find_gpus", lambda: (names, ""))
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
     return pretend
