@@ -78,7 +78,7 @@ def remove_outputs() -> None:
             path.unlink()
 
 
-def write_cifar(path: Path, dataset: datasets.Dataset) -> list[str]:
+def write_cifar(path: Path, dataset: datasets.OfficialDataset) -> list[str]:
     """Write arrays from an archive or folder in an official layout, and return the class names."""
     if path.is_dir():
         paths = folders.walk(path)
@@ -93,7 +93,7 @@ def reader(folder: Path) -> Read:
 
 
 def write_records(
-    paths: Iterable[str], read: Read, path: Path, dataset: datasets.Dataset
+    paths: Iterable[str], read: Read, path: Path, dataset: datasets.OfficialDataset
 ) -> list[str]:
     """Write arrays from the files of a copy, one at a time, and return the class names."""
     kind, sources = datasets.locate(dataset, paths, str(path))

@@ -41,7 +41,7 @@ class Pickled(Archive):
 
 
 @dataclass(frozen=True)
-class Dataset:
+class OfficialDataset:
     """A data set in both of its official layouts."""
 
     binary: Binary  # the layout to download, because it contains no pickle
@@ -50,7 +50,7 @@ class Dataset:
     mirrors: tuple[str, ...] = MIRRORS  # in the order to try them
 
 
-CIFAR10 = Dataset(
+CIFAR10 = OfficialDataset(
     binary=Binary(
         name="cifar-10-binary.tar.gz",
         size=170_052_171,
@@ -72,7 +72,7 @@ CIFAR10 = Dataset(
     ),
 )
 
-CIFAR100 = Dataset(
+CIFAR100 = OfficialDataset(
     binary=Binary(
         name="cifar-100-binary.tar.gz",
         size=168_513_733,
@@ -98,7 +98,7 @@ DATASETS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def locate(
-    dataset: Dataset, paths: Iterable[str], where: str
+    dataset: OfficialDataset, paths: Iterable[str], where: str
 ) -> tuple[Binary | Pickled, dict[str, str]]:
     """Return the layout of a copy, and a dictionary that maps the name of each file to its path.
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from cifar import UserError, files
-from cifar.data.datasets import Dataset
+from cifar.data.datasets import OfficialDataset
 from cifar.data.download import download, without_secrets
 
 DOWNLOADS = ".downloads"
@@ -25,7 +25,9 @@ BUCKETS = {
 NAME_LENGTH = 100  # characters of a file name; file systems allow 255 bytes
 
 
-def find(address: str | None, sha256: str | None, dataset: Dataset | None, root: Path) -> Path:
+def find(
+    address: str | None, sha256: str | None, dataset: OfficialDataset | None, root: Path
+) -> Path:
     """Return the local file or folder to read, after downloading it if needed.
 
     Args:
@@ -61,7 +63,7 @@ def find(address: str | None, sha256: str | None, dataset: Dataset | None, root:
     return path
 
 
-def official(dataset: Dataset, sha256: str | None, root: Path) -> Path:
+def official(dataset: OfficialDataset, sha256: str | None, root: Path) -> Path:
     """Download CIFAR's archive from the official mirrors, or from those in CIFAR_MIRRORS."""
     archive = dataset.binary
     mirrors = os.environ.get("CIFAR_MIRRORS", "").split() or dataset.mirrors
@@ -72,7 +74,7 @@ def official(dataset: Dataset, sha256: str | None, root: Path) -> Path:
     return path
 
 
-def official_sums(dataset: Dataset | None) -> set[str]:
+def official_sums(dataset: OfficialDataset | None) -> set[str]:
     return {dataset.binary.sha256, dataset.python.sha256} if dataset else set()
 
 
