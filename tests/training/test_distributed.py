@@ -1,11 +1,15 @@
 """Parts of a batch, ranks and messages; tests/stages/test_train.py runs several processes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from cifar import UserError, hardware
 from cifar.training import distributed
 from cifar.training.distributed import World
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 1), (10, 2), (11, 2), (500, 3), (4, 4)])
@@ -55,6 +59,35 @@ def test_variables_that_torchrun_has_not_set_are_one_line(rank, monkeypatch):
     monkeypatch.delenv("LOCAL_RANK")
     with pytest.raises(UserError, match=r"^'' is not a number \(LOCAL_RANK\): unset RANK"):
         distributed.started()
+
+
+PATIENT = """
+import time
+from datetime import timedelta
+from torch import distributed as d
+from cifar.training import distributed
+
+init = d.init_process_group
+d.init_process_group = lambda backend: init(backend, timeout=timedelta(seconds=2))
+world = distributed.start("x", device="cpu", processes=2, threads=1, batch_size=8)
+if world.rank == 0:
+    time.sleep(5)
+state = world.broadcast_object({"epoch": 1} if world.rank == 0 else None)
+assert state == {"epoch": 1}
+assert world.broadcast((1.0, 2.0)) == (1.0, 2.0)
+"""
+
+
+@pytest.mark.long
+def test_processes_wait_for_the_first_which_may_wait_for_a_lock(tmp_path, monkeypatch):
+    """Only the wait for a checkpoint may be long; the limit for other messages stays short."""
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    (tmp_path / "patient.py").write_text(PATIENT)
+    distributed.launch("patient", 2)
+    impatient = PATIENT.replace("state = world", "world.broadcast((1.0,))\nstate = world")
+    (tmp_path / "impatient.py").write_text(impatient)
+    with pytest.raises(SystemExit):
+        distributed.launch("impatient", 2)
 
 
 @pytest.mark.long
