@@ -1,4 +1,4 @@
-"""Sweeps through DVC's queue on small digits, and how `python -m tools.compare` shows them."""
+"""Sweeps through DVC's queue on small digits, and how `tools.compare` shows them."""
 
 import csv
 import re
@@ -8,8 +8,6 @@ import pytest
 from conftest import Run, once
 
 from cifar import UserError
-from cifar.experiments import table
-from cifar.experiments.table import Result
 from tools import compare
 
 
@@ -152,59 +150,6 @@ def test_nothing_to_compare(project):
     done = project.run("python", "-m", "tools.compare", ok=False)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.startswith("error: no finished run") and len(done.stderr.splitlines()) == 1
-
-
-def result(name, accuracy, dataset="digits", **inputs):
-    inputs = {"fetch.dataset": dataset, "data/fetched": dataset} | {
-        key.replace("__", "."): value for key, value in inputs.items()
-    }
-    return Result(name, name, inputs, {"val.accuracy": accuracy})
-
-
-@pytest.fixture
-def printed(monkeypatch, capsys):
-    """What `tools.compare` prints for these results."""
-
-    def compare_all(results, *words):
-        monkeypatch.setattr(table, "read", lambda everything: (list(results), ["left out: x"]))
-        monkeypatch.setattr("sys.argv", ["compare", "--metric", "val.accuracy", *words])
-        compare.main()
-        return capsys.readouterr().out
-
-    return compare_all
-
-
-DIGITS = [
-    result("a", 0.9, seed="0", train__lr="1", **{"train.py": "x"}),
-    result("b", 0.7, seed="1", train__lr="1", **{"train.py": "x"}),
-    result("c", 0.99, seed="0", train__lr="1", **{"train.py": "y"}),
-]
-CIFAR = [
-    result("d", 0.5, "cifar10", seed="0", train__lr="2"),
-    result("e", 0.6, "cifar10", seed="0", train__lr="3"),
-]
-
-
-def test_each_data_set_has_a_table_of_its_own(printed):
-    """Groups are ranked and named within their data set; edited code is named by its file."""
-    text = printed([*DIGITS, *CIFAR])
-    digits, cifar = text.index("\ndigits\n"), text.index("\ncifar10\n")
-    rows = re.findall(r"^.* % .* (\d)  (\S+)$", text, re.MULTILINE)
-    assert digits < cifar and [row[0] for row in rows] == ["1", "2", "1", "1"]
-    assert rows[0][1].startswith("code=") and rows[1][1].startswith("code=")
-    assert [row[1] for row in rows[2:]] == ["train.lr=3", "train.lr=2"]
-    assert "code of the runs on digits differs in train.py\n" in text
-    assert "left out: x" in text
-
-
-def test_groups_of_two_data_sets_are_not_compared(printed):
-    """The error names both data sets; a parameter that is not in a name still finds its group."""
-    with pytest.raises(UserError, match=r"^a is on digits, train.lr=2 on cifar10 "):
-        printed([*DIGITS, *CIFAR], "a", "train.lr=2")
-    with pytest.raises(UserError, match=r"^2 groups match train.lr=1 \(command line\): "):
-        printed([*DIGITS, *CIFAR], "d", "train.lr=1")
-    words = ("fetch.dataset=cifar10,train.lr=3", "d")
-    assert "d minus fetch.dataset=cifar10,train.lr=3: -10.00 points" in printed(CIFAR, *words)
 
 
 @pytest.mark.long
