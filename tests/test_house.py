@@ -198,8 +198,11 @@ def reads_of_parameters(file):
             yield node.attr, *words.get(node, (None, "")), node.lineno
 
 
-FITTING = [f"cifar/training/{name}.py" for name in ("fit", "inspection", "splits")]
-READERS = [*map(script, STAGES), *FITTING]
+LIBRARY_READERS = {  # the files of the library that read a section beside its stage
+    "preprocess": ["cifar/data/prepare.py"],
+    "train": [f"cifar/training/{name}.py" for name in ("fit", "inspection", "splits")],
+}
+READERS = [*map(script, STAGES), *(file for files in LIBRARY_READERS.values() for file in files)]
 # `train.model` is the name of a network, whereas a Model is a trained one; one function holds out
 # either fraction; `dataset` is the name in the record of a data set.
 RENAMED = {
@@ -226,7 +229,7 @@ def test_every_parameter_is_read_by_its_name():
     """Each stage reads exactly the keys of its section of params.yaml, as `p.KEY`."""
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     for section in STAGES:
-        files = [script(section), *(FITTING if section == "train" else [])]
+        files = [script(section), *LIBRARY_READERS.get(section, [])]
         read = {key for file in files for key, *_ in reads_of_parameters(file)}
         assert read - {"model_copy", "model_dump"} == set(values[section]), section
 

@@ -10,10 +10,9 @@ from PIL import Image
 from scratch import ROOT, content, run_stage
 
 from cifar import UserError, params
-from cifar.data import pack, pictures
+from cifar.data import pack, pictures, prepare
 from cifar.data.parts import ArrayPart
 from cifar.params.preprocess import Preprocess
-from stages import preprocess as stage
 
 SPLITS = ("train", "val", "test")
 
@@ -255,9 +254,9 @@ def test_pictures_too_large_for_the_memory_are_not_skipped(tmp_path, capsys):
     source = {"train": ArrayPart(images, np.arange(3), "train")}
     values = params.read(ROOT / "params.yaml")["preprocess"]
     p = Preprocess.model_validate(values | {"on_bad_image": "skip"})
-    stage.report_bad(p, source, {"train": {1: "damaged"}})
+    prepare.report_bad(p, source, {"train": {1: "damaged"}})
     with pytest.raises(UserError, match=r"^pictures do not fit into memory, .*: free memory"):
-        stage.report_bad(p, source, {"train": {1: "damaged", 2: pictures.NO_MEMORY}})
+        prepare.report_bad(p, source, {"train": {1: "damaged", 2: pictures.NO_MEMORY}})
     assert "train/2: too little memory to decode it" in capsys.readouterr().err
 
 
