@@ -68,10 +68,10 @@ from torch import distributed as d
 from cifar.training import distributed
 
 init = d.init_process_group
-d.init_process_group = lambda backend: init(backend, timeout=timedelta(seconds=2))
+d.init_process_group = lambda backend: init(backend, timeout=timedelta(seconds=20))
 world = distributed.start("x", device="cpu", processes=2, threads=1, batch_size=8)
 if world.rank == 0:
-    time.sleep(5)
+    time.sleep(30)
 state = world.broadcast_object({"epoch": 1} if world.rank == 0 else None)
 assert state == {"epoch": 1}
 assert world.broadcast((1.0, 2.0)) == (1.0, 2.0)
