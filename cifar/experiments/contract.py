@@ -130,22 +130,25 @@ def accuracy(recorded: Recorded, before: Mapping[str, Any], after: Mapping[str, 
         LookupError: a number is missing.
     """
     old, new = before["test"], after["test"]["accuracy"]
-    reason = f"fewer than {SEEDS} seeds were run"
+    half, basis = tolerance(recorded)
+    if half is None:
+        basis = f"the recorded 95 % interval, as {basis}"
+        return Accuracy(old["accuracy"], new, old["accuracy_low"], old["accuracy_high"], basis)
+    return Accuracy(old["accuracy"], new, old["accuracy"] - half, old["accuracy"] + half, basis)
+
+
+def tolerance(recorded: Recorded) -> tuple[float | None, str]:
+    """Three standard deviations over seeds, with the number of seeds; or None, with the reason."""
     try:
         values = seeds(recorded)
     except UserError as error:
-        values = []
-        reason = f"the runs with other seeds cannot be listed ({error})"
-    if len(values) >= SEEDS:
-        spread = statistics.summarize(values)
-        half = 3 * spread.std
-        low, high = old["accuracy"] - half, old["accuracy"] + half
-        if half:
-            basis = f"three standard deviations over {spread.n} seeds"
-            return Accuracy(old["accuracy"], new, low, high, basis)
-        reason = f"all {spread.n} seeds gave the same accuracy"
-    basis = f"the recorded 95 % interval, as {reason}"
-    return Accuracy(old["accuracy"], new, old["accuracy_low"], old["accuracy_high"], basis)
+        return None, f"the runs with other seeds cannot be listed ({error})"
+    if len(values) < SEEDS:
+        return None, f"fewer than {SEEDS} seeds were run"
+    spread = statistics.summarize(values)
+    if not spread.std:
+        return None, f"all {spread.n} seeds gave the same accuracy"
+    return 3 * spread.std, f"three standard deviations over {spread.n} seeds"
 
 
 def seeds(recorded: Recorded) -> list[float]:
