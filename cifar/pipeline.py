@@ -8,14 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cifar import UserError, yaml12
+from cifar import UserError, leftovers, yaml12
 
 SMALL = 1 << 20  # bytes; a larger file is identified by its metadata instead of its content
-# Hidden files, and files that systems leave in folders, are not inputs. .dvcignore hides the usual
-# ones from DVC.
-LEFT_OVERS = re.compile(
-    r"(\.[^.].*|Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|@eaDir)$", re.IGNORECASE
-)
 KEPT_TIMES = 20  # files per stage
 
 
@@ -48,7 +43,7 @@ def inputs() -> dict[str, Any]:
         return {"params.yaml": "unreadable"}
     for name in names:
         for path in sorted(Path(name).rglob("*")) if Path(name).is_dir() else [Path(name)]:
-            if not any(map(LEFT_OVERS.match, path.relative_to(name).parts)):
+            if not leftovers.hidden(path.relative_to(name).parts):
                 fingerprints[str(path)] = fingerprint(path)
     return fingerprints
 

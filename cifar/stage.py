@@ -1,8 +1,7 @@
 """The frame of every program: one line for an error, and an exit code that stops DVC.
 
 Under DVC it also checks that a stage declares what it imports, and that its inputs do not change
-meanwhile. Programs import this module
-first, so that an error of a later import is one line, too.
+meanwhile. Programs import this module first, so that an error of a later import is one line, too.
 """
 
 import argparse

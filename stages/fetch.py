@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar import UserError, files, params, pipeline
+from cifar import UserError, files, leftovers, params, pipeline
 from cifar.data import archive, datasets, folders, layout, names, pack, records, source
 from cifar.dataset import Fetched
 from cifar.params.fetch import Fetch
@@ -47,7 +47,7 @@ def main() -> None:
 def check_folder() -> None:
     """Reject files in data/fetched that this stage did not write: DVC would delete them one day."""
     for path in sorted(FETCHED.glob("*")):
-        if not WRITTEN.fullmatch(path.name) and not names.leftover(path.name):
+        if not WRITTEN.fullmatch(path.name) and not leftovers.leftover(path.name):
             raise UserError(f"not an output of this stage ({path}): move it out of {FETCHED}")
 
 

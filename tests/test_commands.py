@@ -11,7 +11,7 @@ import pytest
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
-from cifar.pipeline import LEFT_OVERS
+from cifar.leftovers import leftover
 
 PIPELINE = YAML(typ="safe").load((Path(__file__).parent.parent / "dvc.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
@@ -81,7 +81,7 @@ def test_files_of_file_managers_rerun_nothing(reproduced):
             path = reproduced.path / folder / (f"{name}x.py" if name.endswith("/") else name)
             path.parent.mkdir(exist_ok=True)
             path.write_text("not data")
-            assert LEFT_OVERS.match(name.rstrip("/"))
+            assert leftover(name.rstrip("/"))
     assert same(reproduced.run("dvc", "repro").stdout) == STAGES
     assert reproduced.run("git", "status", "--porcelain").stdout == ""
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from cifar import UserError, hardware, waiting
 from cifar.data import pictures
-from cifar.data.names import hidden
+from cifar.leftovers import hidden
 from cifar.use import Classifier, Prediction
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "model.safetensors"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from cifar import UserError
+from cifar import UserError, leftovers
 from cifar.data import names
 from cifar.data.decompress import check_total, decompressor, size_limit, unpacked
 from cifar.data.zipnames import zip_name
@@ -154,7 +154,7 @@ def check(members: Iterator[Member], path: Path) -> Members:
     checked: Members = {}
     for member in members:
         name = plain_name(member.name, path)
-        if names.hidden(name.split("/")):
+        if leftovers.hidden(name.split("/")):
             continue
         if name in checked:
             raise UserError(
@@ -200,7 +200,7 @@ def tar_members(handle: IO[bytes], path: Path) -> Iterator[Member]:
                 continue
             if info.isreg() and not info.issparse():
                 yield Member(info.name, info.size, info.offset_data)
-            elif not names.hidden(names.components(info.name)):
+            elif not leftovers.hidden(names.components(info.name)):
                 raise not_plain(info.name, path)
         handle.seek(tar.offset)
         # tarfile also stops at a damaged or missing header; a whole tar ends in zeros
@@ -220,7 +220,7 @@ def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[Member]:
             raise zipfile.BadZipFile("it is encrypted")
         if (info.external_attr >> 16) & 0o170000 in (0, 0o100000):
             yield Member(name, info.file_size, info)
-        elif not names.hidden(names.components(name)):
+        elif not leftovers.hidden(names.components(name)):
             raise not_plain(name, path)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cifar import UserError
+from cifar import UserError, leftovers
 from cifar.data import names
 
 DOCUMENTS = frozenset(  # suffixes of files that lie beside pictures, but are not pictures
@@ -43,7 +43,7 @@ def tree(files: Iterable[str], where: str) -> tuple[Folder, list[str]]:
     documents = []
     for name in sorted(files):
         parts = names.components(name)
-        if not parts or names.hidden(parts):
+        if not parts or leftovers.hidden(parts):
             continue
         if len(parts) > MAX_DEPTH:
             raise UserError(
@@ -72,7 +72,7 @@ def walk(folder: Path) -> list[str]:
 
 def visit(folder: Path, inside: str, above: tuple[Path, ...]) -> Iterator[str]:
     """Yield the names of all files below `folder`; `above` is it and the folders around it."""
-    paths = [path for path in sorted(folder.iterdir()) if not names.leftover(path.name)]
+    paths = [path for path in sorted(folder.iterdir()) if not leftovers.leftover(path.name)]
     if not paths and inside:
         raise UserError(f"empty folder ({folder}): add pictures to it, or remove it")
     for path in paths:
